@@ -12,6 +12,7 @@ from pathlib import Path
 import cosremaster
 from benchmarks import images, runs, scale, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
+from cosremaster.demo import write_inputs
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import open_source
@@ -25,6 +26,7 @@ Side = Callable[[Path], float | None]
 
 STEPS = Path(__file__).with_name("steps.sh")
 XORRISO = "xorriso -indev {iso} -outdev out.iso -map {layer} /{cgz} -boot_image any replay > /dev/null 2>&1"
+PASS = "`python3 -c pass`"
 SYNCED_COPY = "cp --reflink=never {} {} && sync {}"
 
 # A run of the command that prints how many bytes it read behind its own modules, which a first run has loaded.
@@ -280,6 +282,33 @@ def _memory(folder: Path) -> Mapping[str, Side]:
     return {"large": _peak(large, overlay), "small": _peak(small, overlay)}
 
 
+def _start_up(folder: Path) -> Mapping[str, Side]:
+    """Commands whose work is next to nothing, and Python alone; each in a process of its own."""
+    image, _ = write_inputs(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def side(*words: str, code: int = 0) -> Side:
+        """A run of Python with ``words`` that ends with ``code``."""
+
+        def run(work: Path) -> None:
+            done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, check=False)
+            assert done.returncode == code, done.stderr
+
+        run(folder)  # the modules' bytecode is there
+        return run
+
+    ours = ("-m", "cosremaster")
+    return {
+        "pass": side("-c", "pass"),
+        "version": side(*ours, "--version"),
+        "ls": side(*ours, "ls", str(image)),
+        "cat": side(*ours, "cat", f"{image}::boot/grub/grub.cfg"),
+        "inner cat": side(*ours, "cat", f"{image}::debirf-live-demo.cgz::rootfs.cxz::etc/hostname"),
+        "inspect": side(*ours, "inspect", str(image)),
+        "remaster": side(*ours, "none.iso", "out.iso", "--add", "site:/opt", code=3),
+    }
+
+
 def _listing(folder: Path) -> Mapping[str, Side]:
     initramfs = shlex.quote(str(images.entries(folder, 10_000)))
     ours = f"{shlex.quote(sys.executable)} -m cosremaster ls -R {initramfs} > names"
@@ -428,6 +457,18 @@ GROUPS: Mapping[str, Group] = {
             ),
         ),
         rounds=7,
+    ),
+    "start-up": Group(
+        _start_up,
+        (
+            Compared("`--version`", "version", PASS, "pass", 6.0),
+            Compared("`ls` of the demo's image", "ls", PASS, "pass", 6.0),
+            Compared("`cat` of a file on the demo's image", "cat", PASS, "pass", 6.0),
+            Compared("`cat` of a file in the root file system of the demo's image", "inner cat", PASS, "pass", 6.0),
+            Compared("`inspect` of the demo's image", "inspect", PASS, "pass", 6.0),
+            Compared("a remaster with `--add` until it opens its input", "remaster", PASS, "pass", 10.0),
+        ),
+        rounds=15,
     ),
     "listing": Group(
         _listing,

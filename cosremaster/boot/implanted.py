@@ -6,7 +6,6 @@ taken at the buffer of 32 KiB in which each fragment ends.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -74,6 +73,8 @@ def compute_md5_sums(chunks: Iterable[bytes], area: int, total: int, count: int)
     :param total: the bytes to sum: the volume without the blocks left out.
     :param count: the number of fragments.
     """
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
+
     digest = hashlib.md5(usedforsecurity=False)
     fragments = bytearray()
     size = total // (count + 1) if count else 0

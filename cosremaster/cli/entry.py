@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from cosremaster.__about__ import __version__
+from cosremaster.cli.plain import FLAGS, run_plainly
 from cosremaster.cli.standard_streams import PipeClosedError, StandardOutputError, prepare_streams
 from cosremaster.errors import CosremasterError, UsageError
 
@@ -89,11 +91,12 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Run the command that ``words`` name and return its exit code."""
-    if words[:1] == ["ls"]:
+    if words == ["--version"]:
+        sys.stdout.write(f"cosremaster {__version__}\n")
+        return 0
+    if words and words[0] in FLAGS:
         with _uncollected():  # an index is many small values that stay, and no garbage
-            from cosremaster.cli.listing import list_plainly  # noqa: PLC0415 - loads next to nothing
-
-            if list_plainly(words[1:]):
+            if run_plainly(words[0], words[1:]):
                 return 0
     module, function, name = "commands", "remaster_command", "cosremaster"
     if words and words[0] not in COMMANDS:

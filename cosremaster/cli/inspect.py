@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cosremaster.api.image import Image, inspect
+from cosremaster.api.image import Image
+from cosremaster.cli.facts import print_facts, terminal_only_progress
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, StrictCommand
-from cosremaster.cli.standard_streams import reporting_finished_work, write_json
-from cosremaster.cli.terminal import terminal_progress
+from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.errors import UsageError
-from cosremaster.progress import Progress
 from cosremaster.units import format_size
 
 
@@ -47,20 +45,10 @@ def inspect_command(source: Path, as_json: bool, html: Path | None, max_expand: 
         if page["changed"] and page["against"] is None:
             raise UsageError(AGAINST_MISSING)
         with Image(source, max_expand=max_expand) as image:
-            image.write_page(html, progress=_progress(), **page)
+            image.write_page(html, progress=terminal_only_progress(), **page)
         with reporting_finished_work(f"{html} is written"):
             click.echo(f"{html}: {format_size(html.stat().st_size)}")
         return
     if any(page.values()):
         raise UsageError("--against, --changed and --force belong to --html FILE, which is missing")
-    info = inspect(source, max_expand=max_expand, progress=_progress(), **options)
-    if as_json:
-        write_json(info.values)
-        return
-    for line in info.lines:
-        click.echo(line)
-
-
-def _progress() -> Progress:
-    """Return progress for a terminal; a file gets nothing but the result."""
-    return terminal_progress(quiet=not sys.stderr.isatty())
+    print_facts(source, as_json=as_json, max_expand=max_expand, **options)

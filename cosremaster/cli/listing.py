@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,32 +15,11 @@ from cosremaster.layers.scan import MAX_EXPAND
 if TYPE_CHECKING:
     from cosremaster.browse.entry import FileEntry
 
-_FLAGS = {
-    "-l": ("long",), "--long": ("long",), "-R": ("recursive",), "--recursive": ("recursive",), "--json": ("as_json",),
-    "-lR": ("long", "recursive"), "-Rl": ("long", "recursive"),
-}  # fmt: skip
 
-
-def list_plainly(words: Sequence[str]) -> bool:
-    """List what ``words``, the arguments of ``ls``, name, if they are one address and plain flags.
-
-    Return False for any other arguments: the command's own parser handles those, and reports their faults.
-    """
-    flags = dict.fromkeys(("long", "recursive", "as_json"), False)
-    addresses = []
-    for word in words:
-        if not word.startswith("-"):
-            addresses.append(word)
-        elif word in _FLAGS:
-            flags.update(dict.fromkeys(_FLAGS[word], True))
-        else:
-            return False
-    if len(addresses) != 1:
-        return False
-    listed = not (flags["long"] or flags["as_json"]) and _list_names(addresses[0], recursive=flags["recursive"])
-    if not listed:
-        list_address(addresses[0], max_expand=MAX_EXPAND, **flags)
-    return True
+def list_directory(address: str, *, long: bool = False, recursive: bool = False, as_json: bool = False) -> None:
+    """Print the entries at ``address`` with the usual limits; names in an archive alone need least."""
+    if long or as_json or not _list_names(address, recursive=recursive):
+        list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=MAX_EXPAND)
 
 
 def _list_names(address: str, *, recursive: bool) -> bool:

@@ -11,6 +11,7 @@ import click
 
 from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
+from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes
@@ -38,8 +39,7 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
 @MAX_EXPAND
 def cat_command(address: str, max_expand: int) -> None:
     """Write the bytes of the file at ADDRESS to standard output."""
-    with image_at(address, max_expand=max_expand) as (image, inner):
-        write_bytes(image.chunks(inner))
+    write_file(address, max_expand)
 
 
 @click.command(cls=StrictCommand)

@@ -1,4 +1,4 @@
-"""Progress on standard error: a live bar on a terminal, plain lines elsewhere."""
+"""Progress on standard error: a live bar on a terminal, plain lines elsewhere. Nothing here loads click."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import click
 
 from cosremaster.progress import Advance
 from cosremaster.units import format_size
@@ -33,15 +31,15 @@ class Lines:
     def _say(self, title: str, size: int, seconds: float) -> None:
         """Print the line of a step: ``size`` bytes in ``seconds``."""
         amount = f": {format_size(size)}" if size else ""
-        click.echo(f"{title}{amount} in {seconds:.1f} s", err=True)
+        sys.stderr.write(f"{title}{amount} in {seconds:.1f} s\n")
 
     def show(self, name: str, line: str) -> None:
         """Print a line of a script, with its name in front."""
-        click.echo(f"{name} | {line}", err=True)
+        sys.stderr.write(f"{name} | {line}\n")
 
     def warn(self, message: str) -> None:
         """Print a warning on a line of its own."""
-        click.echo(f"warning: {message}", err=True)
+        sys.stderr.write(f"warning: {message}\n")
 
 
 class Bars(Lines):

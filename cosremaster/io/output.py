@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -140,6 +139,8 @@ class Output:
         self._part: PartFile | None = None
         self._precopy: Precopy | None = None
         self._write_back: WriteBack | None = None
+        import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
+
         self._hash = None if digest is None else hashlib.new(digest)
         self._companions: list[Output] = []
         self._sidecar: Output | None = None

@@ -12,7 +12,6 @@ It stands for none of a file system that is read when it is needed, of which it 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,6 +47,8 @@ from cosremaster.layers.system_images import ForeignFile
 
 INDEX_FORMAT = 7
 
+_DIGEST_SIZE = 32
+"""Bytes of a SHA-256."""
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
 
@@ -124,6 +125,8 @@ def _file_name(source: ByteSource) -> str:
 
 def _key(source: ByteSource) -> dict[str, int | str | list[str]]:
     """Return what must be equal for an index to be that of this image; quick to make."""
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
+
     edges = source.read(0, _EDGE) + source.read(max(source.size - _EDGE, 0), _EDGE)
     return {
         "format": INDEX_FORMAT,
@@ -200,7 +203,7 @@ def _load_file(values: _FileValues, blobs: memoryview, sizes: dict[bytes, int]) 
     path, digest, sums = bytes.fromhex(values.path), bytes.fromhex(values.digest), blob_reader(blobs)(values.sums)
     archive = _load_archive(values.archive, blobs, sizes[path])
     is_hashed = not (archive.format.reads_on_demand and archive.parameters.is_identity)
-    lengths = (hashlib.sha256().digest_size, sums_size(sizes[path])) if is_hashed else (0, 0)
+    lengths = (_DIGEST_SIZE, sums_size(sizes[path])) if is_hashed else (0, 0)
     if (len(digest), len(sums)) != lengths:
         raise ValueError("a digest of another length")
     return IndexedFile(path=path, digest=digest, sums=sums, archive=archive)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,8 +53,14 @@ class CachedIndex(NamedTuple):
 
 
 def index_folder() -> Path:
-    """Return the path of the folder, which need not exist."""
-    from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
+    """Return the path of the folder, which need not exist.
+
+    On Linux it is where the XDG Base Directory Specification says; platformdirs says so too, and takes 4 ms to load.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if sys.platform == "linux" and os.path.isabs(cache):
+        return Path(cache) / "cosremaster" / "index"
+    from platformdirs import user_cache_path  # noqa: PLC0415 - as above
 
     return Path(user_cache_path("cosremaster")) / "index"
 

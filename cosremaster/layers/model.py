@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -367,6 +366,8 @@ def index_file(
     """
     identification = identification or identify_table(packed)
     header = _read_header(packed, place) if identification.prefix else None
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
+
     digest, sums = hashlib.sha256(), PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
     is_hashed = options.digests and not identification.reads_on_demand

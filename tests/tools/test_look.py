@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster.browse.container import NodeRef, enter_if_container, follow, open_container, split_address
 from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.tar import build_tar
@@ -247,6 +248,73 @@ def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
     for words in (["ls", "x.cgz"], ["ls", "-R", "x.cgz"]):
         done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, check=True)
         assert done.stdout.endswith(b"[]\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [("ls", "live.iso"), ("cat", "live.iso::boot/grub/grub.cfg"), ("inspect", "live.iso"), ("inspect", "x.cgz")],
+)
+def test_commands_that_look_load_no_parser_and_nothing_that_writes(tmp_path: Path, command: str, address: str) -> None:
+    write_small(tmp_path).rename(tmp_path / "live.iso")
+    (tmp_path / "x.cgz").write_bytes(gzip.compress(build_archive(root_items())))
+    rare = {
+        "click",
+        "rich", "pydantic", "platformdirs", "tempfile", "shutil", "json", "hashlib", "lzma", "bz2", "zstandard",
+        "isal", "libarchive", "cosremaster.api.results", "cosremaster.api.keywords", "cosremaster.api.views",
+        "cosremaster.overlay", "cosremaster.remastering.request", "cosremaster.remastering.plan",
+        "cosremaster.remastering.write", "cosremaster.codecs.gzip.repack", "cosremaster.codecs.xz",
+        "cosremaster.iso.encode", "cosremaster.iso.prove", "cosremaster.iso.tree_edit",
+        "cosremaster.layers.squashfs.filesystem", "cosremaster.layers.ext4.filesystem", "cosremaster.layers.cpio.edit",
+        "cosremaster.verification", "cosremaster.recipe",
+        "cosremaster.demo", "cosremaster.sandbox",
+    }  # fmt: skip
+    if command != "inspect":
+        rare |= {"dataclasses", "cosremaster.api.info", "cosremaster.remastering", "cosremaster.boot_config"}
+        rare |= {"cosremaster.boot_memory", "cosremaster.reports", "cosremaster.checksums"}
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]); sys.stdout.flush();"
+        f"print(code, sorted({rare!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    plain = subprocess.run(
+        [sys.executable, "-c", program, command, address], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert plain.stderr == b"0 []\n"
+    parsed = subprocess.run(
+        [sys.executable, "-m", "cosremaster", command, address, "--max-expand", "1000"],
+        cwd=tmp_path, capture_output=True, check=True,
+    )  # fmt: skip
+    assert plain.stdout == parsed.stdout
+    assert plain.stdout
+
+
+def test_the_version_needs_no_parser() -> None:
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(['--version']);"
+        "print(code, sorted({'click', 'msgspec', 'pathlib', 'dataclasses'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"cosremaster {cosremaster.__version__}\n0 []\n"
+
+
+def test_a_remaster_loads_nothing_that_writes_before_it_reads(tmp_path: Path) -> None:
+    rare = {
+        "rich", "pydantic", "platformdirs", "tempfile", "json", "lzma", "bz2", "zstandard", "isal", "libarchive",
+        "cosremaster.api.results", "cosremaster.browse", "cosremaster.codecs.gzip.repack", "cosremaster.codecs.xz",
+        "cosremaster.iso.prove", "cosremaster.iso.tree_edit",
+        "cosremaster.layers.squashfs.filesystem", "cosremaster.layers.ext4.filesystem",
+        "cosremaster.layers.cpio.edit", "cosremaster.verification", "cosremaster.recipe", "cosremaster.sandbox",
+        "cosremaster.remastering.write", "cosremaster.remastering.plan",
+    }  # fmt: skip
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]);"
+        f"print(code, sorted({rare!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "none.iso", "out.iso", "--add", "site:/opt", "--kernel-arg", "quiet"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "none.iso" in done.stderr
+    assert done.stdout.endswith(" []\n") and not done.stdout.startswith("0 "), done.stdout
 
 
 STRANGE = [

@@ -1,0 +1,35 @@
+"""Print the facts about an image, and the bytes of a file in it. Nothing here loads click."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cosremaster.api.image import image_at, inspect
+from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
+from cosremaster.cli.terminal import terminal_progress
+from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.progress import Progress
+
+
+def print_facts(
+    source: Path | str, *, as_json: bool = False, deep: bool = False, layer: str | None = None,
+    max_expand: int = MAX_EXPAND,
+) -> None:  # fmt: skip
+    """Print the facts about the image ``source``. Raises as :func:`cosremaster.inspect`."""
+    info = inspect(source, deep=deep, layer=layer, max_expand=max_expand, progress=terminal_only_progress())
+    if as_json:
+        write_json(info.values)
+    else:
+        write_text("".join(f"{line}\n" for line in info.lines))
+
+
+def terminal_only_progress() -> Progress:
+    """Return progress for a terminal; a file gets nothing but the result."""
+    return terminal_progress(quiet=not sys.stderr.isatty())
+
+
+def write_file(address: str, max_expand: int = MAX_EXPAND) -> None:
+    """Write the bytes of the file at ``address`` to standard output. Raises as :meth:`cosremaster.Image.read`."""
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        write_bytes(image.chunks(inner))
