@@ -19,7 +19,7 @@ from cosremaster.layers.tar.index import TarIndex, TarStyle
 if TYPE_CHECKING:
     from cosremaster.layers.scan import MemberScanner
 
-MAX_ENTRIES = 5_000_000
+MAX_ENTRIES = 2_000_000
 """More entries are taken for a bomb: each takes memory."""
 
 MAX_RECORDS = 16 << 20
