@@ -57,9 +57,13 @@ class InodeRecords:
 
     def __init__(
         self, owners: Mapping[InodeKey, Owner], devices: Mapping[InodeKey, Device], acls: Mapping[InodeKey, Acls],
-        started: int,
+        started: int, reusing: int | None = None,
     ) -> None:  # fmt: skip
-        """Begin with the ``owners``, ``devices`` and ``acls`` of files that were made up to ``started``."""
+        """Begin with the ``owners``, ``devices`` and ``acls`` of files that were made up to ``started``.
+
+        ``reusing``: the device of the file system that gives the numbers of removed files to new ones; None: none does.
+        """
+        self._reusing = reusing
         self._pins: deque[tuple[int, int]] = deque()
         self._records = {key: Record(started, owner) for key, owner in owners.items()}
         for key, device in devices.items():
@@ -97,7 +101,12 @@ class InodeRecords:
         return record
 
     def _pin(self, inode: InodeFacts, path: bytes, *, follow: bool) -> None:
-        """Keep the number of a new ``inode`` from another file, until that would be younger by the kernel's clock."""
+        """Keep the number of a new ``inode`` from another file, until that would be younger by the kernel's clock.
+
+        On other file systems nothing is opened: a script could not unmount what it mounted.
+        """
+        if inode.key[0] != self._reusing:
+            return
         now = time.time_ns()
         while self._pins and not self._pins[0][0] <= now < self._pins[0][0] + _PIN_TIME:
             os.close(self._pins.popleft()[1])

@@ -59,6 +59,7 @@ class Supervisor:
         devices: Mapping[InodeKey, Device] | None = None,
         acls: Mapping[InodeKey, Acls] | None = None,
         started: int = 0,
+        reusing: int | None = None,
     ) -> None:
         """Make a supervisor for the filter with the descriptor ``listener``.
 
@@ -67,9 +68,10 @@ class Supervisor:
         :param devices: devices for which place-holders stand in the tree.
         :param acls: ACLs of files in the tree that the kernel would not take.
         :param started: when the tree was whole, in nanoseconds since 1970.
+        :param reusing: the device of the file system that gives the numbers of removed files to new ones, if it does.
         """
         self._listener = NotificationListener(listener)
-        self._records = InodeRecords(owners, devices or {}, acls or {}, started or time.time_ns())
+        self._records = InodeRecords(owners, devices or {}, acls or {}, started or time.time_ns(), reusing)
         self._view = ProcessView(proc_fd)
         self._reader = InodeReader()
         self._acls = AclAnswers(self._view, self._records, self._reader)

@@ -256,7 +256,10 @@ class ScriptWork:
         listener_fd = self._receive_listener(ours)
         if listener_fd is not None:
             devices = {key: Device(*device) for key, device in unpacker.devices.items()}
-            self._supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started)
+            reusing = os.stat(".").st_dev if self._setup["is_directory"] else None  # tmpfs gives no number twice
+            self._supervisor = Supervisor(
+                listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started, reusing
+            )
             self._supervisor.serve(status_read)
         status = os.read(status_read, init.STATUS.size)
         os.waitpid(first, 0)
