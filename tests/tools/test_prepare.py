@@ -139,8 +139,8 @@ def test_blocks_of_xz(tmp_path: Path, packer: str) -> None:
         assert spans[first.encode()][0] in borders
         assert spans[last.encode()][1] in borders
     assert new[6:8] == old[6:8], "the kind of check"
-    assert all(b"\x04\x00\x21\x01" in packed for packed in (old, new)) == (packer == "xz BCJ")
-    if packer == "xz":
+    assert (b"\x04\x00\x21\x01" in old) == (packer == "xz BCJ")
+    if packer != "xz sha256":  # busybox compares no such check
         assert run(["busybox", "unxz", "-c"], stdin=new) == plain
 
 

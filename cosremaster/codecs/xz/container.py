@@ -6,7 +6,7 @@ Specification: The .xz File Format 1.2.1; each value names its section. Nothing 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -127,16 +127,11 @@ class BlockHeader(Struct, frozen=True):
     filters: tuple[tuple[int, bytes], ...]
 
     @classmethod
-    def make(
-        cls, packed: int | None, plain: int | None, dictionary_size: int, before: Sequence[tuple[int, bytes]] = ()
-    ) -> BlockHeader:
-        """Return a header for an LZMA2 filter whose dictionary has at least ``dictionary_size`` bytes.
-
-        :param before: the filters in front of it, as in :attr:`filters`.
-        """
+    def make(cls, packed: int | None, plain: int | None, dictionary_size: int) -> BlockHeader:
+        """Return a header for an LZMA2 filter whose dictionary has at least ``dictionary_size`` bytes."""
         flags = (0x40 if packed is not None else 0) | (0x80 if plain is not None else 0)
-        filters = (*before, (FILTER_LZMA2, pack_dictionary_size(dictionary_size)))
-        body = bytes((flags | len(before),))
+        filters = ((FILTER_LZMA2, pack_dictionary_size(dictionary_size)),)
+        body = bytes((flags,))
         body += b"".join(encode_vli(size) for size in (packed, plain) if size is not None)
         body += b"".join(encode_vli(number) + encode_vli(len(props)) + props for number, props in filters)
         size = 1 + len(body) + 4
@@ -173,12 +168,6 @@ class BlockHeader(Struct, frozen=True):
         if any(body[at:]):
             raise CorruptError("xz block header is not padded with zeros", place)
         return cls(raw, sizes[0], sizes[1], tuple(filters))
-
-    @property
-    def branch_filters(self) -> tuple[tuple[int, bytes], ...]:
-        """The filters in front of LZMA2, where all of them are for the jumps of a processor (BCJ); else none."""
-        before = self.filters[:-1]
-        return before if all(number in _BCJ for number, _ in before) else ()
 
     def decoder_filters(self, place: Place) -> list[dict[str, Any]]:
         """Return the filter chain for ``lzma.LZMADecompressor(FORMAT_RAW)``.

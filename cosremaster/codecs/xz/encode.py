@@ -13,7 +13,6 @@ from msgspec import Struct
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord
-from cosremaster.errors import Place
 from cosremaster.io.descriptors import aligned_buffer
 from cosremaster.io.framed import FramedCrc32, FramedSource
 from cosremaster.io.parallel import StopFlag
@@ -50,14 +49,12 @@ class EncoderOptions(Struct, frozen=True):
     :ivar check: the check id.
     :ivar dictionary_size: the largest dictionary in bytes.
     :ivar always: compress everything, without a trial.
-    :ivar filters: those in front of LZMA2, as in :class:`BlockHeader`.
     """
 
     check: int
     dictionary_size: int
     preset: int = PRESET
     always: bool = False
-    filters: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def block_size(self) -> int:
@@ -174,9 +171,9 @@ def _compress(plain: _PlainData, run: _Segments, options: EncoderOptions, stop: 
     running = RunningCheck(options.check)
     running.update(data)
     dictionary_size = max(MIN_DICT, min(options.dictionary_size, len(data)))
-    packed = _lzma2(data, dictionary_size, options, stop)
+    packed = _lzma2(data, dictionary_size, options.preset, stop)
     size = sum(len(part) for part in packed)
-    header = BlockHeader.make(size, len(data), dictionary_size, options.filters)
+    header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()
     record = IndexRecord(len(header.raw) + size + len(check), len(data))
     return EncodedBlock(record, (header.raw, *packed, bytes(-size % 4), check))
@@ -199,10 +196,9 @@ def _store(plain: _PlainData, run: _Segments) -> EncodedBlock:
     return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
 
 
-def _lzma2(plain: memoryview, dictionary_size: int, options: EncoderOptions, stop: StopFlag) -> tuple[bytes, ...]:
+def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
     """Return the LZMA2 chunks of ``plain`` in parts."""
-    before = BlockHeader.make(None, None, dictionary_size, options.filters).decoder_filters(Place())[:-1]
-    filters = [*before, {"id": lzma.FILTER_LZMA2, "preset": options.preset, "dict_size": dictionary_size}]
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary_size}]
     compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
     parts = []
     for start in range(0, len(plain), CHUNK):

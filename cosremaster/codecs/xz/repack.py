@@ -125,8 +125,7 @@ class XzParameters(PackedParameters, frozen=True):
         """
         preset = PRESET if job.preset is None else job.preset
         dictionary_size = max(MIN_DICT, min(self.dictionary_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        filters = self.blocks[0].header.branch_filters if self.blocks else ()
-        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress, filters)
+        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
         reused = encoded = stored = 0
