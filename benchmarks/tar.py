@@ -16,7 +16,7 @@ from tests.fixtures import tools
 
 Side = Callable[[Path], float | None]
 
-INCLUDED = "systemd-sysv,openssh-server,linux-image-amd64,gcc,g++,git,vim,python3-dev,man-db,golang-go,clang"
+INCLUDED = "systemd-sysv,openssh-server,linux-image-amd64,gcc,g++,git,vim,python3-dev,man-db"
 PACKERS = {"xz": ("xz", "-T2", "-6"), "gz": ("gzip", "-6", "-n"), "zst": ("zstd", "-q", "-6")}
 OURS = f"{shlex.quote(sys.executable)} -m cosremaster"
 NEW_CACHE = 'XDG_CACHE_HOME="$PWD/cache"'

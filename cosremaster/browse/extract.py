@@ -65,13 +65,16 @@ def select_nodes(reference: NodeRef) -> list[Node]:
 def _real_nodes(container: Container) -> dict[bytes, Node]:
     """Return all nodes, sorted by the path where an unpacker puts them, with every missing parent as a directory."""
     nodes: dict[bytes, Node] = {}
+    folders = {b"": b""}  # where each parent really is: the files of a directory share it
     for path in container.walk_below(b""):
         node = container.node(path)
         assert node is not None
         if path.count(b"/") > MAX_DEPTH:
             raise UnsupportedError(f"lies deeper than {MAX_DEPTH} directories", container.place.inside(path))
         parent, _, name = path.rpartition(b"/")
-        folder = container.resolve(parent, last=True) if parent else b""
+        if parent not in folders:
+            folders[parent] = container.resolve(parent, last=True)
+        folder = folders[parent]
         if name in (b"", b".", b".."):
             continue
         real = folder + b"/" + name if folder else name

@@ -10,6 +10,7 @@ import pytest
 
 import cosremaster
 from cosremaster.boot_memory import layers as memory
+from cosremaster.browse.container import Container
 from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import BlockCache, RepackJob
 from cosremaster.errors import Place
@@ -176,3 +177,24 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if most > 4096 and batch > len(sizes):
         assert calls[:2] == [0, 100], "one call where everything is read at once"
         assert calls[2] == 4000
+
+
+def test_the_place_of_a_directory_is_looked_up_once_for_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved: list[bytes] = []
+    resolve = Container.resolve
+
+    def counted(self: Container, path: bytes, *, last: bool) -> bytes:
+        resolved.append(path)
+        return resolve(self, path, last=last)
+
+    monkeypatch.setattr(Container, "resolve", counted)
+    tree = tmp_path / "tree"
+    for name in ("a/b/1", "a/b/2", "a/b/3", "a/4"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    cosremaster.pack(tree, tmp_path / "root.tar")
+    cosremaster.extract(tmp_path / "root.tar", tmp_path / "out")
+    assert sorted(path for path in resolved if path) == [b"a", b"a/b"]
+    assert (tmp_path / "out/a/b/3").read_text() == "a/b/3"
