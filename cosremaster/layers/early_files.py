@@ -11,26 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cosremaster.layers.model import Layer
 
-FILES = frozenset(
-    f"etc/{name}".encode()
-    for name in (
-        *(
-            "adjtime",
-            "crypttab",
-            "environment",
-            "fstab",
-            "hostid",
-            "hostname",
-            "hosts",
-            "inittab",
-            "issue",
-            "issue.net",
-        ),
-        *("localtime", "locale.conf", "locale.gen", "machine-id", "modules", "motd", "mtab", "nsswitch.conf"),
-        *("rc.local", "resolv.conf", "securetty", "sudoers", "timezone", "vconsole.conf", "apt/sources.list"),
-        *("passwd", "passwd-", "shadow", "shadow-", "group", "group-", "gshadow", "gshadow-", "subuid", "subgid"),
-    )
-) | {b"init", b"preseed.cfg"}
+_IN_ETC = (
+    "adjtime apt/sources.list crypttab environment fstab group group- gshadow gshadow- hostid hostname hosts inittab"
+    " issue issue.net locale.conf locale.gen localtime machine-id modules motd mtab nsswitch.conf passwd passwd-"
+    " rc.local resolv.conf securetty shadow shadow- subgid subuid sudoers timezone vconsole.conf"
+)
+
+FILES = frozenset(f"etc/{name}".encode() for name in _IN_ETC.split()) | {b"init", b"preseed.cfg"}
 """Paths of files, which may be symlinks."""
 
 FOLDERS = (

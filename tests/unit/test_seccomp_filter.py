@@ -217,6 +217,23 @@ def test_a_number_that_goes_to_a_new_file_has_no_record(tmp_path: Path) -> None:
     assert records.find(far) is None, "it was made after the beginning"
 
 
+@pytest.mark.parametrize("is_reusing", [True, False])
+def test_the_number_of_a_recorded_file_is_not_given_again_at_once(tmp_path: Path, is_reusing: bool) -> None:
+    """Both would have one time by the kernel's clock. Elsewhere nothing is opened, or a mount could not go."""
+    device = tmp_path.stat().st_dev
+    records = InodeRecords({}, {}, {}, 0, device if is_reusing else device + 1)
+    for number in range(20):
+        path = tmp_path / str(number)
+        path.touch()
+        inode = InodeReader().read(os.fsencode(path), False)._replace(birth=1 << 62)  # just made, however slow this is
+        before = len(os.listdir("/proc/self/fd"))
+        records.open(inode, os.fsencode(path), follow=False).owner = (7, 8)
+        assert is_reusing or len(os.listdir("/proc/self/fd")) == before
+        path.unlink()
+        path.touch()
+        assert not is_reusing or path.stat().st_ino != inode.key[1]
+
+
 def _acl(*entries: tuple[int, int, int]) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
