@@ -225,7 +225,8 @@ def test_the_number_of_a_recorded_file_is_not_given_again_at_once(tmp_path: Path
     for number in range(20):
         path = tmp_path / str(number)
         path.touch()
-        inode = InodeReader().read(os.fsencode(path), False)._replace(birth=1 << 62)  # just made, however slow this is
+        birth = (1 << 62) + number  # just made, and later than the last file, however slow this is
+        inode = InodeReader().read(os.fsencode(path), False)._replace(birth=birth)
         before = len(os.listdir("/proc/self/fd"))
         records.open(inode, os.fsencode(path), follow=False).owner = (7, 8)
         assert is_reusing or len(os.listdir("/proc/self/fd")) == before
