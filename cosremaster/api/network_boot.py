@@ -10,9 +10,6 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.boot_lines import LocatedEntry, choose_default, list_entries, list_paths
 from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
 from cosremaster.boot_config.menus.entries import LoadedFile, MenuEntry
@@ -21,6 +18,7 @@ from cosremaster.browse.order import files_in_order
 from cosremaster.browse.walk import find_archives
 from cosremaster.errors import ImageError, LayerError, UnsupportedError, UsageError, printable
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from cosremaster.records import Struct
 
 
 class ArchiveEntry(Struct, frozen=True, kw_only=True):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from msgspec import Struct
-from msgspec.structs import astuple, replace
-
 from cosremaster.errors import ImageError, Place
+from cosremaster.records import Struct, astuple, replace
 from cosremaster.units import BLOCK, SECTOR
 
 DRIVER_SIGNATURE = b"ER"

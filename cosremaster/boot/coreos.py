@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from msgspec import Struct
+from cosremaster.records import Struct
 
 IGNITION, ARGUMENTS = b"coreiso+", b"coreKarg"
 _IGNITION_OFFSET, _IGNITION_HEADER = 32_744, struct.Struct("<8sQQ")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError, Place
+from cosremaster.records import Struct
 from cosremaster.units import SECTOR, Lba
 
 ENTRY_SIZE = 32

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import groupby
 
-from msgspec import Struct
-
 from cosremaster.boot.fat_names import (
     ATTRIBUTES,
     DIRECTORY,
@@ -25,6 +23,7 @@ from cosremaster.boot.fat_names import (
     parse_time,
 )
 from cosremaster.errors import ImageError, Place, UnsupportedError
+from cosremaster.records import Struct
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of the file system, by offset and length; fewer at the end of what holds it."""

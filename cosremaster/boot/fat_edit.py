@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from msgspec import Struct, field
-
 from cosremaster.boot.fat import (
     DELETED,
     END,
@@ -32,6 +30,7 @@ from cosremaster.boot.fat_names import (
 )
 from cosremaster.errors import ImageError, SizeError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
+from cosremaster.records import Struct, field
 
 MAX_FILE = (1 << 32) - 1
 """Bytes of the largest file ("Directory Structure", DIR_FileSize)."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 
-from msgspec import Struct
-
 from cosremaster.boot.mbr import ENTRY_SIZE, TABLE, Mbr
 from cosremaster.errors import printable
+from cosremaster.records import Struct
 from cosremaster.units import SECTOR
 
 PREP, CHRP = 0x41, 0x96

@@ -6,10 +6,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-from msgspec.structs import astuple, replace
-
 from cosremaster.errors import ImageError, Place
+from cosremaster.records import Struct, astuple, replace
 from cosremaster.units import SECTOR, Sector
 
 SIGNATURE = b"EFI PART"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 APPLICATION_USE = 883
 """The area's offset in the descriptor, in bytes."""

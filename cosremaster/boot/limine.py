@@ -9,8 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.units import SECTOR
 
 STAGE2_OFFSET = 0x1A4

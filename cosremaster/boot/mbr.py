@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-from msgspec.structs import replace
-
+from cosremaster.records import Struct, replace
 from cosremaster.units import SECTOR, Sector
 
 SIGNATURE = b"\x55\xaa"

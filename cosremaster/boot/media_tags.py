@@ -12,10 +12,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot.implanted import AREA_SIZE, FRAGMENT_CHARACTERS
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, SECTOR
 
 SIGNATURE_MAGIC = b"7984fc91-a43f-4e45-bf27-6d3aa08b24cf"

@@ -7,8 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterable
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.units import SECTORS_PER_BLOCK, Lba
 
 TABLE_OFFSET = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
+from cosremaster.records import Struct
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of the file, by offset and length; fewer at its end."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.boot_menus import find_boot_menus
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
+from cosremaster.records import Struct, replace
 
 
 class BootCheck(Struct, frozen=True):

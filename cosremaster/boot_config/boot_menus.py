@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.embed_areas import DESCRIPTIONS, find_header_areas, join_areas, parse_description
 from cosremaster.boot_config.menus.find import MAX_MENU, find_menus
 from cosremaster.boot_config.menus.karg_areas import KargArea, parse_karg_area
@@ -17,6 +14,7 @@ from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat, find_fats
 from cosremaster.iso.model import IsoImage
+from cosremaster.records import Struct, replace
 
 
 class LocatedMenu(Struct, frozen=True, kw_only=True):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
-from msgspec.structs import replace
 
 from cosremaster.boot.coreos import EmbedArea
 from cosremaster.boot_config.menus.karg_areas import KargArea
 from cosremaster.iso.model import IsoFile
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import replace
 from cosremaster.units import lba_offset
 
 DESCRIPTIONS = (b"coreos/kargs.json", b"coreos/kargs.jso", b"coreos/kargs.jso;1")

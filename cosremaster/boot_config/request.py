@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from cosremaster.errors import UsageError
+from cosremaster.records import Struct
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records import Struct
 from cosremaster.units import format_size
 
 PAGE = 4096

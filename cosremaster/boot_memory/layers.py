@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
-
 from cosremaster.boot_memory.estimate import (
     DEFAULT_TMPFS_SHARE,
     Footprint,
@@ -17,6 +15,7 @@ from cosremaster.boot_memory.estimate import (
 from cosremaster.io.pieces import Range
 from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 MAX_INIT_OFFSET = 32 << 20

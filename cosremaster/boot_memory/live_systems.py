@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from msgspec import Struct
-
 from cosremaster.boot_memory.estimate import (
     DEFAULT_TMPFS_SHARE,
     KERNEL_MEMORY,
@@ -23,6 +21,7 @@ from cosremaster.layers.boot_facts import BootFacts, BootLine
 from cosremaster.layers.root_stacks import RootChain, RootScheme, RootStack
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _SPARE_DIVISOR = 20
 """live-boot and casper want a twentieth more than du(1) counts (their ``fs_size``)."""

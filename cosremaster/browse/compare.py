@@ -6,14 +6,13 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from cosremaster.browse.container import Container, NodeRef, enter, is_container, list_fat_areas
 from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.xattrs import format_value
 from cosremaster.units import lba_offset

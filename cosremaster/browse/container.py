@@ -9,9 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.browse.names import Names, group_names, walk_names
 from cosremaster.codecs import unsupported_compression
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
@@ -23,6 +20,7 @@ from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition,
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, resolve_links, row_of
 from cosremaster.tree.paths import SymlinkLoopError
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR

@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.browse.container import Container, NodeRef
 from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.part_files import PartFile, lock_part, part_path, remove_stale_parts, remove_tree
+from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 from cosremaster.tree.xattrs import ACLS

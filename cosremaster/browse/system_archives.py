@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from msgspec.structs import replace
-
 from cosremaster.browse.export import RootArchive
 from cosremaster.browse.tar import TarStream, build_tar
 from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 

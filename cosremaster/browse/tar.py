@@ -7,10 +7,9 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from msgspec import Struct
-
 from cosremaster.browse.order import files_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
 
 BLOCKING = 10240

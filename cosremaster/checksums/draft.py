@@ -7,14 +7,12 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.checksums.lines import ChecksumLine
 from cosremaster.checksums.lists import ChecksumList
 from cosremaster.checksums.names import is_list, is_signature
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.records import Struct, field, replace
 
 _LOADER_FOLDERS = (b"isolinux", b"syslinux")
 """Ubuntu's lists leave these directories out: mkisofs writes into files there after the checksums were computed."""

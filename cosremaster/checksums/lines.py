@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 
 DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Number of hexadecimal digits -> hashlib's name of the digest."""

@@ -6,9 +6,6 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.checksums.lines import (
     BLAKE2B,
     DIGESTS,
@@ -23,6 +20,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import count_chunks, digests_of
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.progress import Progress
+from cosremaster.records import Struct, replace
 
 _UNNAMED = (b"-", b"stdin")
 """What stands for the name where a program read standard input."""

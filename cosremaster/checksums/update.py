@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from msgspec.structs import replace
-
 from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lists import DigestCache, read_checksum_lists
 from cosremaster.checksums.renew import ReadNewFile, find_stale_lists, renew_lists
@@ -17,6 +15,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
 from cosremaster.progress import Progress
+from cosremaster.records import replace
 from cosremaster.units import lba_offset
 
 MAX_ROUNDS = 4

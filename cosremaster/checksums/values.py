@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import Struct, field
 
 if TYPE_CHECKING:
     from cosremaster.checksums.renew import ListChange

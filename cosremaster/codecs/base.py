@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from msgspec import Meta, Struct, field
-
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Source
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Meta, Struct, field
 
 if TYPE_CHECKING:
     from cosremaster.codecs.cuts import Cutting

@@ -6,8 +6,6 @@ import bz2
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta, convert
-
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult, SharedFront, StreamParameters
 from cosremaster.codecs.frames import (
     Frame,
@@ -26,6 +24,7 @@ from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Meta, convert
 
 _MAGIC = lazy_regex(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 BLOCKS = 8

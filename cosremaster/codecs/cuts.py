@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from cosremaster.io.pieces import PieceTable, Range, Source
+from cosremaster.records import Struct
 
 
 class Cutting(Struct, frozen=True):

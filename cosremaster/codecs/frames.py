@@ -9,14 +9,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from msgspec import Struct, convert
-
 from cosremaster.codecs.base import Count, Decoding, RepackJob, RepackResult, SharedFront
 from cosremaster.codecs.cuts import Cutting, plan_cuts
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader, common_prefix_length
+from cosremaster.records import Struct, convert
 
 FEED = 1 << 14
 """Packed bytes that a decompressor gets at once."""

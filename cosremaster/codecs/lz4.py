@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import lz4.block
 import lz4.frame
-from msgspec import Meta, convert
-from msgspec.structs import replace
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult, SharedFront, StreamParameters
 from cosremaster.codecs.frames import (
@@ -26,6 +24,7 @@ from cosremaster.codecs.frames import (
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Meta, convert, replace
 
 MAGIC = b"\x04\x22\x4d\x18"
 LEGACY = b"\x02\x21\x4c\x18"

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from msgspec import Meta, convert
-
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import FrameDecoding, decode_frame, decode_from_frame, repack_whole
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Meta, convert
 
 HEADER_SIZE = 13
 PRESET = 6

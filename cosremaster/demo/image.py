@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 
 import pycdlib
-from msgspec import Struct
 
 from cosremaster.boot import pointers
 from cosremaster.boot.mbr import Mbr, MbrPartition, encode_chs
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.disk.partitions import DiskPartition, read_partitions
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
+from cosremaster.records import Struct
 
 NOT_CHANGED = (
     "is a disk image, which can be read and exported but not changed in place; an output called NAME.tar.gz takes its"

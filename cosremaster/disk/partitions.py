@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot.gpt import PRIMARY, Gpt, choose_copy, format_guid, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place, printable
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, SECTOR, Lba, Sector, format_size
 
 Read = Callable[[int, int], bytes]

@@ -11,12 +11,12 @@ from itertools import cycle, islice
 from typing import Protocol
 
 from fastcrc import crc32
-from msgspec import Struct
 
 from cosremaster.io.descriptors import AHEAD, BUFFERS, STEP, Filler, aligned_buffer
 from cosremaster.io.parallel import prefetch
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import CHUNK
+from cosremaster.records import Struct
 
 PAGE = 4096
 

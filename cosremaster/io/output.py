@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fastcrc import crc64
-from msgspec import Struct
 
 from cosremaster.errors import OutputError, Place, ProofError, UsageError
 from cosremaster.io.descriptors import MIN_HOLE, leave_hole, read_ahead, write_all, write_error
@@ -19,6 +18,7 @@ from cosremaster.io.precopy import Precopy, is_in_place
 from cosremaster.io.publish import FinishedFile, place_all
 from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
 from cosremaster.io.write_back import WriteBack
+from cosremaster.records import Struct
 
 DIGESTS = ("sha256", "md5")
 

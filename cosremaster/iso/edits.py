@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import ancestors

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import ImageError, ProofError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import ByteSource
@@ -39,6 +36,7 @@ from cosremaster.iso.layout.replace import (
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import encode_path
+from cosremaster.records import Struct, field, replace
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:

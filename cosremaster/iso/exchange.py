@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
@@ -21,6 +18,7 @@ from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.directories import UDF, DirectoryEntry, EditableTree
+from cosremaster.records import Struct, replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import Lba

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
 from cosremaster.boot.fat import Fat, FatFile, parse_bpb
 from cosremaster.errors import CosremasterError, ImageError, printable
 from cosremaster.io.pieces import PieceTable
@@ -17,6 +15,7 @@ from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset

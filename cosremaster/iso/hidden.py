@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from msgspec.structs import replace
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.udf.read import Udf, encode_path
+from cosremaster.records import replace
 from cosremaster.units import Lba
 
 Data: TypeAlias = tuple[Lba, int] | None

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -16,6 +14,7 @@ from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
 from cosremaster.iso.tree_edit.match_trees import match_entries, read_matched_trees
 from cosremaster.iso.udf.read import SYMLINK_TYPE
 from cosremaster.iso.udf.tree import UdfTree, read_udf_tree
+from cosremaster.records import Struct
 from cosremaster.units import Lba
 
 

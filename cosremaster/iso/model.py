@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
-
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.coreos import EmbedArea
 from cosremaster.boot.eltorito import BootCatalog, BootEntry
@@ -21,6 +19,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import Udf
+from cosremaster.records import Struct
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
@@ -21,6 +19,7 @@ from cosremaster.iso.read_trees import NamedRecord, walk_records
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, PosixAttributes, find_susp_skip, read_attributes
 from cosremaster.iso.rockridge.zisofs import parse_zisofs
 from cosremaster.iso.udf.read import has_udf
+from cosremaster.records import replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.tree.paths import join, parent_of

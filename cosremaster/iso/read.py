@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec.structs import replace
-
 from cosremaster.boot import pointers
 from cosremaster.boot.apm import Apm, read_apm
 from cosremaster.boot.coreos import find_embed_areas, header_offsets
@@ -28,6 +26,7 @@ from cosremaster.iso.partitions import PROTECTIVE_LABEL, find_hfs_partitions, ha
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import read_udf
+from cosremaster.records import replace
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct, field
-
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.limits import TreeLimits
@@ -33,6 +31,7 @@ from cosremaster.iso.rockridge.read import (
     read_root_fields,
 )
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct, field
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 _JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.units import FIRST_DESCRIPTOR, Lba
 
 

@@ -11,9 +11,6 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import ByteSource
@@ -37,6 +34,7 @@ from cosremaster.iso.udf.read import (
     decode_identifier,
     get_tag_id,
 )
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 

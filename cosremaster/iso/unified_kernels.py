@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot.uki import UnifiedKernel, read_unified_kernel
 from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.fats import EFI_PROGRAM, LocatedFat
 from cosremaster.iso.model import IsoImage
+from cosremaster.records import Struct
 
 
 class LocatedUnifiedKernel(Struct, frozen=True):

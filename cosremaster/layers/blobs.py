@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from msgspec import Struct, field
+from cosremaster.records import Struct, field
 
 Blob: TypeAlias = bytes | bytearray | memoryview
 

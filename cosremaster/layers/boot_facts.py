@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, ImageError, LayerError, UnsupportedError
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node
 
 _CONFIGURATIONS = lazy_regex(rb"conf/initramfs\.conf|conf/conf\.d/[^/]+|etc/casper\.conf")

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import msgspec.json
 from fastcrc import crc64
-from msgspec import Meta, MsgspecError, Struct
 
 from cosremaster import __about__
 from cosremaster.codecs import codec_named
@@ -44,6 +43,7 @@ from cosremaster.layers.model import IndexedFile
 from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 from cosremaster.layers.system_images import ForeignFile
+from cosremaster.records import Meta, MsgspecError, Struct
 
 INDEX_FORMAT = 7
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
@@ -28,6 +26,7 @@ from cosremaster.layers.system_images import (
     sort_system_images,
 )
 from cosremaster.progress import Progress
+from cosremaster.records import Struct
 
 if TYPE_CHECKING:
     from cosremaster.iso.fats import LocatedFat

@@ -8,9 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
@@ -21,6 +18,7 @@ from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, DeadBytes, 
 from cosremaster.layers.identify import Identification, codec_label, identify_table
 from cosremaster.layers.packed_sums import PackedSums
 from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
+from cosremaster.records import Struct, replace
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import normal_name

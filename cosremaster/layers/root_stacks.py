@@ -20,12 +20,11 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from msgspec import Struct
-
 from cosremaster.errors import printable
 from cosremaster.iso.model import SourceFile, SourceImage
 from cosremaster.layers.boot_facts import NO_FACTS, BootFacts, BootLine, ShellVariable
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 SQUASHFS_END = b".squashfs"
 _SOURCES = b"install-sources.yaml"

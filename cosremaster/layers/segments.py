@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.layers.scan import MemberScanner, ScanOptions
+from cosremaster.records import Struct
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from msgspec import Struct
-
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
@@ -14,6 +12,7 @@ from cosremaster.io.streams import ByteReader, LastBytes, common_prefix_length
 from cosremaster.layers.identify import Identification
 from cosremaster.layers.model import IndexedFile, Layer
 from cosremaster.layers.scan import TAIL, MemberScanner, PlainStream, ScannedArchive, ScanOptions
+from cosremaster.records import Struct
 
 
 class IndexedBeside(Struct, frozen=True):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
@@ -18,6 +15,7 @@ from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stack, list_casper_layers
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 

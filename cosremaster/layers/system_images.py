@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
-
 from cosremaster.errors import printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.formats import holds_format
 from cosremaster.layers.identify import EROFS, EXT, SQUASHFS, STREAMED_SQUASHFS
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 FILESYSTEMS = (SQUASHFS, STREAMED_SQUASHFS, EROFS, EXT)
 """The kinds of file systems that a root is found among, as :class:`ForeignFile` has them."""

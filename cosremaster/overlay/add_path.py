@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.attributes import XattrChoice, name_some, parse_choice, with_capabilities_of_root
@@ -17,6 +15,7 @@ from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
 from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, time_warning
 from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 

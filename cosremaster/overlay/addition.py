@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from msgspec import Struct
-from msgspec.structs import replace
-
+from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 

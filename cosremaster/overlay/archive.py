@@ -10,8 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from msgspec.structs import replace
-
 from cosremaster.archives import ar
 from cosremaster.archives.entry import ArchiveEntry
 from cosremaster.archives.reader import Archive, open_archive_file
@@ -24,6 +22,7 @@ from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, skipped_
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import SourceScan, clamp_mtime, is_mtime_held
+from cosremaster.records import replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind, Xattrs

@@ -10,11 +10,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import Place, UsageError, printable
 from cosremaster.overlay.addition import Addition, AttributedPath, PreparedItem
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Node, Xattrs
 from cosremaster.tree.xattrs import ACLS, CAPABILITY, capability_of_root

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from msgspec.structs import replace
-
 from cosremaster.io.streams import same_bytes
+from cosremaster.records import replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.tree.xattrs import private_xattrs, shared_xattrs

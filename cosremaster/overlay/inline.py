@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 
-from msgspec.structs import replace
-
 from cosremaster.errors import Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, parse_dest
 from cosremaster.overlay.scan import clamp_mtime, is_mtime_held, time_warning
+from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 

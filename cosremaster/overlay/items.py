@@ -14,13 +14,12 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from cosremaster.errors import Place, UsageError
 from cosremaster.io.spool import Spool
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, RunScript, Symlink
 from cosremaster.progress import Progress
+from cosremaster.records import Struct
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:

@@ -9,14 +9,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import default_mtime
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.records import Struct, replace
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join, normal_name, parent_of

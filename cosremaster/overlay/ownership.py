@@ -6,13 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import UsageError
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OwnershipRule
+from cosremaster.records import Struct, replace
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import msgspec.json
 import msgspec.msgpack
 from fastcrc import crc64
-from msgspec import Meta, MsgspecError, Struct
 
 from cosremaster import __about__
 from cosremaster.errors import CosremasterError
@@ -26,6 +25,7 @@ from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.layers.cache_folder import MAX_RUN_BYTES, RUN_SUFFIX, open_remembered, write_index
 from cosremaster.overlay.scan import scan_source
+from cosremaster.records import Meta, MsgspecError, Struct
 from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind

@@ -7,12 +7,11 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place
 from cosremaster.overlay.ownership import parse_owner
 from cosremaster.overlay.request import AddPath, OverlayItem, default_mtime
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Node, NodeKind
 
 _MODE = 0o755

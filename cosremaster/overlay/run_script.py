@@ -14,9 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place, SandboxError, ScriptError, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.exact_nodes import is_same_node
@@ -25,6 +22,7 @@ from cosremaster.overlay.leftovers import Leftover, find_identities, find_leftov
 from cosremaster.overlay.request import ID_CHOICES, RunScript
 from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.progress import ShowsOutput
+from cosremaster.records import Struct, replace
 from cosremaster.sandbox.model import ScriptChanges, ScriptRun, Way
 from cosremaster.tree.nodes import Node
 

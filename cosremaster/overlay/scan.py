@@ -8,14 +8,13 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from msgspec import Struct
-
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.overlay.addition import AttributedPath
 from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, name_some, read_attributes
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 from cosremaster.tree.paths import join
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-
 from cosremaster.errors import OverlayError, Place
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from cosremaster.errors import CosremasterError, UsageError, printable
 from cosremaster.overlay.attributes import parse_choice
 from cosremaster.overlay.ownership import Mode, parse_owner
@@ -33,6 +31,7 @@ from cosremaster.recipe.document import DirectoryTable, FileTable, RunTable, Ser
 from cosremaster.recipe.faults import Faults
 from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, parse_install, template_of
 from cosremaster.recipe.toml_lines import KeyPath
+from cosremaster.records import Struct
 
 STDIN = "-"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
@@ -25,6 +24,7 @@ from cosremaster.recipe.faults import Faults, to_key_path
 from cosremaster.recipe.items import FilledTable, find_absence, make_items
 from cosremaster.recipe.toml_lines import KeyPath, find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
+from cosremaster.records import Struct
 from cosremaster.remastering.request import Request
 from cosremaster.remastering.select_layers import LayerSelector
 

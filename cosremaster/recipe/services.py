@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Directories of units, the one with the highest precedence first (systemd.unit(5), unit file load path)."""

@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from cosremaster.errors import ScriptError, printable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.overlay.run_outcome import ScriptOutcome
+from cosremaster.records import replace
 from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange

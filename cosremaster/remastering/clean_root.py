@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from msgspec.structs import replace
-
 from cosremaster.browse.root_selection import CLEANED, EMPTIED
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 

@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.signatures import plan_signatures
 from cosremaster.tree.nodes import Edits
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.records import Struct, field
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.open import RemasterImage
 from cosremaster.remastering.request import NormalizedRequest

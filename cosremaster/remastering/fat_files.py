@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot.fat_names import fold_path, fold_paths
 from cosremaster.boot.uki import INITRAMFS, KERNEL
@@ -23,6 +20,7 @@ from cosremaster.iso.fats import FoundFats, LocatedFat
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.layers.address import format_address
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.fat_changes import FatChange, FatPlan
 from cosremaster.remastering.fat_overlay import FatOverlay, key_of
 from cosremaster.tree.content import PieceContent

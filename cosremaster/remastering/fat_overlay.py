@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.boot.fat_edit import FatEdits, FatEntry
 from cosremaster.boot.fat_names import fold_path, fold_paths, spell_path
 from cosremaster.errors import LayerError, Place, UnsupportedError, UsageError, printable
@@ -19,6 +16,7 @@ from cosremaster.overlay.addition import Addition, PreparedItem, respell_additio
 from cosremaster.overlay.exact_nodes import is_same_content
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import parent_of
 

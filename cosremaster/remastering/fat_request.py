@@ -6,12 +6,11 @@ import dataclasses
 import os
 from collections.abc import Iterable
 
-from msgspec import Struct
-
 from cosremaster.errors import UsageError
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
+from cosremaster.records import Struct
 
 SEPARATOR = "::"
 """Stands between the address of a file system and a path in it."""

@@ -7,8 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError, UsageError
 from cosremaster.io.source import ByteSource, open_source
@@ -18,6 +16,7 @@ from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
+from cosremaster.records import replace
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
 

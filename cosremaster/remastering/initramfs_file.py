@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError, Place, ProofError, UnsupportedError
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
@@ -18,6 +16,7 @@ from cosremaster.iso.model import SourceFile
 from cosremaster.layers.identify import identify
 from cosremaster.layers.model import IndexedFile, Layer, index_file
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 if TYPE_CHECKING:

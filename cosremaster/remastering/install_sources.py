@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from msgspec import Struct, field
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, field
 
 NAME = b"install-sources.yaml"
 

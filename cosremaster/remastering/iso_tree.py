@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
@@ -21,6 +18,7 @@ from cosremaster.overlay.exact_nodes import is_same_content
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
 

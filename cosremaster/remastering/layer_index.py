@@ -10,8 +10,6 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
@@ -24,6 +22,7 @@ from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_fil
 from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress, SilentProgress
+from cosremaster.records import replace
 
 if TYPE_CHECKING:
     from cosremaster.iso.edits import IsoEdits

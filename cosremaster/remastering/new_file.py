@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-
 from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import UsageError
 from cosremaster.layers.formats import NewStyle, load_format
 from cosremaster.overlay.request import OverlayItem, default_mtime
 from cosremaster.overlay.root_directory import make_root
+from cosremaster.records import Struct
 from cosremaster.remastering.request import parse_size
 
 _FORMATS = {"cpio": "cpio", "tar": "tar", "squashfs": "squashfs", "sfs": "squashfs", "sqfs": "squashfs"}

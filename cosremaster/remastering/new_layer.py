@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
@@ -29,6 +26,7 @@ from cosremaster.layers.root_stacks import (
 )
 from cosremaster.layers.stacks import LayerStack, find_copied, open_below, open_filesystem
 from cosremaster.overlay.attributes import FittedItems
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, pack_file

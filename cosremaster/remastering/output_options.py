@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from msgspec import Struct
-
 from cosremaster.errors import CosremasterError, ImageError, UsageError
 from cosremaster.io.output import DIGESTS, check_digest_name
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource
+from cosremaster.records import Struct
 
 
 class OutputKeywords(TypedDict, total=False):

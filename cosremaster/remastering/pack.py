@@ -8,9 +8,6 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult, StreamParameters
 from cosremaster.codecs.cuts import Cutting, measure_parts
 from cosremaster.codecs.defaults import new_parameters
@@ -25,6 +22,7 @@ from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress, SilentProgress
+from cosremaster.records import Struct, field, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.spread_edits import ArchiveEdits

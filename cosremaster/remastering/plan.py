@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.checksums.names import may_hold_checksums
 from cosremaster.checksums.values import RenewedLists
@@ -25,6 +22,7 @@ from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.formats import DeadBytes, Repacking
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.companions import Companions, plan_companions, with_late_companions
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
 from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
@@ -29,6 +26,7 @@ from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file, with_containers

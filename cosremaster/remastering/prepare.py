@@ -10,9 +10,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.codecs.base import RepackResult
 from cosremaster.codecs.cuts import Cutting, measure_parts, move_borders
 from cosremaster.errors import UsageError
@@ -24,6 +21,7 @@ from cosremaster.layers.early_files import find_early_borders
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.formats import ContainerEntry
 from cosremaster.layers.model import Layer
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, RepackedLayer, pack_layer, with_containers

@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.parallel import cpu_count
@@ -20,6 +17,7 @@ from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector

@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
@@ -17,6 +14,7 @@ from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, g
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.layer_index import LayerIndex, find_facts
 
 if TYPE_CHECKING:

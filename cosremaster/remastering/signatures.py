@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import UnsupportedError, printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_checks import BootCheck, DemandedChecks

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
-
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import ancestors, parent_of
 from cosremaster.tree.replacements import find_lasting_directories

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import format_address
@@ -13,6 +11,7 @@ from cosremaster.layers.boot_facts import BootFacts
 from cosremaster.layers.model import Layer
 from cosremaster.layers.root_stacks import RootChain, find_root_stack
 from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, normal_name
 from cosremaster.tree.xattrs import shared_xattrs

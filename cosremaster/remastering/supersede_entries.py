@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from cosremaster.errors import CosremasterError, UnsupportedError, printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer
+from cosremaster.records import replace
 from cosremaster.remastering.pack import with_containers
 from cosremaster.remastering.select_layers import LayerTarget
 from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of

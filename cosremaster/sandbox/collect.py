@@ -7,10 +7,9 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from msgspec.structs import replace
-
 from cosremaster.io.pieces import Piece, Zeros
 from cosremaster.io.spool import Spool
+from cosremaster.records import replace
 from cosremaster.sandbox.settings import SERVICE_POLICY, helper_files
 from cosremaster.sandbox.unpack import MOUNT_POINTS
 from cosremaster.sandbox.wire import FrameKind, FrameWire, Record, receive_work

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import CorruptError, CosremasterError, Place, SandboxError, UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind
 
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}

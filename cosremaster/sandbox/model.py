@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node
 
 IdChoice: TypeAlias = Literal["auto", "subuid", "single"]

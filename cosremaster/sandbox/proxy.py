@@ -15,8 +15,7 @@ import threading
 import time
 from contextlib import suppress
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.sandbox.http_messages import (
     BLOCK,
     NO_BODY,

@@ -13,11 +13,10 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, NoReturn, Protocol
 
-from msgspec.structs import replace
-
 from cosremaster.errors import OutputError, Place, SandboxError, ScriptError
 from cosremaster.io.spool import Spool
 from cosremaster.progress import Progress
+from cosremaster.records import replace
 from cosremaster.sandbox.architecture import check_architecture
 from cosremaster.sandbox.collect import ChangeCollector
 from cosremaster.sandbox.feed import send_files, send_tree

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.io.pieces import Literal, Piece, PieceTable
 from cosremaster.io.streams import sha256_of
+from cosremaster.records import Struct
 
 
 class BytesContent(Struct, frozen=True):

@@ -7,9 +7,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
-from msgspec import Struct
-
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import Struct
 from cosremaster.tree.paths import resolve_in_root
 from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from msgspec.structs import replace
-
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, parent_of

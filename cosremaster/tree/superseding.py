@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-from msgspec import Struct
+from cosremaster.records import Struct
 
 
 class SupersedeMode(enum.Enum):

@@ -13,9 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
-from msgspec import Struct
-
 from cosremaster.iso.spans import SYSTEM_AREA, Span
+from cosremaster.records import Struct
 from cosremaster.units import Lba, blocks_for
 from cosremaster.verification.subject import Subject
 

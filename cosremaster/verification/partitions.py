@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
-from msgspec.structs import replace
-
 from cosremaster.boot.apm import Apm, read_apm
 from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, format_guid, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, ChsGeometry, MbrPartition, encode_chs
 from cosremaster.errors import ImageError, Place
+from cosremaster.records import replace
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
 from cosremaster.verification.boot_entries import looks_like_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge, note

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError, Place
 from cosremaster.iso.ecma119.records import DIRECTORY, DirectoryRecord
 from cosremaster.iso.ecma119.system_use import SystemUsePrefix
@@ -22,6 +20,7 @@ from cosremaster.iso.rockridge.read import (
     walk_fields,
 )
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, note
 from cosremaster.verification.subject import Subject, SubjectTree

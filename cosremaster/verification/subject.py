@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
-from msgspec import Struct
-
 from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, GptEntry, choose_copy, read_gpt
@@ -33,6 +31,7 @@ from cosremaster.iso.ecma119.records import (
 from cosremaster.iso.read_trees import is_joliet
 from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 

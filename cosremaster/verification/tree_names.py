@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from msgspec import Struct
-
 from cosremaster.errors import Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_records
 from cosremaster.iso.rockridge.read import find_susp_skip
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 from cosremaster.tree.paths import ancestors
 from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails

@@ -4,13 +4,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from cosremaster.io.spool import Spool
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext, prepare_item
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import SilentProgress
+from cosremaster.records import replace
 from cosremaster.tree.limits import MAX_NUMBER, Limits
 
 

@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from cosremaster.io.spool import Spool
 from cosremaster.overlay.archive import read_archive
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Node
 from tests.support.additions import context
 

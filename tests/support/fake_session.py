@@ -7,11 +7,10 @@
 from collections.abc import Callable, Mapping
 from itertools import count
 
-from msgspec.structs import replace
-
 from cosremaster.errors import SandboxError
 from cosremaster.io.spool import Spool
 from cosremaster.progress import Progress
+from cosremaster.records import replace
 from cosremaster.sandbox.machine_boot import MachineBoot
 from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.tree.content import PieceContent

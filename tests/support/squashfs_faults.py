@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import zstandard
-from msgspec.structs import replace
 
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.inodes import Inode
+from cosremaster.records import replace
 from tests.support.squashfs_image import SquashfsDraft
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 import cosremaster
 from cosremaster.demo.image import DemoEntry, build_archive
@@ -27,6 +26,7 @@ from cosremaster.layers import streamed
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import EPOCH, require, run
 from tests.support.additions import context

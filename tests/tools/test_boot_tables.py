@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from cosremaster.boot.apm import ENTRY_SIZE, ApmEntry, read_apm
 from cosremaster.boot.firmware import FirmwareHeader, find_firmware
@@ -18,6 +17,7 @@ from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, GptHeader, format_guid,
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5, Md5Sums, compute_md5_sums
 from cosremaster.boot.mbr import Mbr
 from cosremaster.errors import ImageError, Place
+from cosremaster.records import replace
 from cosremaster.units import BLOCK, SECTOR, Sector
 from tests.fixtures import tools
 

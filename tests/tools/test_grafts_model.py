@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from cosremaster.io.output import Written
 from cosremaster.io.source import ByteSource, open_source
@@ -21,6 +20,7 @@ from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.records import replace
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 import cosremaster
 from cosremaster.browse.compare import Difference
@@ -24,6 +23,7 @@ from cosremaster.errors import printable
 from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
+from cosremaster.records import replace
 from cosremaster.reports.build import write_overview
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import LONGEST, element, text

@@ -12,7 +12,6 @@ import pytest
 from fastcrc import crc16
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 import cosremaster
 from cosremaster import Directory, InlineFile
@@ -22,6 +21,7 @@ from cosremaster.errors import Place
 from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.iso.udf.read import compute_tag_checksum
+from cosremaster.records import replace
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
 from cosremaster.verification.finding import Level, VerificationReport
 from cosremaster.verification.run import verify

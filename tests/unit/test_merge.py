@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, SizeError, UsageError
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.request import AddPath
 from cosremaster.overlay.scan import SourceScan, scan_source
+from cosremaster.records import replace
 from cosremaster.tree.nodes import Action, Node, NodeKind
 from tests.support.additions import context, read_addition, read_additions
 from tests.support.overlays import (

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
-from msgspec.structs import replace
 
 import cosremaster
 from cosremaster import InlineFile, OverlayError, OverlayItem, UsageError
 from cosremaster.cli import main
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import PREPARERS, ReadContext
+from cosremaster.records import Struct, replace
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.tree.nodes import Node
 from tests.support.overlays import directory, file, folder_of, merged, reasons

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 import cosremaster
 from cosremaster.errors import CosremasterError
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
 from cosremaster.layers.squashfs.superblock import SUPERBLOCK_SIZE, Superblock, read_superblock
+from cosremaster.records import replace
 from tests.support.squashfs_image import SquashfsDraft
 
 SECONDS, MEMORY = 20, 48 << 20

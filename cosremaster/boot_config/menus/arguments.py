@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from msgspec import Struct
-
 from cosremaster.boot_config.menus.grub import quote_grub_word
 from cosremaster.boot_config.menus.model import (
     SEPARATORS,
@@ -19,6 +17,7 @@ from cosremaster.boot_config.menus.model import (
 )
 from cosremaster.errors import UsageError, printable
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records import Struct
 
 INIT = b"--"
 """Arguments behind this word go to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
@@ -21,6 +19,7 @@ from cosremaster.boot_config.menus.model import (
     split_arguments,
 )
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _LINE = lazy_regex(rb"[ \t]*([A-Za-z][\w.-]*)[ \t]*=[ \t]*([^\r\n]*)")
 _TITLES = frozenset((b"title", b"build"))

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.menus.grub import ENTRY_COMMANDS, read_commands
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Word, is_linux, split_arguments
 from cosremaster.boot_config.menus.multiboot import strip_options
 from cosremaster.boot_config.menus.programs import LINUX_LOADER, MULTIBOOT
 from cosremaster.boot_config.menus.syslinux import SyslinuxLine, split_syslinux_lines
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, replace
 
 _LINUX = lazy_regex(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _INITRD = lazy_regex(rb"initrd(?:16|efi)?|initrd\$\{?\w+\}?|\$\{?initrd\w*\}?")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
@@ -22,6 +20,7 @@ from cosremaster.boot_config.menus.model import (
 )
 from cosremaster.boot_config.menus.multiboot import Module, find_kernel_modules, strip_options
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _META = frozenset(b"{}|&;<>")
 _BLANK = frozenset(b" \t\r")

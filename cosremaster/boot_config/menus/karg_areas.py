@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
@@ -21,6 +18,7 @@ from cosremaster.boot_config.menus.model import (
     split_arguments,
 )
 from cosremaster.errors import SizeError, UnsupportedError
+from cosremaster.records import Struct, replace
 
 _BLANKS = b" \t"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from msgspec import Struct
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 
 class MenuLanguage(Enum):

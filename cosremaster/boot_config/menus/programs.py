@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from msgspec import Struct
-
 from cosremaster.boot_config.menus.model import KernelLine, UnreadLine, Word, find_insertion_point
 from cosremaster.boot_config.menus.multiboot import find_kernel_modules, is_kernel_name, strip_options
+from cosremaster.records import Struct
 
 LINUX_LOADER, MULTIBOOT = b"linux.c32", b"mboot.c32"
 _SEPARATOR = b"---"

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.boot_config.menus.grub import quote_grub_part
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Splice, Word, apply_splices
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _UDEV_PLAIN = lazy_regex(rb"[A-Za-z0-9#+.:=@_/-]")
 """Letters that udev keeps in names below /dev/disk; others become ``\\xNN`` (libudev, encode_string)."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct, field
-
 from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
@@ -23,6 +21,7 @@ from cosremaster.boot_config.menus.model import (
 )
 from cosremaster.boot_config.menus.programs import ProgramLines, is_program, loads_kernel, read_program
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct, field
 
 _LINE = lazy_regex(rb"[ \t]*(\S*)[ \t]*")
 _OTHER_KINDS = (b".c32", b".com", b".cbt", b".bin", b".bs", b".bss", b".0", b".img", b".32")

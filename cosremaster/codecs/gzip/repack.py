@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Any
 
 from fastcrc import crc32
-from msgspec import Struct, field
 
 from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
@@ -25,6 +24,7 @@ from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.streams import CHUNK, ByteReader
+from cosremaster.records import Struct, field
 
 STORE_FROM = 4096
 """The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""

@@ -12,9 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from fastcrc import crc32
-from msgspec import Struct, convert, field
 
 from cosremaster.codecs.checks import crc32_without
+from cosremaster.records import Struct, convert, field
 
 HEAD = 5
 """Bytes before the data of a stored block that begins at a byte: type, length, its complement."""

@@ -11,13 +11,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msgspec import Struct, convert
-
 from cosremaster.codecs.base import Codec, Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Struct, convert
 
 MAGIC = b"\x89LZO\x00\r\n\x1a\n"
 MAX_BLOCK = 64 << 20

@@ -6,13 +6,11 @@ from array import array
 from bisect import bisect_right
 from typing import Any
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.codecs.base import Count
 from cosremaster.codecs.checks import NAMES, SHA256, SIZES, RunningCheck
 from cosremaster.codecs.xz.container import FILTER_LZMA2, BlockHeader, IndexRecord
 from cosremaster.errors import Place
+from cosremaster.records import Struct, field, replace
 
 
 class ChunkBorders(Struct, frozen=True):

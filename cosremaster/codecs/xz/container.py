@@ -9,11 +9,10 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Struct
-
 from cosremaster.codecs.checks import NAMES
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.records import Struct
 
 MAGIC = b"\xfd7zXZ\0"
 FOOTER_MAGIC = b"YZ"

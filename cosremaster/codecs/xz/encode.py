@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from fastcrc import crc32
-from msgspec import Struct
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
@@ -19,6 +18,7 @@ from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import CHUNK
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 PRESET = 6
 PRESET_DICTS = tuple(size << 10 for size in (256, 1024, 2048, 4096, 4096, 8192, 8192, 16384, 32768, 65536))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from msgspec import Struct
-
 from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.blocks import XzBlock
@@ -14,6 +12,7 @@ from cosremaster.codecs.xz.container import BlockHeader, IndexRecord, Lzma2Chunk
 from cosremaster.errors import CorruptError, CosremasterError, Place, UnsupportedError
 from cosremaster.io.parallel import StopFlag, prefetch_batches
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Struct
 
 
 def read_header(reader: ByteReader) -> BlockHeader:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from msgspec import Struct, convert
-
 from cosremaster.codecs.base import Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
 from cosremaster.codecs.cuts import Cutting, move_borders, plan_cuts
@@ -38,6 +36,7 @@ from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
+from cosremaster.records import Struct, convert
 from cosremaster.units import format_size
 
 SMALL_PART = 12

@@ -9,8 +9,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 
-from msgspec import Struct
-
 from cosremaster.codecs.checks import SIZES
 from cosremaster.codecs.xz.blocks import ChunkBorders, XzBlock
 from cosremaster.codecs.xz.container import STREAM_HEADER_SIZE, BlockHeader, IndexRecord
@@ -19,6 +17,7 @@ from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader, common_prefix_length, same_bytes
+from cosremaster.records import Struct
 
 
 class XzFront(Struct, frozen=True):

@@ -6,10 +6,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from msgspec import Struct
-
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.io.pieces import Piece, PieceTable, Range, Source
+from cosremaster.records import Struct
 
 
 class KeptBlock(Struct, frozen=True):

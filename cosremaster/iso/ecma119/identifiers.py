@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-from msgspec import Struct
-
 from cosremaster.errors import Place, UnsupportedError
 from cosremaster.iso.ecma119.records import decode_identifier, split_version
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _VERSION = b";1"
 _NOT_D_CHARACTER = lazy_regex(rb"[^A-Z0-9_]")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offset
 
 IMAGE_START = Lba(0)

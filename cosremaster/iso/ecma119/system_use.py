@@ -6,7 +6,7 @@ signature XA, a file number, and five reserved bytes; numbers are big-endian. Re
 
 from __future__ import annotations
 
-from msgspec import Struct
+from cosremaster.records import Struct
 
 XA_SIZE = 14
 _SIGNATURE = slice(6, 8)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.iso.model import IsoFile
+from cosremaster.records import Struct
 from cosremaster.units import Lba
 
 IN_UDF = Lba(-1)

@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 
-from msgspec import Struct
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import pack_both_endian
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.replace import FileReplacement, LinkChanges
 from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
 from cosremaster.iso.rockridge.read import find_susp_skip, walk_fields
+from cosremaster.records import Struct
 from cosremaster.units import Lba, lba_offset
 
 _LINKS, _SERIAL = 12, 36

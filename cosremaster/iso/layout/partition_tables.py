@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from msgspec.structs import replace
-
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.limine import STAGE2_END, STAGE2_OFFSET, LimineStage2
@@ -19,6 +17,7 @@ from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage, Partition
 from cosremaster.iso.partitions import FILLER_TYPE
 from cosremaster.iso.spans import SYSTEM_AREA
+from cosremaster.records import replace
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 _HFS_HEADERS = 1024

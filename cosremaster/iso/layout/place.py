@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
-from msgspec import Struct
-
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector
 
 PADDING = 150

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from msgspec import Struct, field
-
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
     TABLE_END,
@@ -21,6 +19,7 @@ from cosremaster.iso.ecma119.sections import MAX_EXTENT, split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct, field
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 NO_BLOCK = Lba(0)

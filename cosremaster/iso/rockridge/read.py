@@ -11,11 +11,10 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, Lba, lba_offset
 
 _MIN_RECORD = 34

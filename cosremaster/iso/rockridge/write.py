@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
-
 from cosremaster.iso.ecma119.dates import pack_long_date, pack_short_date
 from cosremaster.iso.ecma119.records import pack_both_endian
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 

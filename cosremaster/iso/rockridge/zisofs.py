@@ -9,10 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
+from cosremaster.records import Struct
 
 MAGIC = bytes.fromhex("37E45396C9DBD607")
 ALGORITHM = b"pz"

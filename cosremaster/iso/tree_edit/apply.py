@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct, field
-
 from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.iso.ecma119.identifiers import IdentifierAllocator
 from cosremaster.iso.ecma119.records import ASSOCIATED
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.tree_edit.directories import MAX_LEVEL, UDF, DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.udf.nodes import encode_target
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 from cosremaster.units import BLOCK

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct, field
-
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.identifiers import IdentifierScheme, infer_joliet_rules, infer_rules
@@ -28,6 +26,7 @@ from cosremaster.iso.model import IsoTree
 from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
 from cosremaster.iso.rockridge.read import RockRidge, find_areas, find_susp_skip, read_rock_ridge, walk_fields
 from cosremaster.iso.rockridge.write import CE_SIZE, RockRidgeProfile
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset

@@ -7,11 +7,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
-from msgspec import Struct
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoTree
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree, read_editable_trees
+from cosremaster.records import Struct
 from cosremaster.units import Lba
 
 _MAX_COMPARISONS = 10**6

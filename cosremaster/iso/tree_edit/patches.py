@@ -8,13 +8,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
-from msgspec import Struct
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, pack_both_endian
 from cosremaster.iso.rockridge.read import CE_HEAD, walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.serialize import RECORD_LBA, RECORD_LENGTH, ByteOrder
+from cosremaster.records import Struct
 from cosremaster.units import Lba, lba_offset
 
 _POINTERS: tuple[tuple[int, ByteOrder], ...] = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))

@@ -10,8 +10,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from msgspec import Struct, field
-
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
@@ -39,6 +37,7 @@ from cosremaster.iso.tree_edit.serialize import NO_BLOCK
 from cosremaster.iso.tree_edit.verify import has_stale_tables
 from cosremaster.iso.udf.nodes import encode_target
 from cosremaster.iso.udf.rewrite import UdfRewrite, restructure_udf
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 

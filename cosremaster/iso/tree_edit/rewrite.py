@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
-from msgspec import Struct, field
-
 from cosremaster.errors import Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
@@ -25,6 +23,7 @@ from cosremaster.iso.tree_edit.patches import (
     patch_root_continuation,
 )
 from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node
 from cosremaster.units import Lba, blocks_for, lba_offset
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from msgspec import Struct, field
-
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import pack_short_date
 from cosremaster.iso.ecma119.records import DIRECTORY, MULTI_EXTENT, Extent, pack_both_endian
@@ -24,6 +22,7 @@ from cosremaster.iso.tree_edit.directories import (
     EditableDirectory,
     EditableTree,
 )
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 

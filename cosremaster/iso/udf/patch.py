@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from fastcrc import crc16
-from msgspec import Struct
 
 from cosremaster.errors import UnsupportedError, printable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, compute_tag_checksum
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 MAX_EXTENT_SIZE = (1 << 30) - BLOCK

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from fastcrc import crc16
-from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.spans import Span
+from cosremaster.records import Struct, field
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 ANCHOR, PARTITION, LOGICAL_VOLUME, TERMINATOR, INTEGRITY = 2, 5, 6, 8, 9

@@ -7,9 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import YEAR_1, YEAR_10000
@@ -33,6 +30,7 @@ from cosremaster.iso.udf.read import (
     UdfDirectory,
 )
 from cosremaster.iso.udf.tree import UdfTree
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 

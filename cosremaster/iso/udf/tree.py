@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from cosremaster.iso.ecma119.identifiers import UdfIdentifierRules
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.tree_edit.directories import UDF, DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.udf.read import FILE_ID_SIZE, SYMLINK_TYPE, Udf, UdfDirectory, UdfFile
+from cosremaster.records import Struct
 from cosremaster.units import BLOCK, Lba
 
 _NO_BLOCK = Lba(0)

@@ -13,12 +13,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, convert
-
 from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import DIGEST_SIZE, FIELDS_SIZE, HeaderStyle, Member, Members
 from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex
+from cosremaster.records import Meta, Struct, convert
 
 Values = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
-from msgspec import Struct
-
 from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
@@ -17,6 +15,7 @@ from cosremaster.layers.cpio.rules import DOUBLE_NAME, BrokenRule, CheckedEntrie
 from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.cpio.unpackers import POSTDATED
 from cosremaster.layers.model import Layer
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import find_lasting_directories

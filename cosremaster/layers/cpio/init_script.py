@@ -10,9 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
-
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records import Struct
 
 _SHEBANG = lazy_regex(r"#![ \t]*\S*?(?:env[ \t]+)?(?:ba|da|a|)sh\b|#![ \t]*\S*busybox[ \t]+(?:a|)sh\b")
 _TOKEN = lazy_regex(

@@ -12,9 +12,8 @@ from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
-from msgspec import Struct, field
-
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, resolve_in_root
 

@@ -6,9 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.errors import UnsupportedError
 from cosremaster.layers.address import Address
 from cosremaster.layers.cpio.members import Member
@@ -18,6 +15,7 @@ from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.cpio.unpackers import KERNEL, POSTDATED, UNKNOWN, CpioUnpacker, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
+from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from cosremaster.tree.replacements import find_lasting_directories

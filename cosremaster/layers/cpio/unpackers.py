@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind, resolve_links
 from cosremaster.tree.paths import SymlinkLoopError, normal_name
 

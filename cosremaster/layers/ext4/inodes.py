@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from msgspec import Struct
-
 from cosremaster.layers.ext4.checksums import crc32c
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import NodeKind
 
 EXTENTS, EA_INODE, INLINE_DATA = 0x80000, 0x200000, 0x10000000

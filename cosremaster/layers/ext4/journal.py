@@ -8,9 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from msgspec import Struct
-
 from cosremaster.layers.ext4.checksums import INITIAL_SEED, crc32c
+from cosremaster.records import Struct
 
 _MAGIC = b"\xc0\x3b\x39\x98"
 _HEADER_SIZE = 12

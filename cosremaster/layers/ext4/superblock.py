@@ -5,10 +5,9 @@ from __future__ import annotations
 import enum
 import struct
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.layers.ext4.checksums import INITIAL_SEED, crc32c
+from cosremaster.records import Struct
 
 OFFSET = 1024
 """The byte of the file system at which its superblock begins."""

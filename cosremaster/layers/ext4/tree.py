@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.layers.ext4.filesystem import ROOT, Ext4Filesystem
 from cosremaster.layers.ext4.inodes import Ext4Inode
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors, parent_of
 

@@ -10,9 +10,6 @@ import struct
 from collections.abc import Iterable
 from itertools import count
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
@@ -25,6 +22,7 @@ from cosremaster.layers.squashfs.pack_data import DataPacker, NewBlocks, PackedD
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
 from cosremaster.layers.squashfs.tree import SquashfsTree
 from cosremaster.layers.squashfs.xattrs import XattrTable, can_hold
+from cosremaster.records import Struct, field, replace
 from cosremaster.tree.nodes import Content, Edits, Node, NodeKind
 
 _MAX_NAME, _MAX_TARGET = 255, 4095

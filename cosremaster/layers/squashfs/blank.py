@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from importlib import import_module
 
-from msgspec import Struct
-
 from cosremaster.errors import UnsupportedError, UsageError
 from cosremaster.layers.formats import NewStyle
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE
@@ -15,6 +13,7 @@ from cosremaster.layers.squashfs.format import MAGIC
 from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, pack_table
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Compression, Flags, Superblock
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Node
 
 _STORED = 0x8000

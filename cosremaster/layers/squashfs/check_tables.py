@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING
+from cosremaster.records import Struct
 
 _XATTR_HEADER = 16
 _MAX_BLOCK = METADATA_SIZE + 2

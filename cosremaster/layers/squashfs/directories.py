@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, make_reference, split_reference
+from cosremaster.records import replace
 
 _HEADER = struct.Struct("<III")
 _ENTRY = struct.Struct("<HhHH")

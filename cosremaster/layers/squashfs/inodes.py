@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 
-from msgspec import Struct
-
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import Facts, NodeKind
 
 NO_FRAGMENT = 0xFFFFFFFF

@@ -7,8 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from msgspec import Struct, field
-
 from cosremaster.errors import CorruptError
 from cosremaster.layers.formats import DeadBytes
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE
@@ -16,6 +14,7 @@ from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, NO_FRAGMENT, NO_XATTR, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE
 from cosremaster.layers.squashfs.superblock import PADDING, SUPERBLOCK_SIZE, Flags
+from cosremaster.records import Struct, field
 
 MAX_COUNTED = 100_000
 """Inodes of an image whose dead bytes are counted only to be shown: that takes a second or two."""

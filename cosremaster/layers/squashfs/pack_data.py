@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from msgspec import Struct, field
-
 from cosremaster.errors import ProofError
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable
@@ -17,6 +15,7 @@ from cosremaster.layers.squashfs.block_rules import dictionary_limit, find_block
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import NO_FRAGMENT, STORED_BLOCK
 from cosremaster.layers.squashfs.superblock import Flags
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Content
 
 _SAMPLE, _SAMPLES = 4096, 4

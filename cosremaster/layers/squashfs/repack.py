@@ -11,9 +11,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from msgspec import Struct, field
-from msgspec.structs import replace
-
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
@@ -35,6 +32,7 @@ from cosremaster.layers.squashfs.live import (
 from cosremaster.layers.squashfs.metadata import MetadataWriter, pack_table
 from cosremaster.layers.squashfs.repack_xattrs import pack_xattrs
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
+from cosremaster.records import Struct, field, replace
 
 
 class MovedFragment(Struct, frozen=True):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import struct
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.records import Struct
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
 SUPERBLOCK_SIZE = _SUPERBLOCK.size

@@ -6,14 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
-from msgspec import Struct
-
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, KINDS, NO_XATTR, Inode
+from cosremaster.records import Struct
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, Xattrs, facts_of
 from cosremaster.tree.paths import parent_of
 

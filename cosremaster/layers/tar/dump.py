@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, convert
-
 from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
 from cosremaster.layers.tar import blocks
 from cosremaster.layers.tar.entries import DIGEST_SIZE, NUMBERS, SparseMap, TarEntries
 from cosremaster.layers.tar.index import TarIndex, TarStyle
+from cosremaster.records import Meta, Struct, convert
 
 Values = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]

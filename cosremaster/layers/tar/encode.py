@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from msgspec import Struct
-
 from cosremaster.layers.tar import blocks, pax
 from cosremaster.layers.tar.acl import encode_attribute
 from cosremaster.layers.tar.blocks import BLOCK
+from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node, NodeKind
 
 _TYPES = {
@@ -26,8 +25,8 @@ _SPARSE_FOLDER = b"GNUSparseFile.0/"
 class OwnerNames(Struct, frozen=True):
     """The names of users and of groups by their numbers."""
 
-    users: dict[int, bytes] = {}
-    groups: dict[int, bytes] = {}
+    users: dict[int, bytes] = field(default_factory=dict)
+    groups: dict[int, bytes] = field(default_factory=dict)
 
 
 class EntryFields(Struct, frozen=True):

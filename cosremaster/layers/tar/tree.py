@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from msgspec import Struct
-
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.layers.model import Layer
 from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import NO_SOURCE, find_sources
+from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
 

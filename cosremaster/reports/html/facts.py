@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-
 from cosremaster.browse.compare import Difference
 from cosremaster.errors import UsageError
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
 from cosremaster.layers.stacks import MountedRoot
+from cosremaster.records import Struct
 from cosremaster.reports.html.treemap import Weight
 from cosremaster.verification.finding import Level, VerificationReport
 

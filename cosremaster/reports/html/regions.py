@@ -6,13 +6,11 @@ import heapq
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import printable
 from cosremaster.iso.model import IsoImage, Partition, SourceImage
 from cosremaster.iso.spans import SYSTEM_AREA, Span
+from cosremaster.records import Struct, replace
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
 
 MOST = 40

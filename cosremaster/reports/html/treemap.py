@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from msgspec import Struct, field
-
+from cosremaster.records import Struct, field
 from cosremaster.tree.paths import join
 
 WIDTH, HEIGHT = 1000.0, 640.0
