@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools clean
+.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools zipapp packages release clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -42,6 +42,18 @@ boot-table: tools setup-test
 bench: tools setup-test
 	$(BIN)/python -m benchmarks $(if $(WRITE),--write)
 
+# One file that any Python of this version and kind of machine runs: dist/cosremaster.pyz.
+zipapp: $(VENV)/.release
+	PATH="$(abspath $(BIN)):$$PATH" sh packaging/zipapp.sh
+
+# The archives for a package index, checked, and built twice for the same bytes.
+packages: $(VENV)/.release
+	PATH="$(abspath $(BIN)):$$PATH" sh packaging/packages.sh
+
+# Everything above from what is committed, its sums, and the tag of the version.
+release: $(VENV)/.release
+	PATH="$(abspath $(BIN)):$$PATH" sh packaging/release.sh
+
 setup: $(VENV)/.run
 setup-test: $(VENV)/.test
 
@@ -54,6 +66,10 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/.release: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 # Where there is no wheel of atheris for this Python, the fuzzer makes the same mutations without its feedback.
