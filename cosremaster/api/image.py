@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from cosremaster.errors import LayerError, UsageError
+from cosremaster.io.urls import ImagePath, parse_image_path, split_image_path
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from cosremaster.verification.finding import VerificationReport
 
 StrPath: TypeAlias = str | os.PathLike[str]
-"""A path on this machine."""
+"""A path on this machine; of an image that is read also its URL, as text."""
 
 
 class Image:
@@ -61,10 +62,10 @@ class Image:
     """
 
     def __init__(
-        self, path: StrPath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
+        self, path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
     ) -> None:
-        """Remember the path; the image is opened by the first method that reads it."""
-        self.path = Path(path)
+        """Remember the path or URL; the image is opened by the first method that reads it."""
+        self.path = parse_image_path(path)
         self._remember, self._check_index, self._max_expand = remember, check_index, max_expand
         self._closing = ExitStack()
         self._lock = threading.RLock()
@@ -465,7 +466,7 @@ class Image:
         return make_preparation(plan, proof, time.monotonic() - begun)
 
     def verify(
-        self, *, against: StrPath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,
+        self, *, against: ImagePath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,
         deep: bool = False, digest: bool = False, progress: Progress | None = None,
     ) -> VerificationReport:  # fmt: skip
         """Check every pointer of the image.
@@ -518,7 +519,7 @@ class Image:
         yield from compare_nodes(old, new, text=text)
 
     def write_page(
-        self, target: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
+        self, target: StrPath, *, against: ImagePath | None = None, changed: Collection[str | bytes] = (),
         force: bool = False, progress: Progress | None = None,
     ) -> None:  # fmt: skip
         """Write everything about the image to ``target`` as an HTML page of one file (docs/html.md).
@@ -725,9 +726,9 @@ class Image:
 
 
 def open(  # noqa: A001 - as gzip.open
-    path: StrPath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
+    path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
 ) -> Image:
-    """Open the image ``path``; the arguments are those of :class:`Image`.
+    """Open the image at ``path``, which may be a URL; the arguments are those of :class:`Image`.
 
     :raises ImageError: it cannot be read, or is neither an ISO 9660 image nor an archive.
     """
@@ -737,7 +738,7 @@ def open(  # noqa: A001 - as gzip.open
 
 
 def inspect(
-    source: StrPath, *, deep: bool = False, layer: str | None = None, max_expand: int = MAX_EXPAND,
+    source: ImagePath, *, deep: bool = False, layer: str | None = None, max_expand: int = MAX_EXPAND,
     progress: Progress | None = None,
 ) -> ImageInfo:  # fmt: skip
     """Return the facts about the image ``source``; see :meth:`Image.info`.
@@ -753,7 +754,7 @@ def inspect(
 class VerifyKeywords(TypedDict, total=False):
     """The keywords of :meth:`Image.verify`."""
 
-    against: StrPath | None
+    against: ImagePath | None
     changed: Collection[str | bytes]
     changed_volume: bool
     deep: bool
@@ -761,7 +762,7 @@ class VerifyKeywords(TypedDict, total=False):
 
 
 def verify(
-    source: StrPath, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+    source: ImagePath, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
     **options: Unpack[VerifyKeywords],
 ) -> VerificationReport:  # fmt: skip
     """Check every pointer of the image ``source``; see :meth:`Image.verify`.
@@ -845,4 +846,4 @@ def image_at(address: StrPath, *, max_expand: int = MAX_EXPAND) -> Iterator[tupl
     text = os.fspath(address)
     path, _ = split_address(text)
     with Image(path, max_expand=max_expand) as image:
-        yield image, text.partition("::")[2]
+        yield image, split_image_path(text)[2]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from cosremaster.api.image import Image, StrPath
+from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress
@@ -39,11 +40,11 @@ class RemasterOptions(Request):
 
 
 def _with_keywords(
-    options: Callable[_P, _T], function: Callable[[StrPath, StrPath, _T], _R]
-) -> Callable[Concatenate[StrPath, StrPath, _P], _R]:
+    options: Callable[_P, _T], function: Callable[[ImagePath, StrPath, _T], _R]
+) -> Callable[Concatenate[ImagePath, StrPath, _P], _R]:
     """Return ``function`` with the fields of the dataclass ``options`` as keywords, in place of a value of it."""
 
-    def call(source: StrPath, target: StrPath, /, *args: _P.args, **keywords: _P.kwargs) -> _R:
+    def call(source: ImagePath, target: StrPath, /, *args: _P.args, **keywords: _P.kwargs) -> _R:
         """Make the options and call the function."""
         return function(source, target, options(*args, **keywords))
 
@@ -51,7 +52,7 @@ def _with_keywords(
     return call
 
 
-def _remaster(source: StrPath, target: StrPath, options: RemasterOptions) -> Result:
+def _remaster(source: ImagePath, target: StrPath, options: RemasterOptions) -> Result:
     """Write the image ``source`` to ``target`` with changes. The keywords are the fields of :class:`RemasterOptions`.
 
     >>> import cosremaster
@@ -75,7 +76,7 @@ remaster = _with_keywords(RemasterOptions, _remaster)
 
 
 def plan(
-    source: StrPath, request: Request, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None
+    source: ImagePath, request: Request, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None
 ) -> Plan:  # fmt: skip
     """Return what a remaster of the image ``source`` by ``request`` would do; see :meth:`Image.plan`."""
     with Image(source, max_expand=max_expand) as image:

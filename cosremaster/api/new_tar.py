@@ -16,6 +16,7 @@ from cosremaster.remastering.select_layers import LayerSelector
 if TYPE_CHECKING:
     from cosremaster.browse.container import NodeRef
     from cosremaster.io.source import ByteSource
+    from cosremaster.io.urls import ImagePath
     from cosremaster.iso.model import SourceImage
     from cosremaster.remastering.request import Request
 
@@ -54,7 +55,7 @@ def layer_to_take(request: Request) -> str:
     return layers[0]
 
 
-def open_as_tar(reference: NodeRef, source: ByteSource, path: str | os.PathLike[str]) -> OpenedImage:
+def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath) -> OpenedImage:
     """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open."""
     table = build_tar(select_nodes(reference)).table()
     return OpenedImage(path, file=TableSource(table, source, reference.place), origin=source, remember=False)

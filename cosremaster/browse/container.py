@@ -14,6 +14,7 @@ from cosremaster.codecs import unsupported_compression
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
+from cosremaster.io.urls import Url, is_url, parse_image_path, split_image_path
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
 from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
@@ -143,17 +144,22 @@ class NodeRef(Struct, frozen=True):
         return format_address((*self.container.address, *tail))
 
 
-def split_address(text: str) -> tuple[Path, Address]:
+def split_address(text: str) -> tuple[Path | Url, Address]:
     """Split ``text``, as in ``in.iso::live.cgz::etc/hostname``, into the image's file and the address inside it.
+
+    The file may be given by its URL, in which ``%`` is the URL's own.
 
     :raises UsageError: ``text`` is malformed.
     """
-    first, separator, rest = text.partition("::")
+    first, separator, rest = split_image_path(text)
     if not first:
         raise UsageError(f"address {text!r} names no image")
-    head = os.fsencode(first)
-    escaped = parse_address(head.replace(b"/", b"%2F"))[0]
-    return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
+    path: Path | Url
+    if is_url(first):
+        path = parse_image_path(first)
+    else:
+        path = Path(os.fsdecode(parse_address(os.fsencode(first).replace(b"/", b"%2F"))[0]))
+    return path, parse_address(rest) if separator and rest else ()
 
 
 def open_container(

@@ -19,6 +19,7 @@ from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.files import SHOWN_NAMES
 from cosremaster.io.output import DIGESTS
+from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
@@ -283,7 +284,7 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
+    source: Path | Url, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
 ) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
@@ -313,7 +314,7 @@ def remaster_command(
 @click.option("--report", metavar="FILE", help="Write what would happen to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -> None:
+def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
@@ -443,7 +444,7 @@ _NOT_REMEMBERED = "could not be remembered: the cache directory cannot be writte
 @_IMAGE
 @_CHECK_INDEX
 @MAX_EXPAND
-def index_command(source: Path, check_index: bool, max_expand: int) -> None:
+def index_command(source: Path | Url, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
     from cosremaster.reports.text import layer_lines  # noqa: PLC0415 - a remaster loads it after the work

@@ -8,6 +8,7 @@ from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import write_json
+from cosremaster.io.urls import shown_image_path
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}
@@ -27,7 +28,8 @@ def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int)
     differences = diff(old, new, text=text, max_expand=max_expand)
     if as_json:
         values = [_values(difference) for difference in differences]
-        report = {"schema": SCHEMA, "a": old, "b": new, "different": bool(values), "differences": values}
+        sides = {"a": shown_image_path(old), "b": shown_image_path(new)}
+        report = {"schema": SCHEMA, **sides, "different": bool(values), "differences": values}
         write_json(report)
         return int(bool(values))
     has_difference = False

@@ -74,6 +74,10 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["build"] or any("://" in word for word in words):
+        from cosremaster.cli.remote_warnings import show_warnings  # noqa: PLC0415 - most images are on this machine
+
+        show_warnings()
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         code = _run(words)

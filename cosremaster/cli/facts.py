@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from cosremaster.api.image import image_at, inspect
 from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
 from cosremaster.cli.terminal import terminal_progress
+from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
 from cosremaster.progress import Progress
 
 
 def print_facts(
-    source: Path | str, *, as_json: bool = False, deep: bool = False, layer: str | None = None,
+    source: ImagePath, *, as_json: bool = False, deep: bool = False, layer: str | None = None,
     max_expand: int = MAX_EXPAND,
 ) -> None:  # fmt: skip
     """Print the facts about the image ``source``. Raises as :func:`cosremaster.inspect`."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from cosremaster import __version__
 from cosremaster.errors import printable
+from cosremaster.io.urls import shown_image_path
 
 _LONGEST = 200  # characters of an exception that are shown
 
@@ -35,7 +36,7 @@ def _write_details(error: BaseException, words: Sequence[str]) -> str:
     """Write what a report needs into a new file and return its path; empty where none can be written."""
     lines = [
         f"cosremaster {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        "arguments: " + " ".join(map(ascii, words)),
+        "arguments: " + " ".join(ascii(shown_image_path(word)) for word in words),
         "".join(traceback.format_exception(error)),
     ]
     try:

@@ -12,6 +12,7 @@ from cosremaster.cli.facts import print_facts, terminal_only_progress
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.errors import UsageError
+from cosremaster.io.urls import Url
 from cosremaster.units import format_size
 
 
@@ -24,7 +25,7 @@ from cosremaster.units import format_size
 @click.option(
     "--against",
     metavar="ORIGINAL",
-    type=click.Path(path_type=Path),
+    type=InputPath(),
     help="With --html: the image it was made from, for what changed, and for before and after.",
 )
 @click.option(
@@ -32,7 +33,7 @@ from cosremaster.units import format_size
 )
 @click.option("--force", is_flag=True, help="With --html: replace FILE if it exists.")
 @MAX_EXPAND
-def inspect_command(source: Path, as_json: bool, html: Path | None, max_expand: int, **options: Any) -> None:
+def inspect_command(source: Path | Url, as_json: bool, html: Path | None, max_expand: int, **options: Any) -> None:
     """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
 
     Without --deep no layer is read, nor its remembered index. With --html all layers are read, and a page of one file

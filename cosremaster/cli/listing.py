@@ -10,6 +10,7 @@ from cosremaster.browse.names import list_names, walk_names
 from cosremaster.cli.standard_streams import write_json, write_text
 from cosremaster.errors import printable_lines
 from cosremaster.io.source import open_source
+from cosremaster.io.urls import is_url
 from cosremaster.layers.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def list_directory(address: str, *, long: bool = False, recursive: bool = False,
 
 def _list_names(address: str, *, recursive: bool) -> bool:
     """Print the names in the archive at ``address`` if that is a file of its own; return whether it is."""
-    if "::" in address or "%" in address or not address:
+    if "::" in address or "%" in address or not address or is_url(address):
         return False
     with open_source(address) as source:
         names = list_names(source, MAX_EXPAND)

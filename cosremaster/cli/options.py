@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cosremaster.io.urls import Url, parse_image_path, split_image_path
 from cosremaster.layers.scan import MAX_EXPAND as DEFAULT
 
 MAX_EXPAND = click.option(
@@ -24,14 +25,14 @@ ORDER = "cosremaster.order"
 """Where a context keeps the names of its parameters, in the order in which they were given."""
 
 
-class InputPath(click.ParamType[Path]):
-    """The path of an image; ``-`` is standard input."""
+class InputPath(click.ParamType["Path | Url"]):
+    """The path or URL of an image; ``-`` is standard input."""
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return ``value`` as a path. Raises as ``keep_standard_input``."""
-        return _kept_standard_input() if value == "-" else Path(value)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | Url:
+        """Return ``value`` as a path or a URL. Raises as ``keep_standard_input`` and ``parse_image_path``."""
+        return _kept_standard_input() if value == "-" else parse_image_path(value)
 
 
 class InputAddress(click.ParamType[str]):
@@ -41,7 +42,7 @@ class InputAddress(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return ``value`` with a path for ``-``. Raises as ``keep_standard_input``."""
-        image, separator, rest = str(value).partition("::")
+        image, separator, rest = split_image_path(str(value))
         return f"{_kept_standard_input()}{separator}{rest}" if image == "-" else str(value)
 
 

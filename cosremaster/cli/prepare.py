@@ -14,6 +14,7 @@ from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPat
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.io.urls import Url
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 def prepare_command(
-    source: Path, target: Path, max_expand: int, as_json: bool, quiet: bool, layer: tuple[str, ...], **options: Any
+    source: Path | Url,
+    target: Path,
+    max_expand: int,
+    as_json: bool,
+    quiet: bool,
+    layer: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Write IN to OUT as a base for many remasters, of which a change of an early file costs little.
 

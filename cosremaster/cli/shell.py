@@ -13,6 +13,7 @@ from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPat
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.files import SHOWN_NAMES
+from cosremaster.io.urls import Url
 
 
 @click.command(cls=StrictCommand)
@@ -22,7 +23,7 @@ from cosremaster.io.files import SHOWN_NAMES
 @MAX_EXPAND
 @takes_output_options
 @click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
-def shell_command(source: Path, target: Path, max_expand: int, quiet: bool, **options: Any) -> None:
+def shell_command(source: Path | Url, target: Path, max_expand: int, quiet: bool, **options: Any) -> None:
     """Open a shell in the root filesystem of IN, and write OUT with what was changed in it.
 
     The other options count before the shell begins. OUT is written when the shell ends with the exit code 0; with any

@@ -12,6 +12,7 @@ from cosremaster.cli.options import AGAINST_MISSING, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.io.urls import Url
 from cosremaster.reports.verify import verify_lines, verify_report
 
 
@@ -20,7 +21,7 @@ from cosremaster.reports.verify import verify_lines, verify_report
 @click.option(
     "--against",
     metavar="ORIGINAL",
-    type=click.Path(path_type=Path),
+    type=InputPath(),
     help="Compare with the image it was made from; what is wrong there too does not count.",
 )
 @click.option(
@@ -33,7 +34,8 @@ from cosremaster.reports.verify import verify_lines, verify_report
 @click.option("--digest", is_flag=True, help="Compare with IMAGE.sha256 or IMAGE.md5, as sha256sum -c does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(
-    source: Path, against: Path | None, changed: tuple[str, ...], changed_volume: bool, as_json: bool, **checks: bool
+    source: Path | Url, against: Path | Url | None, changed: tuple[str, ...], changed_volume: bool, as_json: bool,
+    **checks: bool,
 ) -> int:  # fmt: skip
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
     if (changed or changed_volume) and against is None:

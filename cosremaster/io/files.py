@@ -92,6 +92,7 @@ class FileSource:
             f"{status.st_dev:x}-{status.st_ino:x}",
             {"size": self.size, "mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns},
             stat.S_ISREG(status.st_mode),
+            bool(status.st_nlink),
         )
 
     def read(self, offset: int, length: int) -> bytes:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
 from cosremaster.io.pieces import Source
 from cosremaster.io.streams import CHUNK
+from cosremaster.io.urls import Url, is_url, parse_image_path
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
     from cosremaster.errors import Place
+    from cosremaster.io.urls import ImagePath
 
 COPY_STEP = 1 << 26
 """Bytes that the kernel copies in one call."""
@@ -32,11 +34,13 @@ class SourceIdentity(NamedTuple):
 
     ``name`` is equal for one source whenever it is opened, and may be part of a file name. ``state`` (JSON values)
     changes when the bytes change, where the source ``is_dated``: a device does not tell of another medium.
+    ``has_name``: it may be opened again later, so that it makes sense to remember something about it.
     """
 
     name: str
     state: dict[str, int | str]
     is_dated: bool = True
+    has_name: bool = True
 
 
 class ByteSource(Source, Protocol):
@@ -97,14 +101,22 @@ class ByteSource(Source, Protocol):
         ...
 
 
-def open_source(path: str | os.PathLike[str]) -> ByteSource:
-    """Open the file or block device at ``path`` for reading; of a qcow2 image, the disk in it.
+def open_source(path: ImagePath) -> ByteSource:
+    """Open the file or block device at ``path``, which may be a URL, for reading; of a qcow2 image, the disk in it.
 
-    :raises ImageError: it cannot be opened, or is no regular file or block device. Raises as ``Qcow2Source``.
+    :raises ImageError: it cannot be opened, or is no regular file or block device. Raises as ``Qcow2Source``, and for
+        a URL as ``open_remote``.
     """
     from cosremaster.io.files import FileSource  # noqa: PLC0415 - the kind of source depends on the path
 
-    file = FileSource(path)
+    file: ByteSource
+    place = path if isinstance(path, Url) or not is_url(os.fspath(path)) else parse_image_path(path)
+    if isinstance(place, Url):
+        from cosremaster.io.remote import open_remote  # noqa: PLC0415 - as above
+
+        file = open_remote(place)
+    else:
+        file = FileSource(place)
     if file.read(0, len(_QCOW2_MAGIC)) != _QCOW2_MAGIC:
         return file
     from cosremaster.io.qcow2 import Qcow2Source  # noqa: PLC0415 - few images are

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from cosremaster.errors import UsageError, printable
+from cosremaster.io.urls import is_url
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import normal_name
 
@@ -65,7 +66,10 @@ def _unescaped(part: bytes) -> bytes:
 
 def format_address(address: Sequence[bytes]) -> str:
     """Return ``address`` as text that :func:`parse_address` reads."""
-    return "::".join(_escape(part) for part in address)
+    first = os.fsdecode(address[0]) if address else ""
+    if is_url(first):  # of the image itself; a path in one has no //
+        return "::".join((first, *map(_escape, address[1:])))
+    return "::".join(map(_escape, address))
 
 
 def format_last_part(address: Sequence[bytes]) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.browse.export import MaasResource, names_gzip_tar
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
+from cosremaster.io.urls import Url, is_url, parse_image_path
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.layer_names import check_layer_name
 from cosremaster.lazy_regex import lazy_regex
@@ -46,7 +47,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """
 
     path: Path
-    input: Path
+    input: Path | Url
     output: Path | None
     expect: tuple[tuple[str, str], ...]
     sync: bool
@@ -203,7 +204,8 @@ class _RecipeReader:
 
     def check_input(self) -> None:
         """Check that the input exists."""
-        absence = find_absence(self._host_path(self._document.input)) if self._has_input else ""
+        path = self._input_path(self._document.input) if self._has_input else None
+        absence = find_absence(path) if isinstance(path, Path) else ""
         if absence:
             self._faults.add(("input",), absence)
 
@@ -225,7 +227,7 @@ class _RecipeReader:
         self._check_boot_settings(document)
         return Recipe(
             path=self._path,
-            input=self._host_path(document.input),
+            input=self._input_path(document.input),
             output=output,
             expect=self._check_digests(document),
             sync=document.sync,
@@ -404,6 +406,16 @@ class _RecipeReader:
             parse(value)
         except CosremasterError as error:
             self._faults.add(path, error.message)
+
+    def _input_path(self, name: str) -> Path | Url:
+        """Return where the input is: the URL ``name``, or a path on this machine; a malformed URL is a fault."""
+        if not is_url(name):
+            return self._host_path(name)
+        self._check(("input",), parse_image_path, name)
+        try:
+            return parse_image_path(name)
+        except UsageError:
+            return self._host_path(name)
 
     def _host_path(self, name: str) -> Path:
         """Return the path on this machine for a path in the recipe, which is relative to the recipe."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from cosremaster.io.output import Output
+    from cosremaster.io.urls import ImagePath
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.remastering.context import RemasterContext
@@ -41,7 +42,7 @@ class OpenedImage:
     """
 
     def __init__(
-        self, source: str | os.PathLike[str], *, remember: bool = True, check_index: bool = False,
+        self, source: ImagePath, *, remember: bool = True, check_index: bool = False,
         max_expand: int = MAX_EXPAND, file: ByteSource | None = None, origin: ByteSource | None = None,
     ) -> None:  # fmt: skip
         """Open the image and read its structures. Raises as ``open_image``.
@@ -49,8 +50,7 @@ class OpenedImage:
         :param file: the bytes of the image, where they are not those of the file ``source``.
         :param origin: what ``file`` is made from, where the input of a remaster is that.
         """
-        self.path = Path(source)
-        self._file = open_source(self.path) if file is None else file
+        self._file = open_source(source) if file is None else file
         self._origin_size = None if origin is None else origin.size
         try:
             self.image = open_any_image(self._file)
@@ -163,7 +163,8 @@ class OpenedImage:
         writing = OutputOptions(**options)
         writing.check(Path(target))
         if find_new_codec(self.image, Path(target).name) is not None:
-            raise UsageError(f"{target}: a preparation keeps the compression of {self.path}, so their names end alike")
+            name = self._file.name
+            raise UsageError(f"{target}: a preparation keeps the compression of {name}, so their names end alike")
         normalized = replace(normalize_request(request, self.image), part_size=part_size)
         return self._write(target, normalized, writing, progress)
 

@@ -47,7 +47,7 @@ class LayerIndex:
         self._image, self._source, self._options = image, source, options
         self.reads_on_demand = image.is_single_file and identify(partial(source.read, 0)).reads_on_demand
         """Whether the image is a file system that is read when it is needed: no index would save anything."""
-        self._remember = remember and bool(source.local_paths) and not self.reads_on_demand
+        self._remember = remember and source.identity().has_name and not self.reads_on_demand
         self._check_index = check_index
         self._layers: dict[bytes | None, ImageLayers] = {}
         self._storing: Worker[bool] | None = None

@@ -12,6 +12,7 @@ from cosremaster.browse.container import enter_if_container, follow, open_contai
 from cosremaster.errors import LayerError
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
+from cosremaster.io.urls import ImagePath, parse_image_path
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.find import ImageLayers, choose_layer, list_system_images
 from cosremaster.layers.model import Layer
@@ -26,10 +27,10 @@ from cosremaster.verification.run import verify
 
 
 def write_overview(
-    source: str | os.PathLike[str],
+    source: ImagePath,
     target: str | os.PathLike[str],
     *,
-    against: str | os.PathLike[str] | None = None,
+    against: ImagePath | None = None,
     changed: Collection[bytes] = (),
     force: bool = False,
     max_expand: int = MAX_EXPAND,
@@ -45,7 +46,8 @@ def write_overview(
     :raises CosremasterError: any of its kinds; there is no target then.
     """
     progress = progress or SilentProgress()
-    paths = tuple(Path(path) for path in (source, against) if path is not None)
+    images = (parse_image_path(path) for path in (source, against) if path is not None)
+    paths = tuple(path for path in images if isinstance(path, Path))
     with ExitStack() as stack:
         output = stack.enter_context(Output(Path(target), paths, force=force))
         new, old = _side(stack, source, max_expand, progress), None
@@ -63,13 +65,14 @@ def write_overview(
         output.publish()
 
 
-def _side(stack: ExitStack, path: str | os.PathLike[str], max_expand: int, progress: Progress) -> Side:
+def _side(stack: ExitStack, path: ImagePath, max_expand: int, progress: Progress) -> Side:
     """Open the image at ``path`` and return it with its layers; ``stack`` closes it."""
     opened = stack.enter_context(OpenedImage(path, max_expand=max_expand))
     image_layers = opened.layers(progress=progress)
     roots = [file.path for file in list_system_images(opened.image, image_layers).roots]
     return Side(
-        name=Path(path).name, image=opened.image, layers=image_layers.layers, chosen=_chosen(opened, image_layers),
+        name=parse_image_path(path).name, image=opened.image, layers=image_layers.layers,
+        chosen=_chosen(opened, image_layers),
         mounted=find_mounted_root(opened.image, opened.facts, roots),
     )  # fmt: skip
 
@@ -82,13 +85,11 @@ def _chosen(opened: OpenedImage, image_layers: ImageLayers) -> Layer | None:
         return max(image_layers.layers, key=lambda layer: (layer.likelihood, layer.entry_count), default=None)
 
 
-def _compared(
-    stack: ExitStack, old: str | os.PathLike[str], new: str | os.PathLike[str], max_expand: int
-) -> Iterable[Difference]:
+def _compared(stack: ExitStack, old: ImagePath, new: ImagePath, max_expand: int) -> Iterable[Difference]:
     """Compare two images without descending into archives inside archives."""
     options = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [
-        enter_if_container(follow(*open_container(stack.enter_context(open_source(Path(path))), (), options)))
+        enter_if_container(follow(*open_container(stack.enter_context(open_source(path)), (), options)))
         for path in (old, new)
     ]
     return compare_nodes(sides[0], sides[1])

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cosremaster.checksums.lines import DIGESTS, ChecksumLine, parse_lines
-from cosremaster.errors import Place
+from cosremaster.errors import ImageError, Place, printable
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
+from cosremaster.io.urls import AbsentFileError, ImagePath, Url, parse_image_path
 from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, judge
 
@@ -18,33 +19,61 @@ NAMES = ("sha512", "sha256", "sha1", "md5")
 
 _CHECK = "digest.file"
 
+_MOST = 1 << 20
+"""Bytes of a digest file on another machine that are read."""
 
-def check_digest_files(path: Path, progress: Progress) -> Iterator[Finding]:
-    """Yield a finding for each file ``path.DIGEST``; that there is none is a failure.
+
+def check_digest_files(path: ImagePath, progress: Progress) -> Iterator[Finding]:
+    """Yield a finding for each file ``path.DIGEST``, of a URL on its server; that there is none is a failure.
 
     :raises ImageError: the image cannot be read.
     """
-    place = Place((str(path),))
-    digest_files = [file for file in (Path(f"{path}.{name}") for name in NAMES) if file.exists()]
-    if not digest_files:
-        yield fails(_CHECK, f"there is no {path.name}.sha256 or {path.name}.md5 beside it", place)
-    for file in digest_files:
-        name = file.suffix.removeprefix(".")
+    image = parse_image_path(path)
+    place, own = Place((printable(str(image)),)), image.name
+    is_alone = True
+    for name in NAMES:
+        file_name = f"{own}.{name}"
         try:
-            lines = parse_lines(file.read_bytes())
-        except OSError as error:
-            yield fails(_CHECK, f"{file.name} cannot be read: {error.strerror}", place)
+            data = _read_beside(image, f".{name}")
+        except ImageError as error:
+            yield fails(_CHECK, f"{file_name} {error.message}", place)
+            is_alone = False
             continue
-        line = _find_line(lines, os.fsencode(path.name), name)
+        if data is None:
+            continue
+        is_alone = False
+        line = _find_line(parse_lines(data), os.fsencode(own), name)
         if line is None:
-            yield fails(_CHECK, f"{file.name} has no {name} of {path.name}", place)
+            yield fails(_CHECK, f"{file_name} has no {name} of {own}", place)
             continue
-        with open_source(path) as source, progress.step(f"check {name}", source.size) as advance:
+        with open_source(image) as source, progress.step(f"check {name}", source.size) as advance:
             digest = digest_of(name, count_chunks(source.chunks(0, source.size), advance)).hex()
         yield judge(
-            line.has_checksum(digest), _CHECK, f"{name} is that in {file.name}",
-            f"{name} is {digest}, not that in {file.name}", place,
+            line.has_checksum(digest), _CHECK, f"{name} is that in {file_name}",
+            f"{name} is {digest}, not that in {file_name}", place,
         )  # fmt: skip
+    if is_alone:
+        yield fails(_CHECK, f"there is no {own}.sha256 or {own}.md5 beside it", place)
+
+
+def _read_beside(image: Path | Url, ending: str) -> bytes | None:
+    """Return the file beside ``image`` whose name is longer by ``ending``; None if there is none.
+
+    :raises ImageError: it cannot be read.
+    """
+    if isinstance(image, Url):
+        try:
+            with open_source(image.beside(ending)) as source:
+                return source.read(0, _MOST)
+        except AbsentFileError:
+            return None
+    file = Path(f"{image}{ending}")
+    if not file.exists():
+        return None
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
 def _find_line(lines: tuple[ChecksumLine, ...], name: bytes, digest: str) -> ChecksumLine | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import open_source
+from cosremaster.io.urls import ImagePath
 from cosremaster.layers.identify import is_archive_file
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
@@ -41,9 +40,9 @@ CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
 
 
 def verify(
-    path: str | os.PathLike[str],
+    path: ImagePath,
     *,
-    against: str | os.PathLike[str] | None = None,
+    against: ImagePath | None = None,
     changed: Collection[bytes] = (),
     changed_volume: bool = False,
     deep: bool = False,
@@ -63,7 +62,7 @@ def verify(
     :raises UnsupportedError: when it is UDF without ISO 9660, or an archive that is to be compared.
     """
     progress = progress or SilentProgress()
-    with open_source(Path(path)) as source:
+    with open_source(path) as source:
         if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"BEA01":
             raise UnsupportedError("is UDF without ISO 9660, which cannot be verified", source.place)
         if is_archive_file(source):
@@ -81,7 +80,7 @@ def verify(
         report = VerificationReport(source.place, source.size, tuple(findings))
         if against is None:
             return report
-        with open_source(Path(against)) as original, progress.step("compare", None):
+        with open_source(against) as original, progress.step("compare", None):
             original_subject = read_subject(original)
             report = report.mark_preexisting(_run_checks(original_subject))
             compared = tuple(check_against(original_subject, subject, changed, changed_volume=changed_volume))

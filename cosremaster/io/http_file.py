@@ -1,0 +1,411 @@
+"""A file on a web server, fetched in ranges (RFC 9110, sections 8.8, 13 and 14).
+
+Each request holds the condition that the file is the one that was opened, so that no two versions are ever mixed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from urllib.parse import unquote, urljoin, urlsplit
+
+import urllib3
+import urllib3.util
+
+from cosremaster.errors import ImageError, OutputError, Place, printable
+from cosremaster.io.descriptors import write_all
+from cosremaster.io.fetched_blocks import BLOCK_SIZE
+from cosremaster.io.http_errors import ConnectionLostError, describe_failure, is_lasting
+from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, Url
+from cosremaster.units import format_size
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+RETRIES = 3
+"""How often a request is sent again after its connection was lost, or the server failed for the moment."""
+
+_PAUSES = (0.1, 0.4, 1.6)
+"""Seconds before each of them."""
+
+_MOST_REDIRECTS = 8
+_CONNECT_SECONDS, _READ_SECONDS = 15, 60
+_STEP = 1 << 18  # bytes of a body that are read at once
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_BUSY = frozenset((408, 425, 429, 500, 502, 503, 504))
+_EXPIRED = frozenset((400, 401, 403, 404, 410))
+"""Answers that the end of a redirect gives when its signature is no longer valid."""
+
+_logger = logging.getLogger("cosremaster")
+
+
+class _Version(NamedTuple):
+    """What a server tells about the state of a file. ``size`` in bytes."""
+
+    size: int
+    etag: str
+    modified: str
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """The fields of a request that is to be refused for another state: a weak ETag never fits If-Match."""
+        if self.etag and not self.etag.startswith("W/"):
+            return {"If-Match": self.etag}
+        return {"If-Unmodified-Since": self.modified} if self.modified else {}
+
+    def differs(self, other: _Version) -> bool:
+        """Return whether ``other`` is another state; what only one of them tells does not count."""
+        pairs = ((self.etag.removeprefix("W/"), other.etag.removeprefix("W/")), (self.modified, other.modified))
+        return self.size != other.size or any(mine and theirs and mine != theirs for mine, theirs in pairs)
+
+
+class HttpFile:
+    """A file that the server gives in ranges; see :class:`~cosremaster.io.remote.RemoteFile`."""
+
+    is_here = False
+
+    def __init__(self, url: Url, client: _FileClient, version: _Version, head: bytes) -> None:
+        """Keep what the opening request brought."""
+        self.size, self.head = version.size, head
+        self.state: dict[str, int | str] = {"etag": version.etag, "modified": version.modified}
+        self.is_dated = bool(version.condition)
+        self._client, self._version = client, version
+        self._place = Place((printable(str(url)),))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
+    def check_unchanged(self) -> None:
+        """Ask for a single byte. :raises ImageError: the file changed since the opening."""
+        if self.size:
+            self.fetch(0, 1)
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """Return the bytes ``start`` to ``end``; what breaks off goes on where it ended.
+
+        :raises ImageError: the file changed, or the connection broke off too often.
+        """
+        data = bytearray()
+        for number in range(RETRIES + 1):
+            try:
+                self._fetch_once(start, end, data)
+                return bytes(data)
+            except ConnectionLostError as error:
+                if number == RETRIES:
+                    raise ImageError(
+                        f"{error} ({RETRIES + 1} times in a row)", self._place.at(start + len(data))
+                    ) from error
+                time.sleep(_PAUSES[number])
+        raise AssertionError
+
+    def _fetch_once(self, start: int, end: int, data: bytearray) -> None:
+        """Append to ``data``, which begins at ``start``, what it lacks. Raises as :meth:`fetch`.
+
+        :raises ConnectionLostError: the connection broke off.
+        """
+        at = start + len(data)
+        fields = {"Range": f"bytes={at}-{end - 1}", **self._version.condition}
+        with closing(self._client.send(fields)) as response:
+            if response.status in (412, 416):
+                raise self._changed()
+            _check_status(response, self._place)
+            if response.status == 200:
+                if self._version.differs(_version_of(response, self._version.size)):
+                    raise self._changed()
+                raise ImageError("the server ignores that only a part is asked for (200)", self._place.at(at))
+            answered = _parse_range(response, self._place)
+            if self._version.differs(_version_of(response, answered.total)):
+                raise self._changed()
+            if answered.start != at or answered.end > end:
+                raise ImageError(
+                    f"the server answers with other bytes than were asked for ({answered.text})", self._place.at(at)
+                )
+            for part in self._client.read_body(response, answered.end - at):
+                data += part
+        if answered.end < end:
+            raise ConnectionLostError("the server gives less than was asked for")
+
+    def _changed(self) -> ImageError:
+        """Return the error for a file that is another now."""
+        return ImageError("changed on the server while it was being read", self._place)
+
+
+class DownloadedFile:
+    """A file that was downloaded as a whole; see :class:`~cosremaster.io.remote.RemoteFile`."""
+
+    is_here = True
+    head = b""
+
+    def __init__(self, url: Url, file: BinaryIO, version: _Version) -> None:
+        """Keep ``file``, which has all the bytes."""
+        self.size = version.size
+        self.state: dict[str, int | str] = {"etag": version.etag, "modified": version.modified}
+        self.is_dated = bool(version.condition)
+        self._file, self._place = file, Place((printable(str(url)),))
+
+    def close(self) -> None:
+        """Give up the bytes."""
+        self._file.close()
+
+    def check_unchanged(self) -> None:
+        """Do nothing: all bytes are those of a single answer."""
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """Return the bytes ``start`` to ``end``. :raises ImageError: the disk cannot be read."""
+        parts = []
+        while start < end:
+            try:
+                part = os.pread(self._file.fileno(), end - start, start)
+            except OSError as error:
+                raise ImageError(f"cannot be read: {error.strerror}", self._place.at(start)) from error
+            if not part:
+                break
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
+
+
+def open_http_file(url: Url) -> HttpFile | DownloadedFile:
+    """Open the file at ``url`` by a request for its first block, which tells its size, its state, and about ranges.
+
+    :raises ImageError: it cannot be had. :raises OutputError: it must be downloaded, and the disk has no room.
+    """
+    place = Place((printable(str(url)),))
+    client = _FileClient(url, place)
+    try:
+        for number in range(RETRIES + 1):
+            try:
+                return _open_once(url, client, place)
+            except ConnectionLostError as error:
+                if number == RETRIES or is_lasting(error):
+                    tries = "" if is_lasting(error) else f" ({RETRIES + 1} times in a row)"
+                    raise ImageError(f"{error}{tries}", place) from error
+                time.sleep(_PAUSES[number])
+        raise AssertionError
+    except BaseException:
+        client.close()
+        raise
+
+
+def _open_once(url: Url, client: _FileClient, place: Place) -> HttpFile | DownloadedFile:
+    """Send the opening request. Raises as :func:`open_http_file`.
+
+    :raises ConnectionLostError: the connection broke off.
+    """
+    with closing(client.send({"Range": f"bytes=0-{BLOCK_SIZE - 1}"})) as response:
+        if response.status == 416 and re.fullmatch(r"bytes \*/0", response.headers.get("Content-Range", "")):
+            return HttpFile(url, client, _version_of(response, 0), b"")
+        _check_status(response, place)
+        if response.status == 200:
+            return _download(url, client, response, place)
+        answered = _parse_range(response, place)
+        if answered.start or answered.end != min(BLOCK_SIZE, answered.total):
+            raise ImageError(f"the server answers with other bytes than were asked for ({answered.text})", place)
+        head = b"".join(client.read_body(response, answered.end))
+        version = _version_of(response, answered.total)
+        if not version.condition:
+            _logger.warning("%s: the server tells no version (ETag, Last-Modified), so a change on it goes unseen", url)
+        return HttpFile(url, client, version, head)
+
+
+def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: Place) -> DownloadedFile:
+    """Keep the whole body of ``response`` in a nameless temporary file. Raises as :func:`_open_once`."""
+    folder = tempfile.gettempdir()
+
+    def failure(error: OSError) -> OutputError:
+        """Return the error to raise for one of writing."""
+        return OutputError(f"cannot be kept in {folder}: {error.strerror} (TMPDIR names another folder)", place)
+
+    length = response.headers.get("Content-Length", "")
+    told = f" ({format_size(int(length))})" if length.isdecimal() else ""
+    _logger.warning("%s: the server gives no parts of files, so all of it is downloaded%s", url, told)
+    try:
+        file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it is closed with the source
+    except OSError as error:
+        raise failure(error) from error
+    size = 0
+    try:
+        for part in client.read_body(response, int(length) if length.isdecimal() else None):
+            write_all(file.fileno(), part, failure)
+            size += len(part)
+    except BaseException:
+        file.close()
+        raise
+    client.close()
+    return DownloadedFile(url, file, _version_of(response, size))
+
+
+class _Range(NamedTuple):
+    """What Content-Range tells: the bytes ``start`` to ``end`` of ``total``; ``text``: all of it, for people."""
+
+    start: int
+    end: int
+    total: int
+    text: str
+
+
+def _parse_range(response: BaseHTTPResponse, place: Place) -> _Range:
+    """Parse Content-Range and compare it with the length of the body. :raises ImageError: they make no sense."""
+    text = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", text.strip())
+    shown = printable(text[:80]) or "no Content-Range"
+    if match is None:
+        raise ImageError(f"the server does not tell which part of the file it sends ({shown})", place)
+    start, last, total = map(int, match.groups())
+    if not start <= last < total:
+        raise ImageError(f"the server tells of a part that cannot be ({shown})", place)
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) != last + 1 - start:
+        raise ImageError(f"the server tells of {last + 1 - start:,} bytes ({shown}) and sends {int(length):,}", place)
+    return _Range(start, last + 1, total, shown)
+
+
+def _version_of(response: BaseHTTPResponse, size: int) -> _Version:
+    """Return what ``response`` tells of the file's state, which has ``size`` bytes."""
+    etag, modified = (response.headers.get(name, "").strip() for name in ("ETag", "Last-Modified"))
+    return _Version(size, etag, modified)
+
+
+def _check_status(response: BaseHTTPResponse, place: Place) -> None:
+    """Check that ``response`` has the bytes, as they are.
+
+    :raises ImageError: it has not. :raises ConnectionLostError: the server fails for the moment.
+    """
+    status = f"{response.status} {printable(response.reason or '')}".strip()[:80]
+    if response.status in _BUSY:
+        raise ConnectionLostError(f"the server fails ({status})")
+    if response.status in (404, 410):
+        raise AbsentFileError(f"is not there ({status})", place)
+    if response.status in (401, 403, 407):
+        hint = "; a name and a password go into the URL: https://NAME:PASSWORD@..." if response.status == 401 else ""
+        raise ImageError(f"the server refuses access ({status}){hint}", place)
+    if response.status not in (200, 206):
+        raise ImageError(f"the server answers {status}, and no image", place)
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise ImageError(f"the server packs the image on the way ({printable(coding)}), though it must not", place)
+
+
+class _FileClient:
+    """Sends requests for the file at a URL, along redirects, over connections that are kept."""
+
+    def __init__(self, url: Url, place: Place) -> None:
+        """Find out about the proxy. :raises ImageError: it is of a kind that is not known."""
+        parts = urlsplit(url.text)
+        self._place = place
+        self._origin = (parts.scheme.lower(), parts.netloc.rpartition("@")[2].lower())
+        self._first = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+        self._target = self._first
+        self._secret = {}
+        if "@" in parts.netloc:
+            user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            self._secret = dict(urllib3.util.make_headers(basic_auth=user))
+        self._pool = _make_pool(self._first, place)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._pool.clear()
+
+    def send(self, fields: dict[str, str]) -> BaseHTTPResponse:
+        """Return the answer, without its body, to a request for the file with the header ``fields``.
+
+        :raises ConnectionLostError: there is none. :raises ImageError: redirects lead nowhere.
+        """
+        response = self._follow(self._target, fields)
+        if self._target != self._first and response.status in _EXPIRED:
+            response.close()
+            response = self._follow(self._first, fields)
+        return response
+
+    def _follow(self, target: str, fields: dict[str, str]) -> BaseHTTPResponse:
+        """Send a request to ``target`` and on along redirects. Raises as :meth:`send`."""
+        for _ in range(_MOST_REDIRECTS):
+            response = self._send_once(target, fields)
+            if response.status not in _REDIRECTS:
+                self._target = target
+                return response
+            response.close()
+            target = self._redirected(target, response.headers.get("Location", ""))
+        raise ImageError(f"the server redirects more than {_MOST_REDIRECTS} times", self._place)
+
+    def _send_once(self, target: str, fields: dict[str, str]) -> BaseHTTPResponse:
+        """Send a request to ``target``; name and password go to the server alone that they were given for."""
+        parts = urlsplit(target)
+        is_own = (parts.scheme.lower(), parts.netloc.lower()) == self._origin
+        headers = {"Accept-Encoding": "identity", "User-Agent": "cosremaster", **fields}
+        headers |= self._secret if is_own else {}
+        try:
+            return self._pool.request(
+                "GET", target, headers=headers, preload_content=False, decode_content=False, redirect=False,
+                retries=False, timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            )  # fmt: skip
+        except urllib3.exceptions.HTTPError as error:
+            raise describe_failure(error, parts.hostname or "") from error
+
+    def _redirected(self, base: str, location: str) -> str:
+        """Return where ``location``, in an answer of ``base``, leads. :raises ImageError: it must not be followed."""
+        try:
+            target = urljoin(base, location)
+            parts = urlsplit(target)
+            is_sound = bool(location) and parts.scheme in HTTP_SCHEMES and bool(parts.hostname)
+            netloc = parts.netloc.rpartition("@")[2]
+        except ValueError:
+            is_sound, netloc = False, ""
+        if not is_sound:
+            raise ImageError("the server redirects to what is no http or https URL", self._place)
+        if urlsplit(base).scheme == "https" and parts.scheme == "http":
+            raise ImageError(f"the server redirects from https to http (on {printable(netloc)})", self._place)
+        return parts._replace(netloc=netloc, fragment="").geturl()
+
+    def read_body(self, response: BaseHTTPResponse, length: int | None) -> Iterator[bytes]:
+        """Yield the body of ``response`` in parts; ``length``: its bytes, None where nobody knows.
+
+        :raises ConnectionLostError: it breaks off. :raises ImageError: it is longer.
+        """
+        rest = length
+        while rest is None or rest >= 0:
+            try:
+                part = response.read(_STEP if rest is None else min(_STEP, max(rest, 1)))
+            except urllib3.exceptions.HTTPError as error:
+                raise describe_failure(error, "") from error
+            if not part:
+                break
+            if rest is not None:
+                rest -= len(part)
+                if rest < 0:
+                    raise ImageError("the server sends more bytes than it tells of", self._place)
+            yield part
+        if rest:
+            raise ConnectionLostError("the connection was cut")
+        response.release_conn()
+
+
+def _make_pool(target: str, place: Place) -> urllib3.PoolManager:
+    """Return the connections to ``target``, through the proxy that the environment names.
+
+    :raises ImageError: that proxy is of a kind that is not known.
+    """
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - only who connects needs it
+
+    parts = urlsplit(target)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc):
+        return urllib3.PoolManager()
+    proxy_parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy_parts.scheme not in HTTP_SCHEMES:
+        kind = printable(proxy_parts.scheme)
+        raise ImageError(f"the environment names a proxy of the kind {kind}, which is not known", place)
+    headers = None
+    if "@" in proxy_parts.netloc:
+        user = f"{unquote(proxy_parts.username or '')}:{unquote(proxy_parts.password or '')}"
+        headers = dict(urllib3.util.make_headers(proxy_basic_auth=user))
+    address = proxy_parts._replace(netloc=proxy_parts.netloc.rpartition("@")[2], path="", query="", fragment="")
+    return urllib3.ProxyManager(address.geturl(), proxy_headers=headers)

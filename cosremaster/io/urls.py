@@ -1,0 +1,155 @@
+"""URLs in the place of a path: which text is such, its parts, and what of it may be shown."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+from cosremaster.errors import ImageError, UsageError, printable
+from cosremaster.lazy_regex import lazy_regex
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SCHEME = lazy_regex(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a single letter would be a drive
+_UNSAFE = lazy_regex(r"[\x00-\x20\x7f]")
+_SAFE = "".join(map(chr, range(0x21, 0x7F)))
+"""What stays as it is: escapes in a URL are its own."""
+
+HTTP_SCHEMES = frozenset(("http", "https"))
+
+
+class Url:
+    """The URL of an image. As text it is what may be shown: without user, password, query and fragment.
+
+    ``text`` is all of it, and holds what may be secret.
+    """
+
+    __slots__ = ("scheme", "text")
+
+    def __init__(self, text: str) -> None:
+        """Check the parts. :raises UsageError: it is malformed."""
+        from urllib.parse import quote, urlsplit  # noqa: PLC0415 - an image on this machine needs none of it
+
+        if _UNSAFE.search(text):
+            shown = printable(_without_secrets(text))
+            raise UsageError(f"{shown}: a URL has neither spaces (write %20) nor control characters")
+        self.text = quote(text, safe=_SAFE)
+        try:
+            parts = urlsplit(self.text)
+            is_whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            is_whole = False
+        self.scheme = self.text.partition("://")[0].lower()
+        if self.scheme in HTTP_SCHEMES and not is_whole:
+            raise UsageError(f"{self}: is no URL with a host and a sound port")
+
+    def __str__(self) -> str:
+        """Return what may be shown of it."""
+        return _without_secrets(self.text)
+
+    def __repr__(self) -> str:
+        """Return the class and what may be shown."""
+        return f"Url({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` is the same URL."""
+        return isinstance(other, Url) and self.text == other.text
+
+    def __hash__(self) -> int:
+        """Return the hash of its text."""
+        return hash(self.text)
+
+    def redact(self, text: str) -> str:
+        """Return ``text``, of somebody else, without what must not be shown of this URL."""
+        from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - as below
+
+        text = text.replace(self.text, str(self))
+        parts = urlsplit(self.text)
+        user, _, _ = parts.netloc.rpartition("@")
+        password = parts.password or ""
+        for secret in (parts.query, user, unquote(user), password, unquote(password)):
+            text = text.replace(secret, "...") if secret else text
+        return text
+
+    @property
+    def name(self) -> str:
+        """The name of the file: the last part of the path."""
+        from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - as above
+
+        return unquote(urlsplit(self.text).path.rpartition("/")[2])
+
+    def beside(self, ending: str) -> Url:
+        """Return the URL of the file whose name is longer by ``ending``."""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - as above
+
+        parts = urlsplit(self.text)
+        return Url(parts._replace(path=parts.path + ending).geturl())
+
+
+class AbsentFileError(ImageError):
+    """There is no file at a URL."""
+
+
+ImagePath: TypeAlias = "str | os.PathLike[str] | Url"
+"""Where an image is: a path on this machine, or a URL, also as text."""
+
+
+def is_url(text: str) -> bool:
+    """Return whether ``text`` begins as a URL does. A folder of such a name is ``./http:/``."""
+    return "://" in text and _SCHEME.match(text) is not None  # nothing is compiled for most paths
+
+
+def parse_image_path(path: ImagePath) -> Path | Url:
+    """Return ``path`` as a path on this machine, or as a URL. :raises UsageError: it is a URL that is malformed."""
+    if isinstance(path, Url):
+        return path
+    text = os.fspath(path)
+    if not is_url(text):
+        from pathlib import Path  # noqa: PLC0415 - a plain listing needs none of it
+
+        return Path(text)
+    if text[:7].lower() == "file://":
+        return _local_path(text)
+    return Url(text)
+
+
+def shown_image_path(path: ImagePath) -> str:
+    """Return what may be shown of ``path``: of a URL neither user, nor password, nor query."""
+    text = str(path) if isinstance(path, Url) else os.fspath(path)
+    return _without_secrets(text) if is_url(text) else text
+
+
+def split_image_path(text: str) -> tuple[str, str, str]:
+    """Split an address into the path or URL of the image, ``::`` and the rest; both are empty where there is no rest.
+
+    >>> split_image_path("http://[::1]:8080/in.iso::live.cgz")
+    ('http://[::1]:8080/in.iso', '::', 'live.cgz')
+    """
+    start = 0
+    if is_url(text):
+        authority = text.index("://") + 3
+        start = text.find("/", authority)
+        start = len(text) if start < 0 else start
+    place = text.find("::", start)
+    return (text, "", "") if place < 0 else (text[:place], "::", text[place + 2 :])
+
+
+def _without_secrets(text: str) -> str:
+    """Return the URL ``text`` without user, password, query and fragment; ``?...`` stands where there is a query."""
+    scheme, _, rest = text.partition("://")
+    whole, mark, _ = rest.partition("?")
+    authority, slash, path = whole.partition("#")[0].partition("/")
+    path = path.replace("::", "%3A%3A")  # which would end it in an address
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}{'?...' if mark else ''}"
+
+
+def _local_path(text: str) -> Path:
+    """Return the path that a ``file:`` URL means. :raises UsageError: it is on another machine."""
+    from pathlib import Path  # noqa: PLC0415 - few paths are given so
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the same
+
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{printable(text)}: is on the machine {parts.netloc}, and a file: URL is read on this one")
+    return Path(unquote(parts.path))
