@@ -175,6 +175,10 @@ _REQUEST = (
         " behind it. auto: where what unpacks the archive is known to take the new one. never: such old entries go"
         " too.",
     ),
+    click.option(
+        "--align", metavar="SIZE", help="Let data that move on the ISO move by a multiple of SIZE, such as 4096, so"
+        " that file systems that share blocks can share them with IN.",
+    ),
 )  # fmt: skip
 
 

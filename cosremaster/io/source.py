@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from cosremaster.io.clone import block_size_of, cut_at_blocks, share_range
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
 from cosremaster.io.pieces import Source
 from cosremaster.io.streams import CHUNK
@@ -178,10 +179,10 @@ def _runs(source: ByteSource, offset: int, length: int) -> Iterator[tuple[int, i
     return data_runs(fd, offset, length) if fd is not None else iter([(offset, length, True)] if length else ())
 
 
-def _device_of(fd: int, failure: Failure) -> int:
-    """Return the device that the file ``fd`` is on. An OSError becomes ``failure(error)``."""
+def _can_share(source: ByteSource, fd: int, failure: Failure) -> bool:
+    """Return whether the file ``fd`` may share blocks with ``source``. An OSError becomes ``failure(error)``."""
     try:
-        return os.fstat(fd).st_dev
+        return source.descriptor is not None and may_share_blocks(os.fstat(fd).st_dev)
     except OSError as error:
         raise failure(error) from error
 
@@ -191,9 +192,30 @@ def _copy_data(
     observe: Callable[[bytes | memoryview], None] | None,
 ) -> Iterator[int]:  # fmt: skip
     """Copy a run without holes; see :func:`copy_bytes`."""
+    source_fd = source.descriptor
+    if source_fd is None or not _can_share(source, fd, failure):
+        yield from _read_and_write(source, fd, offset, length, failure, observe)
+        return
+    position = os.lseek(fd, 0, os.SEEK_CUR)
+    for start, count, is_shareable in cut_at_blocks(offset, length, position, block_size_of(fd)):
+        if is_shareable and share_range(source_fd, fd, start, count, position + start - offset):
+            leave_hole(fd, count, failure)
+            for view in read_ahead(source.read_into, start, count) if observe is not None else ():
+                assert observe is not None
+                observe(view)
+            yield count
+        else:
+            yield from _copy_part(source, fd, start, count, failure, observe)
+
+
+def _copy_part(
+    source: ByteSource, fd: int, offset: int, length: int, failure: Failure,
+    observe: Callable[[bytes | memoryview], None] | None,
+) -> Iterator[int]:  # fmt: skip
+    """Copy a run without holes that shares no blocks; the kernel does it where it can."""
     end, source_fd = offset + length, source.descriptor
     if source_fd is not None and hasattr(os, "copy_file_range") and observe is None:
-        while offset < end and may_share_blocks(_device_of(fd, failure)):
+        while offset < end:
             try:
                 count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
             except OSError as error:
@@ -204,7 +226,15 @@ def _copy_data(
                 break
             offset += count
             yield count
-    for view in read_ahead(source.read_into, offset, end - offset):
+    yield from _read_and_write(source, fd, offset, end - offset, failure, observe)
+
+
+def _read_and_write(
+    source: ByteSource, fd: int, offset: int, length: int, failure: Failure,
+    observe: Callable[[bytes | memoryview], None] | None,
+) -> Iterator[int]:  # fmt: skip
+    """Copy a run without holes through this process."""
+    for view in read_ahead(source.read_into, offset, length):
         write_all(fd, view, failure)
         if observe is not None:
             observe(view)

@@ -20,7 +20,8 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     with everything below them. All removals and renames happen at once; where one of these paths is below another, the
     longer path counts. ``added``: new nodes, at new paths that nothing has then. ``areas``: byte offsets in the old
     image of areas that are no files, such as appended partitions, with as many new bytes. ``unchanged``: requested
-    changes that the image has already. ``warnings``: sentences for the user.
+    changes that the image has already. ``step``: data that have to move do so by a multiple of so many blocks.
+    ``warnings``: sentences for the user.
     """
 
     replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     added: tuple[Node, ...] = ()
     areas: Mapping[int, PieceTable] = field(default_factory=dict)
     unchanged: tuple[bytes, ...] = ()
+    step: int = 1
     warnings: tuple[str, ...] = ()
 
     @property

@@ -125,7 +125,7 @@ def plan_image(
     _check_removal(image, settled, merged, drop=drop)
     links = _plan_link_changes(image, source, settled, replacements)
     trees = _restructure_trees(image, source, settled, replacements, merged, links)
-    layout = _plan_layout(image, source, replacements, drop, trees)
+    layout = _plan_layout(image, source, replacements, drop, trees, edits.step)
     _check_firmware(image, layout)
     _check_cautions(image, source, layout, replacements, trees)
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
@@ -283,8 +283,9 @@ def _plan_layout(
     replacements: Sequence[FileReplacement],
     drop: bool,
     trees: RestructuredTrees | None,
+    step: int,
 ) -> Layout:
-    """Plan the places of all data.
+    """Plan the places of all data; what moves moves by a multiple of ``step`` blocks.
 
     :param drop: HFS partitions are given up.
     :raises UnsupportedError: when a replaced file shares its blocks with a structure that cannot be updated.
@@ -316,7 +317,7 @@ def _plan_layout(
     ends = tuple(_list_ends(image))
     empty_blocks = _list_empty_blocks(image, replacements, trees)
     slack = find_slack((tree.end for tree in image.trees), empty_blocks)
-    volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image), slack)
+    volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image), slack, step)
     if trees is None:
         return plan_layout(volume, sizes, appended)
     if not trees.late_records:

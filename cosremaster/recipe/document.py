@@ -336,6 +336,13 @@ class Document(_Table):
         description="Whether the old entry of a replaced file stays in a cpio archive, which saves compressing what"
         " stands behind it.",
     )
+    align: Annotated[int, Strict()] | None = Field(
+        default=None,
+        ge=2048,
+        le=1 << 20,
+        description="Bytes, a power of two such as 4096: data that move on the ISO move by a multiple of so many, so"
+        " that file systems that share blocks can share them with the input.",
+    )
     gzip: Literal["zlib", "isal"] = Field(
         default="zlib", description="What packs gzip: isal is faster, makes more bytes, and has to be installed."
     )

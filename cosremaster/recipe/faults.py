@@ -43,7 +43,7 @@ _MESSAGES = {
     "model_attributes_type": "must be a table",
 }
 _LIMITS = ("greater_than_equal", "less_than_equal")
-_RANGES = {"preset": "0 to 9", "source_date_epoch": f"0 to {0xFFFFFFFF}"}
+_RANGES = {"preset": "0 to 9", "align": "2048 to 1048576", "source_date_epoch": f"0 to {0xFFFFFFFF}"}
 _PATTERNS = {
     "sha256": "must be 64 hexadecimal digits",
     "md5": "must be 32 hexadecimal digits",

@@ -26,7 +26,7 @@ from cosremaster.recipe.items import FilledTable, find_absence, make_items
 from cosremaster.recipe.toml_lines import KeyPath, find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
 from cosremaster.records import Struct
-from cosremaster.remastering.request import Request
+from cosremaster.remastering.request import Request, parse_alignment
 from cosremaster.remastering.select_layers import LayerSelector
 
 if sys.version_info >= (3, 11):
@@ -246,6 +246,7 @@ class _RecipeReader:
                 repack=document.repack,
                 repack_metadata=document.repack_metadata,
                 supersede=document.supersede,
+                align=document.align,
                 keep_fat_copies=document.keep_fat_copies,
                 drop_signatures=document.drop_signatures,
                 layer=tuple(layers) if isinstance(layers, list) else layers,
@@ -318,6 +319,8 @@ class _RecipeReader:
         ):
             for number, text in enumerate(getattr(arguments, key)):
                 self._check(("kernel_args", key, number), parse, text)
+        if document.align is not None:
+            self._check(("align",), parse_alignment, document.align)
         if document.volume_id is not None:
             self._check(("volume_id",), encode_volume_id, document.volume_id)
         if document.volume_date is not None:

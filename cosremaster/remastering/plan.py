@@ -106,7 +106,7 @@ def plan_remaster(
     context.find_boot = partial(_find_boot, image, index)
     context.find_facts = lambda: index.facts
     overlay = prepare_overlay(request, context)
-    iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
+    iso = replace(plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items)), step=request.step)
     context.warnings.extend(iso.warnings)
     fat_overlays = plan_fat_overlays(image, overlay, iso, request)
     if not request.is_for_layer:

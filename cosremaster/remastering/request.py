@@ -25,11 +25,13 @@ from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import resolve_links
 from cosremaster.tree.paths import SymlinkLoopError
 from cosremaster.tree.superseding import SupersedeMode
+from cosremaster.units import BLOCK
 
 if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
 
 
+_MAX_ALIGNMENT = 1 << 20  # bytes
 _SIZE = lazy_regex(r"([0-9]{1,9})([kKmM]?)")
 
 
@@ -72,6 +74,9 @@ class Request:
     ``supersede``: ``"auto"``, ``"never"`` or ``"always"``: whether replaced entries of a cpio archive stay in it, so
     that what stands behind them needs no compression again (docs/formats.md).
 
+    ``align``: bytes, such as 4096 or ``"4K"``: data that have to move on an ISO move by a multiple of so many, so that
+    file systems can share them with the input (docs/fleet.md).
+
     ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
     every boot menu (docs/kernel-args.md); ``allow_missing`` holds for arguments to remove or replace too. ``volume_id``
     and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``) change the volume; ``retarget``: boot menus that
@@ -99,6 +104,7 @@ class Request:
     repack_metadata: bool = False
     repack: bool = False
     supersede: str = "auto"
+    align: int | str | None = None
     source_date_epoch: int | None = None
     kernel_args: Iterable[str] = ()
     remove_kernel_args: Iterable[str] = ()
@@ -114,8 +120,8 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
 
     ``codec``: that of the output, where its name says another than that of an input which is one archive.
     ``layers``: the layers that are named; none finds the root file system by content. ``max_mtime``: seconds since
-    1970; None for no limit. ``part_size``: of a preparation, which cuts layers into parts of so many bytes at most;
-    None for another request.
+    1970; None for no limit. ``step``: data on an ISO move by multiples of so many blocks. ``part_size``: of a
+    preparation, which cuts layers into parts of so many bytes at most; None for another request.
     """
 
     additions: tuple[OverlayItem, ...]
@@ -139,6 +145,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     gzip: str
     repacking: Repacking
     supersede: SupersedeMode
+    step: int
     max_mtime: int | None
     boot_settings: BootSettings
     codec: str | None = None
@@ -192,6 +199,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress, gzip=request.gzip,
         repacking=_choose_repacking(request), supersede=_parse_supersede(request.supersede),
+        step=parse_alignment(request.align),
         max_mtime=read_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
@@ -209,6 +217,14 @@ def parse_size(size: int | str) -> int:
     if match is None:
         raise UsageError(f"block size {size!r}: bytes, or a number with K or M are wanted, as in 256K")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
+
+
+def parse_alignment(size: int | str | None) -> int:
+    """Return the blocks in the alignment ``size``; None: a single one. :raises UsageError: it is no power of two."""
+    count = BLOCK if size is None else parse_size(size)
+    if not BLOCK <= count <= _MAX_ALIGNMENT or count & (count - 1):
+        raise UsageError(f"--align {size}: a power of two between 2K and 1M is wanted, such as 4096")
+    return count // BLOCK
 
 
 def _parse_supersede(text: str) -> SupersedeMode:

@@ -104,6 +104,24 @@ def test_everything_has_a_place_and_nothing_overlaps(
     assert layout.moved_starts == {one.span.start: one.start for one in moved}
 
 
+@settings(max_examples=examples(300), deadline=None)
+@given(changes(), st.lists(st.integers(0, 9), max_size=3), st.sampled_from([2, 4]), st.sampled_from([1, 7]))
+def test_what_moves_moves_by_whole_steps_where_that_is_asked_for(
+    change: tuple[list[Span], list[Span], int, dict[Lba, int]], more: list[int], step: int, align: int
+) -> None:
+    fixed, movable, tail, sizes = change
+    spans = VolumeSpans(fixed, movable, tail, alignment=align, step=step)
+    layout = plan_layout(spans, sizes, [span(0, blocks) for blocks in more])
+    assert all((one.start - one.span.start) % step == 0 for one in layout.placements)
+    assert (layout.tail - tail) % (step if align == 1 else step * align) == 0
+    every = (*layout.placements, *layout.appended)
+    assert all(one.end <= other.start for one, other in pairwise(every) if one.blocks and other.blocks)
+    assert set(by_old(layout)) == {*fixed, *movable} and [one.blocks for one in layout.appended] == more
+    assert layout.tail - layout.data_ends[1] >= min(PADDING, tail - layout.data_ends[0])
+    if not sizes:
+        assert not layout.moved_starts
+
+
 @settings(max_examples=examples(100), deadline=None)
 @given(volumes())
 def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import lcm
 
 from cosremaster.iso.spans import Span
 from cosremaster.records import Struct
@@ -39,7 +40,7 @@ class VolumeSpans(Struct, frozen=True):
     ``tail``: the first block of the tail. ``vacated``: spans whose data are removed or move to appended spans.
     ``ends``: the ends of volumes and partitions that the tail must leave room for. ``alignment``: the tail moves by a
     multiple of so many blocks. ``slack``: the end of the data moves to the front by so many blocks at most; None if
-    nothing limits it.
+    nothing limits it. ``step``: whatever moves does so by a multiple of so many blocks.
     """
 
     fixed: Sequence[Span]
@@ -49,6 +50,7 @@ class VolumeSpans(Struct, frozen=True):
     ends: Sequence[Sector] = ()
     alignment: int = 1
     slack: int | None = None
+    step: int = 1
 
 
 class Layout(Struct, frozen=True, dict=True):
@@ -165,16 +167,17 @@ def plan_layout(volume: VolumeSpans, sizes: Mapping[Lba, int], appended: Sequenc
         if not any(span.start in sizes for span in run):
             placements += [Placement(span, span.start, span.blocks) for span in run]
         elif limit is None:
-            placements += _shift_run(run, sizes)
+            placements += _shift_run(run, sizes, volume.step)
         else:
-            fitting, leaving = _fit_run(run, limit, sizes)
+            fitting, leaving = _fit_run(run, limit, sizes, volume.step)
             placements += fitting
             overflow += leaving
     old_end = max((span.end for span in (*volume.fixed, *volume.movable, *volume.vacated)), default=Lba(0))
     end = max((placed.end for placed in placements), default=Lba(0))
     last = [*overflow, *(Placement(span, span.start, sizes.get(span.start, span.blocks)) for span in appended)]
     for index, placed in enumerate(last):
-        last[index] = Placement(placed.span, end, placed.blocks)
+        start = Lba(end + ((placed.span.start - end) % volume.step if placed.span.start else 0))
+        last[index] = Placement(placed.span, start, placed.blocks)
         end = last[index].end
     if volume.slack is not None:
         end = Lba(max(end, old_end - volume.slack))
@@ -200,12 +203,13 @@ def _place_fixed(volume: VolumeSpans, sizes: Mapping[Lba, int]) -> tuple[list[Pl
 def _shift_tail(volume: VolumeSpans, old_end: int, new_end: int) -> int:
     """Return by how many blocks the tail moves when the end of the data moves from ``old_end`` to ``new_end``."""
     if volume.alignment == 1:
-        return new_end - old_end
+        return -(-(new_end - old_end) // volume.step) * volume.step
+    alignment = lcm(volume.alignment, volume.step)
     last_sector = (volume.tail - 1) * SECTORS_PER_BLOCK
     ends = (end for end in volume.ends if old_end * SECTORS_PER_BLOCK <= end < last_sector)
     last = max([old_end + min(PADDING, volume.tail - old_end), *(-(-end // SECTORS_PER_BLOCK) for end in ends)])
     needed = last + new_end - old_end - volume.tail
-    return -(-needed // volume.alignment) * volume.alignment
+    return -(-needed // alignment) * alignment
 
 
 def _list_runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[list[Span], Lba | None]]:
@@ -222,24 +226,27 @@ def _list_runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[lis
     return runs
 
 
-def _shift_run(run: Sequence[Span], sizes: Mapping[Lba, int]) -> list[Placement]:
-    """Move each span of ``run`` by the growth of the spans before it."""
+def _shift_run(run: Sequence[Span], sizes: Mapping[Lba, int], step: int) -> list[Placement]:
+    """Move each span of ``run`` by the growth of the spans before it, up to a multiple of ``step`` blocks."""
     shift, placements = 0, []
     for span in run:
         size = sizes.get(span.start, span.blocks)
         placements.append(Placement(span, Lba(span.start + shift), size))
-        shift += size - span.blocks
+        shift += -(-(size - span.blocks) // step) * step
     return placements
 
 
-def _fit_run(run: Sequence[Span], limit: Lba, sizes: Mapping[Lba, int]) -> tuple[list[Placement], list[Placement]]:
+def _fit_run(
+    run: Sequence[Span], limit: Lba, sizes: Mapping[Lba, int], step: int
+) -> tuple[list[Placement], list[Placement]]:
     """Return the placements before ``limit``, and those of spans that have to leave.
 
     A span moves up only where the span before it grew into it. If not all spans fit, the growing ones leave.
     """
     placements, end = [], Lba(0)
     for span in run:
-        placements.append(Placement(span, max(span.start, end), sizes.get(span.start, span.blocks)))
+        shift = -(-max(end - span.start, 0) // step) * step
+        placements.append(Placement(span, Lba(span.start + shift), sizes.get(span.start, span.blocks)))
         end = placements[-1].end
     if end <= limit:
         return placements, []
