@@ -79,7 +79,7 @@ def prepared(folder: Path) -> Path:
     """The one-block image as a base for many remasters."""
     target = folder / "prepared.iso"
     with cosremaster.open(vendor(ONE_BLOCK).iso, remember=False) as image:
-        image.prepare(target)
+        image.write_base(target)
     return target
 
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from cosremaster.io.frozen import BaseRange, OriginSizes
     from cosremaster.overlay.leftovers import Leftover
     from cosremaster.overlay.request import (
         AddPath,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.progress import Progress
     from cosremaster.remastering.pack import PackedLayer
+    from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import Request
     from cosremaster.remastering.size_files import SizeChange
     from cosremaster.verification.finding import Finding, Level, VerificationReport
@@ -101,6 +103,7 @@ _MODULES = {
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "api.pack": ("pack",),
+    "io.frozen": ("BaseRange", "OriginSizes"),
     "overlay.leftovers": ("Leftover",),
     "overlay.request": (
         "AddPath",
@@ -114,6 +117,7 @@ _MODULES = {
     "overlay.run_outcome": ("ScriptOutcome",),
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
+    "remastering.prepared": ("Prepared",),
     "remastering.request": ("Request",),
     "remastering.size_files": ("SizeChange",),
     "api.info": ("ArchiveInfo", "FilesystemInfo", "ImageInfo", "LayerInfo"),
@@ -138,6 +142,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AddPath",
     "ArchiveInfo",
+    "BaseRange",
     "ChangedLayer",
     "Changes",
     "ContainerImage",
@@ -165,6 +170,7 @@ __all__ = [
     "MaasResource",
     "MemoryEstimate",
     "MenuChange",
+    "OriginSizes",
     "OutputError",
     "OverlayError",
     "OverlayItem",
@@ -173,6 +179,7 @@ __all__ = [
     "Place",
     "Plan",
     "Preparation",
+    "Prepared",
     "PreparedLayer",
     "Progress",
     "ProofError",

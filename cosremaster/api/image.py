@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.model import Layer
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.output_options import OutputKeywords
+    from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import Request
     from cosremaster.tree.nodes import Row
     from cosremaster.verification.finding import VerificationReport
@@ -424,7 +425,27 @@ class Image:
 
         return Result(**changes_of_plan(plan), proof=proof)
 
-    def prepare(
+    def prepare(self, request: Request | None = None, *, progress: Progress | None = None) -> Prepared:
+        """Return the image with the changes of ``request`` without writing it: to be read in parts, or served.
+
+        It is proved as one that is written, its bytes are the same, and it lives on when this image is closed
+        (docs/prepared.md).
+
+        >>> import cosremaster
+        >>> from cosremaster import InlineFile, Request
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     prepared = image.prepare(Request(add=[InlineFile("/etc/site", b"7")]))
+        >>> with prepared:
+        ...     print(prepared.read(0x8001, 5), len(prepared.identity()))
+        b'CD001' 64
+
+        Raises as :meth:`remaster`.
+        """
+        from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
+
+        return self._remastering.prepare(request or Request(), progress=progress)[1]
+
+    def write_base(
         self, target: StrPath, *, block_size: int | str = 4 << 20, layer: str | Iterable[str] | None = None,
         threads: int | None = None, xz_preset: int | None = None, progress: Progress | None = None,
         **options: Unpack[OutputKeywords],
@@ -441,11 +462,11 @@ class Image:
 
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
-        ...     result = image.prepare("base.iso")
+        ...     result = image.write_base("base.iso")
         >>> print([layer.layer for layer in result.layers if layer.reason is None])
         ['debirf-live-demo.cgz::rootfs.cxz']
         >>> with cosremaster.open("base.iso") as base:
-        ...     print(base.prepare("again.iso").identical)
+        ...     print(base.write_base("again.iso").identical)
         True
 
         :raises CosremasterError: one of its kinds (docs/exit-codes.md); there is no target then.
@@ -460,7 +481,7 @@ class Image:
         with self._changing(request, Path(target).name) as (opened, _):
             if opened is not self._remastering:
                 raise UsageError(f"{target}: a preparation keeps what {self.path} is, which is no tar archive")
-            plan, proof = opened.prepare(target, request, size, progress=progress, **options)
+            plan, proof = opened.write_base(target, request, size, progress=progress, **options)
         from cosremaster.api.results import make_preparation  # noqa: PLC0415 - after the work: dataclasses take time
 
         return make_preparation(plan, proof, time.monotonic() - begun)

@@ -51,7 +51,7 @@ def prepare_command(
         raise UsageError("a base is a file that later runs read: prepare writes none to standard output")
     progress = terminal_progress(quiet=quiet)
     with Image(source, max_expand=max_expand) as image:
-        prepared = image.prepare(target, layer=layer or None, progress=progress, **options)
+        prepared = image.write_base(target, layer=layer or None, progress=progress, **options)
     if quiet:
         return
     with reporting_finished_work(f"{target} is written and proved"):

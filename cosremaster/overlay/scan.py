@@ -94,6 +94,15 @@ class HostFile(Struct, frozen=True):
             if read_into(fd, offset, views) < sum(map(len, views)):
                 raise self._error(CHANGED)
 
+    def stamp(self) -> str:
+        """Return the file's path, size and time, which stand for its bytes."""
+        return f"{self.path!r} {self.size} {self.mtime_ns}"
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what was scanned. :raises OverlayError: it changed, or cannot be opened."""
+        with self._reading():
+            pass
+
     @contextmanager
     def _reading(self) -> Iterator[int]:
         """Open the file for reading. :raises OverlayError: unreadable, or it has changed when the context ends."""

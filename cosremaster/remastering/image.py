@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError, UsageError
+from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.model import IsoImage
@@ -23,6 +24,7 @@ from cosremaster.remastering.open import RemasterImage, check_changeable, open_a
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from cosremaster.io.blobs import BlobStore
     from cosremaster.io.output import Output
     from cosremaster.io.urls import ImagePath
     from cosremaster.layers.boot_facts import BootFacts
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.output_options import OutputKeywords, OutputOptions
     from cosremaster.remastering.plan import RemasterPlan
+    from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import NormalizedRequest, Request
 
 
@@ -51,6 +54,8 @@ class OpenedImage:
         :param origin: what ``file`` is made from, where the input of a remaster is that.
         """
         self._file = open_source(source) if file is None else file
+        self._use = SharedUse(self._file.close, f"{self._file.place}")
+        self._blobs: BlobStore | None = None
         self._origin_size = None if origin is None else origin.size
         try:
             self.image = open_any_image(self._file)
@@ -70,9 +75,9 @@ class OpenedImage:
         self.close()
 
     def close(self) -> None:
-        """Close the file, when the index is stored."""
+        """Close the file when the index is stored, and nothing that was prepared reads it any more."""
         self._index.close()
-        self._file.close()
+        self._use.close()
 
     @property
     def remembered_at(self) -> Path | None:
@@ -144,7 +149,7 @@ class OpenedImage:
         normalized = replace(normalized, codec=find_new_codec(self.image, Path(target).name))
         return self._write(target, normalized, writing, progress)
 
-    def prepare(
+    def write_base(
         self, target: str | os.PathLike[str], request: Request, part_size: int, *, progress: Progress | None = None,
         **options: Unpack[OutputKeywords],
     ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
@@ -256,6 +261,32 @@ class OpenedImage:
                 output.write_chunks(report_chunks(plan, self._file))
                 output.publish(context.progress.warn)
             return plan
+
+    def prepare(self, request: Request, *, progress: Progress | None = None) -> tuple[RemasterPlan, Prepared]:
+        """Return the plan of :meth:`remaster`, and the new image as it would be written, proved, to be read in parts.
+
+        The second outlives this image. Raises as :meth:`remaster`.
+        """
+        import tempfile  # noqa: PLC0415 - a remaster goes without
+
+        from cosremaster.io.blobs import BlobStore  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.remastering.prepared import prepare_plan  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - who looks at an image plans none
+
+        check_changeable(self.image)
+        folder = Path(tempfile.gettempdir())
+        if self._blobs is None:
+            self._blobs = BlobStore(folder)
+        with RemasterContext(self._file, folder, progress, caches=self._caches) as context:
+            plan = self._plan(normalize_request(request, self.image), context, None)
+            prepared = prepare_plan(self._with_layers(), plan, self._file, self._blobs, self._use)
+            try:
+                self._index.check()
+            except BaseException:
+                prepared.close()
+                raise
+            return plan, prepared
 
     def _plan(self, request: NormalizedRequest, context: RemasterContext, report: Output | None) -> RemasterPlan:
         """Return the plan of a remaster. Raises as ``plan_remaster``; damage is told by its place in the image.

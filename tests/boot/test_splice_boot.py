@@ -28,7 +28,7 @@ def test_a_prepared_base_boots_with_an_early_file_removed(tmp_path: Path) -> Non
     source = debirf.build(recipe=SHAPES["xz under the kernel"][0]).iso
     base, out = tmp_path / "base.iso", tmp_path / "out.iso"
     with cosremaster.open(source, remember=False) as image:
-        prepared = image.prepare(base, block_size="256K")
+        prepared = image.write_base(base, block_size="256K")
     assert max(layer.parts[1] for layer in prepared.layers) > 10
     result = cosremaster.remaster(base, out, remove=["/usr/share/doc/package-100/changelog"], remember=False)
     assert result.packed[0].encoded < 1 << 18

@@ -41,6 +41,7 @@ class Section(NamedTuple):
 
 SECTIONS = (
     Section("An image", ("open", "Image")),
+    Section("An image that is not written", ("Prepared", "BaseRange", "OriginSizes")),
     Section(
         "Functions for one-off use",
         ("remaster", "RemasterOptions", "plan", "inspect", "verify", "diff", "extract", "export", "pack", "ls", "read"),

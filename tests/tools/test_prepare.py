@@ -96,7 +96,7 @@ def test_the_same_inside_under_every_codec(tmp_path: Path, packer: str) -> None:
     image, plain = make_image(tmp_path, packer)
     base = tmp_path / "base.img"
     with cosremaster.open(image, remember=False) as opened:
-        prepared = opened.prepare(base, block_size=BLOCK)
+        prepared = opened.write_base(base, block_size=BLOCK)
     inner = next(layer for layer in prepared.layers if "::" in layer.layer)
     assert run(PACKERS[packer][1], stdin=nested(base)) == plain
     assert run(["gzip", "-t"], stdin=base.read_bytes()) == b""
@@ -112,7 +112,7 @@ def test_the_same_inside_under_every_codec(tmp_path: Path, packer: str) -> None:
     assert inner.packed == (len(nested(image)), len(nested(base)))
     with cosremaster.open(image, remember=False) as old, cosremaster.open(base, remember=False) as new:
         assert {difference.what for difference in old.diff(new)} <= {"packing"}
-        again = new.prepare(tmp_path / "again.img", block_size=BLOCK, threads=1)
+        again = new.write_base(tmp_path / "again.img", block_size=BLOCK, threads=1)
     assert again.identical
     assert (tmp_path / "again.img").read_bytes() == base.read_bytes()
 
@@ -125,7 +125,7 @@ def test_blocks_of_xz(tmp_path: Path, packer: str) -> None:
     for threads in (1, 3):
         base = tmp_path / f"{threads}.img"
         with cosremaster.open(image, remember=False) as opened:
-            opened.prepare(base, block_size=BLOCK, threads=threads)
+            opened.write_base(base, block_size=BLOCK, threads=threads)
         outputs.append(base.read_bytes())
     assert outputs[0] == outputs[1]
     old, new = nested(image), nested(base)
@@ -148,7 +148,7 @@ def test_a_removal_in_a_base_encodes_its_part_alone(tmp_path: Path) -> None:
     image, _ = make_image(tmp_path)
     base = tmp_path / "base.img"
     with cosremaster.open(image, remember=False) as opened:
-        opened.prepare(base, block_size=BLOCK)
+        opened.write_base(base, block_size=BLOCK)
     results = {}
     for source in (image, base):
         out = tmp_path / f"out-{source.name}"
@@ -166,13 +166,13 @@ def test_an_edited_base_is_prepared_again_by_its_new_parts_alone(tmp_path: Path)
     image, _ = make_image(tmp_path)
     base, edited, again = (tmp_path / f"{name}.img" for name in ("base", "edited", "again"))
     with cosremaster.open(image, remember=False) as opened:
-        opened.prepare(base, block_size=BLOCK)
+        opened.write_base(base, block_size=BLOCK)
     new = tmp_path / "new"
     new.mkdir()
     (new / "large").write_bytes(words(1_000_000, 40))
     cosremaster.remaster(base, edited, add=[new], remove=["/etc/shadow"], remember=False)
     with cosremaster.open(edited, remember=False) as opened:
-        prepared = opened.prepare(again, block_size=BLOCK)
+        prepared = opened.write_base(again, block_size=BLOCK)
     (cut,) = (layer for layer in prepared.layers if layer.reason is None)
     assert cut.largest_part[0] > BLOCK >= cut.largest_part[1]
     old = blocks_of(nested(base), tmp_path)
@@ -190,7 +190,7 @@ def test_what_a_kernel_unpacks(tmp_path: Path, packer: str) -> None:
     image, base = tmp_path / "initrd.img", tmp_path / "base.img"
     image.write_bytes(run(PACKERS[packer][0], stdin=plain))
     with cosremaster.open(image, remember=False) as opened:
-        prepared = opened.prepare(base, block_size=BLOCK)
+        prepared = opened.write_base(base, block_size=BLOCK)
     assert run(PACKERS[packer][1], stdin=base.read_bytes()) == plain
     (layer,) = prepared.layers
     if packer in KERNEL_READS_A_SINGLE_FRAME:
@@ -208,9 +208,9 @@ def test_a_tar_archive_of_its_own(tmp_path: Path) -> None:
     plain = run(["bsdtar", "-c", "-f", "-", "--format", "ustar", "-C", str(tmp_path / "root"), "."])
     image.write_bytes(run(["xz", "-T1", "-0"], stdin=plain))
     with cosremaster.open(image, remember=False) as opened:
-        (layer,) = opened.prepare(base, block_size="256K").layers
+        (layer,) = opened.write_base(base, block_size="256K").layers
         with pytest.raises(UsageError, match="keeps the compression"):
-            opened.prepare(tmp_path / "base.tar.gz")
+            opened.write_base(tmp_path / "base.tar.gz")
     assert layer.reason is None
     assert run(["xz", "-dc"], stdin=base.read_bytes()) == plain
     starts = {start for start, _ in blocks_of(base.read_bytes(), tmp_path)}
@@ -231,7 +231,7 @@ def test_several_archives_and_roots_in_a_file(tmp_path: Path) -> None:
     front = early.pack(tmp_path / "early.cpio", dot_slash=False)
     image.write_bytes(front + outer)
     with cosremaster.open(image, remember=False) as opened:
-        prepared = opened.prepare(base, block_size=BLOCK)
+        prepared = opened.write_base(base, block_size=BLOCK)
     assert sorted(layer.layer.rpartition("::")[2] for layer in prepared.layers if layer.reason is None) == [
         "#2", "a.img", "b.img",
     ]  # fmt: skip
@@ -243,8 +243,8 @@ def test_several_archives_and_roots_in_a_file(tmp_path: Path) -> None:
     assert run(["cpio", "-i", "--quiet", "--to-stdout", "c"], stdin=cpio) == words(400_000, 9)
     assert run(["cpio", "-it", "--quiet"], stdin=cpio) == b"a.img\nb.img\nc\n"
     with cosremaster.open(base, remember=False) as opened:
-        assert opened.prepare(tmp_path / "again.img", block_size=BLOCK).identical
-        named = opened.prepare(tmp_path / "b.img", block_size=BLOCK >> 1, layer="base.img::#2::b.img")
+        assert opened.write_base(tmp_path / "again.img", block_size=BLOCK).identical
+        named = opened.write_base(tmp_path / "b.img", block_size=BLOCK >> 1, layer="base.img::#2::b.img")
     assert [layer.layer.rpartition("::")[2] for layer in named.layers] == ["b.img"]
 
 
