@@ -107,7 +107,8 @@ class Image:
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
         from cosremaster.api.info import InfoParts, make_info  # noqa: PLC0415
-        from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
+        from cosremaster.boot_config.boot_lines import list_loaded_files  # noqa: PLC0415 - a remaster needs none of these
+        from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - the same
         from cosremaster.boot_memory.needs import (  # noqa: PLC0415
             estimate_image_memory,
             estimate_live_systems,
@@ -121,8 +122,9 @@ class Image:
             image_layers = opened.layers(layer, progress)
             layers = image_layers.layers
             chosen, problem = self._choose(image_layers, layer)
-        archives, filesystems = find_archive_files(image)
-        menus = None if image.volume is None else find_boot_menus(image.volume)
+        menus = None if image.volume is None else find_boot_menus(image.volume, quick=not deep)
+        loaded = () if menus is None else list_loaded_files(menus.menus, image)
+        archives, filesystems = find_archive_files(image, loaded)
         if layers is None:
             memory = estimate_packed_memory(
                 (archive.path, archive.size) for archive in archives if archive.format.is_initramfs

@@ -65,6 +65,18 @@ def list_paths(located: LocatedMenu, path: bytes) -> Iterator[bytes]:
     return filter(None, (resolve_path(path, home) for home in homes))
 
 
+def list_loaded_files(menus: Iterable[LocatedMenu], image: SourceImage) -> set[bytes]:
+    """Return the paths of the files of ``image`` that entries of ``menus`` load."""
+    folded = _fold_paths(image, IsoEdits())
+    meant = (
+        folded.get(path.lower())
+        for entry in list_entries(menus)
+        for file in entry.entry.files
+        for path in list_paths(entry.located, file.path)
+    )
+    return {path for path in meant if path is not None}
+
+
 def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[BootLine, ...]:
     """Return what the entries of boot menus say of the root, the one that starts by itself first.
 
@@ -72,7 +84,7 @@ def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[
     """
     if image.volume is None:
         return ()
-    entries = list(list_entries(find_boot_menus(image.volume, edits).menus))
+    entries = list(list_entries(find_boot_menus(image.volume, edits, quick=True).menus))
     if not entries:
         return ()
     default = choose_default(entries)

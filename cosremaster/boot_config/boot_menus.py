@@ -60,14 +60,15 @@ class BootMenus(Struct, frozen=True):
     description: AreaDescription | None = None
 
 
-def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None) -> BootMenus:
+def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None, *, quick: bool = False) -> BootMenus:
     """Find the boot menus of ``image`` after ``edits`` of its tree.
 
-    Files of the old tree are given by their old paths. FAT file systems in added files are not searched.
+    Files of the old tree are given by their old paths. FAT file systems in added files are not searched. ``quick``: of
+    an image on another machine only what is likely such a file system.
     """
     edits = edits or IsoEdits()
     tree_files = EditedFiles(image, edits)
-    menus, found = list(_menus_on_tree(tree_files)), find_fats(image, edits)
+    menus, found = list(_menus_on_tree(tree_files)), find_fats(image, edits, quick=quick)
     warnings = [_unread_warning(name, error) for name, error in found.unreadable]
     description, areas = _find_areas(tree_files, warnings)
     menus = list(_with_areas(tree_files, menus, areas, warnings)) if areas else menus

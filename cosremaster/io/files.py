@@ -27,6 +27,8 @@ class FileSource:
     :raises ImageError: the path cannot be opened, or is no regular file or block device.
     """
 
+    is_far = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open the file at ``path``."""
         self._path = os.fspath(path)

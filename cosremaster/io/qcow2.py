@@ -78,6 +78,11 @@ class Qcow2Source:
         return (*self._file.local_paths, *(self._below.local_paths if self._below is not None else ()))
 
     @property
+    def is_far(self) -> bool:
+        """Whether the image is on another machine."""
+        return self._file.is_far
+
+    @property
     def descriptor(self) -> None:
         """The kernel cannot copy from inside a qcow2 image."""
         return

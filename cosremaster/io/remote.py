@@ -70,6 +70,7 @@ class RemoteSource:
         self._ahead: dict[int, int] = {}  # the block that a stream wants next, and how many it gets
         self._store(0, file.head)
         self._users = 1
+        self.is_far = not file.is_here
 
     @property
     def local_paths(self) -> tuple[Path, ...]:

@@ -71,6 +71,11 @@ class ByteSource(Source, Protocol):
         """A file descriptor from which the kernel can copy (copy_file_range(2)); None if there is none."""
         ...
 
+    @property
+    def is_far(self) -> bool:
+        """Whether each read may be a request to another machine."""
+        ...
+
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer where the source ends. :raises ImageError: a read fails."""
         ...

@@ -28,6 +28,11 @@ class TableSource:
         self.name, self.place, self.size = origin.name, place, table.length
 
     @property
+    def is_far(self) -> bool:
+        """Whether the origin is on another machine."""
+        return self._origin.is_far
+
+    @property
     def local_paths(self) -> tuple[Path, ...]:
         """The files of this machine that are read."""
         return self._origin.local_paths

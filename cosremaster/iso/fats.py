@@ -14,6 +14,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.far_images import Candidate, choose_candidates, is_far, warn_of_unread
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
@@ -21,6 +22,10 @@ from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".vfat", b".esp", b".bin", b".ima")
+_FAT_IMAGE_NAMES = tuple(ending for ending in _FAT_NAMES if ending not in (b".efi", b".bin"))
+"""Those that say nothing but an image of a file system."""
+_MOST_FAR = 8
+"""Files of an image on another machine that are looked at for their names."""
 EFI_PROGRAM = b".efi"
 """The end of the name of a program for EFI, in small letters; such may be a unified kernel image."""
 _MIN_FAT = 1 << 14
@@ -75,14 +80,15 @@ class FoundFats(Struct, frozen=True):
         return not (self.fats or self.unreadable)
 
 
-def find_fats(image: IsoImage, edits: IsoEdits | None = None) -> FoundFats:
+def find_fats(image: IsoImage, edits: IsoEdits | None = None, *, quick: bool = False) -> FoundFats:
     """Find the FAT file systems of ``image`` after ``edits``; those in added files are not searched.
 
-    Files of the old tree are given by their old paths; each block of the image is looked at once.
+    Files of the old tree are given by their old paths; each block of the image is looked at once. ``quick``: of an
+    image on another machine only the likely files.
     """
     edits = edits or IsoEdits()
     fats, unreadable = list[LocatedFat](), list[tuple[str, CosremasterError]]()
-    for name, paths, aliases, offset, table in _list_candidates(image, edits):
+    for name, paths, aliases, offset, table in _list_candidates(image, edits, quick=quick and is_far(image)):
         geometry = parse_bpb(table.read(0, SECTOR))
         if geometry is None:
             continue
@@ -165,20 +171,20 @@ def _cut_file(fat: Fat, table: PieceTable, file: FatFile) -> PieceTable:
 
 
 def _list_candidates(
-    image: IsoImage, edits: IsoEdits
+    image: IsoImage, edits: IsoEdits, *, quick: bool = False
 ) -> Iterator[tuple[str, tuple[bytes, ...], tuple[bytes, ...], int, PieceTable]]:
-    """Yield name, paths, aliases, offset and bytes of what may be a FAT file system."""
+    """Yield name, paths, aliases, offset and bytes of what may be a FAT file system; ``quick``: only likely files."""
     tree_files, seen = EditedFiles(image, edits), set[int]()
     boot_paths = {boot.path for boot in image.boot_images}
     aliases: dict[int, list[bytes]] = defaultdict(list)
     for area in list_areas(image):
         aliases[area.start].append(area.alias)
     starts = {path: lba_offset(file.start) for path, file in tree_files.files.items()}
-    for path in sorted(
-        path
-        for path, start in starts.items()
-        if path.lower().endswith(_FAT_NAMES) or path in boot_paths or start in aliases
-    ):
+    certain = {path for path, start in starts.items() if path in boot_paths or start in aliases}
+    candidates = sorted(certain.union(path for path in starts if path.lower().endswith(_FAT_NAMES)))
+    if quick:
+        candidates = _choose_likely(image, tree_files, candidates, certain)
+    for path in candidates:
         names, start = tree_files.names_of(path), starts[path]
         if path != names[0] or tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
             continue
@@ -189,6 +195,22 @@ def _list_candidates(
             seen.add(area.start)
             table = edits.areas.get(area.start) or area.cut_from(image)
             yield area.name, (), tuple(aliases[area.start]), area.start, table
+
+
+def _choose_likely(
+    image: IsoImage, tree_files: EditedFiles, paths: list[bytes], certain: set[bytes]
+) -> list[bytes]:  # fmt: skip
+    """Return those of ``paths`` that are likely FAT file systems; the others are warned of."""
+    candidates = []
+    for path in paths:
+        size = tree_files.size_of(path)
+        is_likely = path.lower().endswith(_FAT_IMAGE_NAMES) and not size % SECTOR
+        if size >= _MIN_FAT and (path == tree_files.names_of(path)[0] or path in certain):
+            candidates.append(Candidate(path, size, is_likely))
+    chosen = choose_candidates(candidates, certain, _MOST_FAR)
+    if len(chosen) < len(candidates):
+        warn_of_unread(image, len(candidates) - len(chosen), "FAT file systems")
+    return sorted(chosen)
 
 
 class FatArea(Struct, frozen=True):

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Iterator
 from cosremaster.boot.uki import UnifiedKernel, read_unified_kernel
 from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.far_images import Candidate, choose_candidates, is_far, warn_of_unread
 from cosremaster.iso.fats import EFI_PROGRAM, LocatedFat
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.records import Struct
+
+_MIN_KERNEL = 1 << 20
+"""Bytes: a smaller program has no kernel inside."""
+_MOST_FAR = 8
+"""Programs on an image on another machine that are looked at."""
 
 
 class LocatedUnifiedKernel(Struct, frozen=True):
@@ -25,10 +31,15 @@ class LocatedUnifiedKernel(Struct, frozen=True):
         return self.table.cut(start, start + size) if size and start + size <= self.table.length else None
 
 
-def find_unified_kernels(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[LocatedUnifiedKernel]:
-    """Yield the unified kernel images: programs named ``*.efi`` that have a kernel inside, each data once."""
+def find_unified_kernels(
+    image: IsoImage, fats: Iterable[LocatedFat], *, quick: bool = False
+) -> Iterator[LocatedUnifiedKernel]:
+    """Yield the unified kernel images: programs named ``*.efi`` that have a kernel inside, each data once.
+
+    ``quick``: on the tree of an image on another machine only the largest such programs are looked at.
+    """
     seen = set[object]()
-    for file in image.files:
+    for file in _choose_far_programs(image) if quick and is_far(image) else image.files:
         key = (file.start, file.size)
         if not file.path.lower().endswith(EFI_PROGRAM) or not file.size or file.zisofs_offset or key in seen:
             continue
@@ -43,6 +54,16 @@ def find_unified_kernels(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterato
             except ImageError:  # a damaged program does not boot
                 continue
             yield from _read(f"{fat.name} » {printable(path)}", table)
+
+
+def _choose_far_programs(image: IsoImage) -> Iterator[IsoFile]:
+    """Yield the programs on the tree that may hold a kernel by their size; the others are warned of."""
+    programs = {file.start: file for file in image.files if file.size and file.path.lower().endswith(EFI_PROGRAM)}
+    candidates = [Candidate(file.path, file.size, file.size >= _MIN_KERNEL) for file in programs.values()]
+    chosen = choose_candidates(candidates, (), _MOST_FAR)
+    if len(chosen) < len(candidates):
+        warn_of_unread(image, len(candidates) - len(chosen), "unified kernel images")
+    yield from (file for file in image.files if file.path in chosen)
 
 
 def _read(name: str, table: PieceTable) -> Iterator[LocatedUnifiedKernel]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.far_images import is_far
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.formats import LayerFormat, format_names
@@ -82,10 +83,13 @@ class ArchiveFile(Struct, frozen=True):
     segments: tuple[Segment, ...] = ()
 
 
-def identify_files(image: SourceImage, path: bytes | None = None, most: int | None = None) -> Iterator[IdentifiedFile]:
+def identify_files(
+    image: SourceImage, path: bytes | None = None, most: int | None = None, among: Collection[bytes] | None = None
+) -> Iterator[IdentifiedFile]:
     """Yield each file of the image that has data, in the order of paths, identified.
 
-    :param path: the only file to identify. :param most: bytes of a file that are read at most.
+    :param path: the only file to identify. :param most: bytes of a file that are read at most. :param among: the files
+        that are looked at; None for all.
     :raises LayerError: there is no file ``path``.
     """
     files = sorted((file for file in image.files if path in (None, file.path)), key=lambda file: file.path)
@@ -93,7 +97,7 @@ def identify_files(image: SourceImage, path: bytes | None = None, most: int | No
         raise LayerError(f"has no file {printable(path)}{_suggest_file(image, path)}", image.place)
     identified: dict[int, Identification] = {}
     for file in files:
-        if not file.size:
+        if not file.size or (among is not None and file.path not in among):
             continue
         table, is_alias = image.bytes_of(file), file.start in identified
         if not is_alias:
@@ -123,15 +127,25 @@ def group_shared_paths(image: SourceImage) -> dict[bytes, tuple[bytes, ...]]:
     return {path: tuple(sorted(paths)) for paths in by_extents.values() for path in paths}
 
 
-def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
+def find_archive_files(
+    image: SourceImage, loaded: Collection[bytes] = ()
+) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
     """Return the files that begin like archives, and the file systems.
+
+    Of an image on another machine only the likely files are looked at: those that are ``loaded`` by boot menus, and the
+    largest whose names speak for it.
 
     Of most files their first 4 KiB are read, of none more than 128 KiB, but for initramfs archives that are not
     compressed: up to 16 MiB, to find what follows them.
     """
     archives: list[ArchiveFile] = []
     foreign: list[ForeignFile] = []
-    for file in identify_files(image, most=QUICK_HEAD):
+    among = None
+    if is_far(image) and image.volume is not None:
+        from cosremaster.layers.likely_files import choose_likely_files  # noqa: PLC0415 - most are on this machine
+
+        among = choose_likely_files(image, loaded)
+    for file in identify_files(image, most=QUICK_HEAD, among=among):
         layer_format = file.identification.format
         if layer_format is not None and layer_format.random_access:
             foreign.append(ForeignFile(file.path, layer_format.limits.container))

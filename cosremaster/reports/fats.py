@@ -59,7 +59,7 @@ def unified_kernels_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[
             "initramfs": kernel.unified.sections.get(INITRAMFS, (0, 0))[1],
             "arguments": printable(kernel.unified.arguments),
         }
-        for kernel in find_unified_kernels(image, fats)
+        for kernel in find_unified_kernels(image, fats, quick=True)
     ]
 
 

@@ -22,9 +22,10 @@ from cosremaster.io import http_file, remote
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import Url, is_url, parse_image_path, shown_image_path, split_image_path
+from cosremaster.iso.far_images import Candidate, choose_candidates
 from tests.support.listener import Listener
 from tests.support.range_server import ServedFile, serve_file
-from tests.support.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(1 << 20))  # 4 MiB in which every place is another
 
@@ -621,3 +622,29 @@ def test_messages_are_logged_for_programs(served: ServedFile, caplog: pytest.Log
     served.has_ranges = False
     with caplog.at_level(logging.WARNING, "cosremaster"), open_source(served.url):
         assert [record.name for record in caplog.records] == ["cosremaster"]
+
+
+# --- which files are looked into
+
+
+def test_where_there_are_few_files_all_are_looked_into() -> None:
+    few = [Candidate(b"a", 1, False), Candidate(b"b", 5, True)]
+    assert choose_candidates(few, (), 2) == {b"a", b"b"}
+
+
+def test_of_many_files_the_largest_likely_and_the_certain_are_looked_into() -> None:
+    many = [Candidate(b"%d" % size, size << 16, size % 2 == 0) for size in range(10)]
+    assert choose_candidates(many, {b"3", b"gone"}, 2) == {b"8", b"6", b"3"}
+    assert choose_candidates(many, (), 9) == {b"0", b"2", b"4", b"6", b"8"}
+    assert choose_candidates(many, (), 4) == {b"2", b"4", b"6", b"8"}
+
+
+@pytest.mark.parametrize("near", [True, False], ids=["file", "url"])
+def test_a_layer_of_an_odd_name_is_found_by_the_boot_menu(near: bool, tmp_path: Path) -> None:
+    menu = b"menuentry x {\n linux /vmlinuz\n initrd /odd\n}\n"
+    files = {f"F{number:02}.TXT": b"text" for number in range(30)} | {"odd": packed_root(), "grub.cfg": menu}
+    path = write_small(tmp_path, extra=files)
+    with serve_file(path.read_bytes()) as server:
+        info = cosremaster.inspect(path if near else server.url)
+    archives = [archive["path"] for archive in info.values["archives"]]
+    assert archives == [CGZ, "odd"]
