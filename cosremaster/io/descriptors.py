@@ -69,8 +69,10 @@ def _next_data(fd: int, offset: int, end: int) -> int:
 def _next_hole(fd: int, offset: int, end: int) -> int:
     """Return the first offset behind ``offset`` that holds no data; ``end`` where there is none before it.
 
-    Block devices do not know SEEK_HOLE: all of them is data.
+    Block devices and some systems do not know SEEK_HOLE: all is data there.
     """
+    if not hasattr(os, "SEEK_HOLE"):
+        return end
     try:
         return min(end, os.lseek(fd, offset, os.SEEK_HOLE)) if offset < end else end
     except OSError:
@@ -113,19 +115,32 @@ def read_into(fd: int, offset: int, views: Sequence[memoryview]) -> int:
     """
     start = offset
     if len(views) <= _MAX_BUFFERS:
-        offset += os.preadv(fd, views, offset)
+        offset += _read_once(fd, views, offset)
         if offset - start == sum(map(len, views)):  # the usual case
             return offset - start
     buffers = Buffers(views)
     buffers.take(offset - start)
     while buffers.length:
         batch = buffers.take_buffers(_MAX_BUFFERS)
-        count = os.preadv(fd, batch, offset)
+        count = _read_once(fd, batch, offset)
         if not count:
             break
         offset += count
         buffers.put_back(batch, count)
     return offset - start
+
+
+def _read_once(fd: int, views: Sequence[memoryview], offset: int) -> int:
+    """Fill ``views`` from byte ``offset`` of ``fd`` on by one call; return the number of bytes, which may be fewer.
+
+    Where the system has no preadv(2), one of them alone is filled.
+    """
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, views, offset)
+    view = next(filter(None, views), memoryview(b""))
+    data = os.pread(fd, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
 
 
 def write_error(error: OSError, subject: str, place: Place) -> OutputError:
