@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import images, runs, scale, squashfs, tar
+from benchmarks import fleet, images, runs, scale, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.demo import write_inputs
 from cosremaster.io.output import Output
@@ -498,6 +498,7 @@ GROUPS: Mapping[str, Group] = {
     ),
     **squashfs.GROUPS,
     **tar.GROUPS,
+    **fleet.GROUPS,
     **runs.GROUPS,
     **scale.GROUPS,
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from cosremaster.api.info import ArchiveInfo, FilesystemInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
+    from cosremaster.api.many import BaseOptions, Site, SiteResult, remaster_many
     from cosremaster.api.pack import pack
     from cosremaster.api.results import ChangedLayer, Changes, Plan, Preparation, PreparedLayer, Result
     from cosremaster.api.views import Export, Extraction
@@ -102,6 +103,7 @@ _MODULES = {
     ),
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
+    "api.many": ("BaseOptions", "Site", "SiteResult", "remaster_many"),
     "api.pack": ("pack",),
     "io.frozen": ("BaseRange", "OriginSizes"),
     "overlay.leftovers": ("Leftover",),
@@ -142,6 +144,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AddPath",
     "ArchiveInfo",
+    "BaseOptions",
     "BaseRange",
     "ChangedLayer",
     "Changes",
@@ -192,6 +195,8 @@ __all__ = [
     "SandboxError",
     "ScriptError",
     "ScriptOutcome",
+    "Site",
+    "SiteResult",
     "SizeChange",
     "SizeError",
     "Symlink",
@@ -209,5 +214,6 @@ __all__ = [
     "plan",
     "read",
     "remaster",
+    "remaster_many",
     "verify",
 ]

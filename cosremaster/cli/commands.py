@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
 cosremaster plan IN [options], cosremaster build RECIPE [options],
+cosremaster fleet FLEET [options],
 cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--keep DIR],
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
 cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,

@@ -40,6 +40,7 @@ COMMANDS = {
     "cache": ("cache", "cache_command"),
     "demo": ("commands", "demo_command"),
     "build": ("build", "build_command"),
+    "fleet": ("fleet", "fleet_command"),
     "diff": ("diff", "diff_command"),
     "pack": ("pack", "pack_command"),
     "prepare": ("prepare", "prepare_command"),

@@ -13,6 +13,7 @@ from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Owner, OwnershipPolicy
 from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
 from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, time_warning
+from cosremaster.overlay.template import fill_nodes
 from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.records import replace
@@ -45,6 +46,10 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     _check_sizes(scan, place, context)
     into_directory = single and dest_text.endswith(b"/")
     source_nodes = scan.nodes if item.keep_modes or is_archive else _undo_umask(scan, place, context)
+    if item.template is not None:
+        if is_archive:
+            raise UsageError(f"{place}: is an archive, and a template is a file or a directory")
+        source_nodes = fill_nodes(source_nodes, dict(item.template), place, is_single=single)
     nodes = [policy.apply_defaults(node) for node in source_nodes]
     if not policy.keeps_owners:
         nodes = [with_capabilities_of_root(node) if node.xattrs else node for node in nodes]

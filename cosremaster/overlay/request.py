@@ -68,6 +68,8 @@ class AddPath(OverlayItem):
       ``"none"``, ``"all"``, or names and patterns as in ``"user.*,security.capability"``; ``-`` before one leaves it
       out.
     - ``unpack``: whether ``source`` is an archive to unpack; None: the end of its name decides.
+    - ``template``: pairs of names and values, by which ``${NAME}`` in the files of a file or directory is replaced,
+      ``$$`` by a dollar (docs/fleet.md); None leaves them as they are.
 
     >>> AddPath("site/", owner="source").source
     'site/'
@@ -83,6 +85,7 @@ class AddPath(OverlayItem):
     keep_modes: bool = False
     xattrs: str = "default"
     unpack: bool | None = None
+    template: tuple[tuple[str, str], ...] | None = None
 
     @classmethod
     def parse(cls, text: str, option: str = "--add") -> AddPath:

@@ -81,6 +81,7 @@ class SourceTable(_Table):
     unpack: Flag | None = Field(
         default=None, description="Take the file for an archive, or for a mere file; else by its name's ending."
     )
+    template: Flag = Field(default=False, description="Put variables into the files; $$ is a dollar in them.")
 
 
 class FileTable(_Table):

@@ -85,6 +85,15 @@ class Faults:
             place = place.inside(format_key_path(path))
         self._messages.setdefault((line or 0, path, message), f"{place}: {message}")
 
+    @property
+    def listed(self) -> list[tuple[KeyPath, str]]:
+        """The place and the message of each fault."""
+        return [(path, message) for _, path, message in self._messages]
+
+    def below(self, prefix: KeyPath) -> Faults:
+        """Return what takes the faults of a document that stands at ``prefix`` of this one."""
+        return _InnerFaults(self, prefix)
+
     def line_of(self, path: KeyPath) -> int:
         """Return the line, from 1, of the value at ``path``; 0 where it is not known."""
         return line_of(self._lines, path) or 0
@@ -118,6 +127,26 @@ class Faults:
         if self._messages:
             order = sorted(self._messages, key=_sort_key)
             raise RecipeError(printable(self._name), [self._messages[fault] for fault in order])
+
+
+class _InnerFaults(Faults):
+    """Takes the faults of a document inside another: they are added to ``outer``, at places below ``prefix``."""
+
+    def __init__(self, outer: Faults, prefix: KeyPath) -> None:
+        """Keep the arguments."""
+        self._outer, self._prefix = outer, prefix
+
+    def add(self, path: KeyPath, message: str) -> None:
+        """Add a fault to the outer document."""
+        self._outer.add((*self._prefix, *path), message)
+
+    def line_of(self, path: KeyPath) -> int:
+        """Return the line of the value at ``path``."""
+        return self._outer.line_of((*self._prefix, *path))
+
+    def has_fault_at(self, path: KeyPath) -> bool:
+        """Return whether the value at exactly ``path`` has a fault."""
+        return self._outer.has_fault_at((*self._prefix, *path))
 
 
 def _sort_key(fault: tuple[int, KeyPath, str]) -> tuple[int, list[str]]:

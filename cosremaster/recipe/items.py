@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from cosremaster.overlay.request import (
     is_archive_name,
     parse_dest,
 )
+from cosremaster.overlay.template import MAX_TEMPLATE, TemplateError, find_variables
 from cosremaster.recipe.document import DirectoryTable, FileTable, RunTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults
 from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, parse_install, template_of
 from cosremaster.recipe.toml_lines import KeyPath
+from cosremaster.recipe.variables import VariableError
 from cosremaster.records import Struct
 
 STDIN = "-"
@@ -41,12 +44,14 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 class FilledTable(Struct, frozen=True):
     """A table of a recipe that adds something, with the values of its variables.
 
-    ``key_path``: where it is in the recipe. ``host_path`` returns the path on this machine for a path in the recipe.
+    ``key_path``: where it is in the recipe. ``host_path`` returns the path on this machine for a path in the recipe,
+    ``value_of`` the value of a variable, or raises VariableError.
     """
 
     table: Any
     key_path: KeyPath
     host_path: Callable[[str], Path]
+    value_of: Callable[[str], str]
 
 
 class _ItemMaker:
@@ -56,6 +61,7 @@ class _ItemMaker:
         """Keep the arguments."""
         self.key_path = filled.key_path
         self.host_path = filled.host_path
+        self.value_of = filled.value_of
         self.others = others
         self._faults = faults
 
@@ -146,7 +152,47 @@ def _make_path(table: SourceTable, maker: _ItemMaker) -> Iterator[AddPath]:
         keep_modes=table.keep_modes,
         xattrs=table.xattrs,
         unpack=table.unpack,
+        template=_read_template(source, maker) if table.template else None,
     )
+
+
+def _read_template(source: str, maker: _ItemMaker) -> tuple[tuple[str, str], ...]:
+    """Return the variables in the files of ``source`` with their values; faults of them are added."""
+    values: dict[str, str] = {}
+    if source == STDIN or (os.path.isfile(source) and is_archive_name(os.fsencode(source))):
+        maker.add_fault("is for a file or a directory, not for an archive", "template")
+        return ()
+    for path in _list_files(source):
+        try:
+            for name, line in _find_variables(path, os.stat(path).st_mtime_ns):
+                try:
+                    values[name] = maker.value_of(name)
+                except VariableError as fault:
+                    maker.add_fault(f"{printable(path)}:{line}: {fault}", "template")
+        except TemplateError as fault:
+            maker.add_fault(f"{printable(path)}:{fault.line}: {fault}", "template")
+        except OSError as error:
+            maker.add_fault(f"{printable(path)} cannot be read: {error.strerror}", "template")
+    return tuple(sorted(values.items()))
+
+
+def _list_files(source: str) -> list[str]:
+    """Return the regular files at and below ``source``, symlinks left out, sorted."""
+    if not os.path.isdir(source):
+        return [source] if os.path.isfile(source) else []
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names]
+    return sorted(path for path in paths if os.path.isfile(path) and not os.path.islink(path))
+
+
+@lru_cache(maxsize=4096)
+def _find_variables(path: str, _: int) -> tuple[tuple[str, int], ...]:
+    """Return names and lines of the variables in the file ``path``, which was changed at that time.
+
+    :raises TemplateError: there is none behind a ``${``, or the file is too large. :raises OSError: it is unreadable.
+    """
+    if os.path.getsize(path) > MAX_TEMPLATE:
+        raise TemplateError(f"a template has {MAX_TEMPLATE:,} bytes at most", 1)
+    return tuple(find_variables(Path(path).read_bytes()))
 
 
 def _make_file(table: FileTable, maker: _ItemMaker) -> Iterator[InlineFile]:

@@ -73,13 +73,13 @@ def read_recipe(
     :raises UsageError: ``variables`` has a name that the recipe does not declare.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path)
     try:
-        raw = _parse_toml(path, text)
+        raw = parse_toml(path, text)
         faults = Faults(str(path), find_lines(text))
-        document, tables = _validate(raw, faults)
+        document, tables = validate_document(raw, faults)
         values = Variables(document.variables, variables or {}, os.environ if environ is None else environ, faults)
-        reader = _RecipeReader(path, document, faults, values)
+        reader = RecipeReader(path, document, faults, values)
         if isinstance(raw.get("input"), str):
             reader.check_input()
         recipe = reader.make_recipe(tables, threads)
@@ -89,7 +89,7 @@ def read_recipe(
     return recipe
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of the file ``path``. :raises RecipeError: it is unreadable, or not UTF-8."""
     name = printable(str(path))
     try:
@@ -100,7 +100,7 @@ def _read_text(path: Path) -> str:
         raise RecipeError(name, [f"{name} @0x{error.start:X}: is not UTF-8, as TOML must be"]) from error
 
 
-def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+def parse_toml(path: Path, text: str) -> dict[str, Any]:
     """Return the document ``text``. :raises RecipeError: it is no TOML."""
     try:
         return tomllib.loads(text)
@@ -111,15 +111,15 @@ def _parse_toml(path: Path, text: str) -> dict[str, Any]:
         raise RecipeError(str(path), [f"{printable(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
 
 
-_NumberedTables: TypeAlias = list[tuple[int, Any]]
-"""Tables of an array with their indexes in it."""
+PlacedTables: TypeAlias = list[tuple[KeyPath, Any]]
+"""Tables of an array, each with its place in the document."""
 
 
 _ARRAYS: Mapping[str, Any] = {"add": ItemTable, "add_iso": IsoItemTable, "run": RunTable}
 """The arrays of tables that add something, with the kinds of their tables."""
 
 
-def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, dict[str, _NumberedTables]]:
+def validate_document(raw: dict[str, Any], faults: Faults) -> tuple[Document, dict[str, PlacedTables]]:
     """Return the document without its additions, and the tables of each of :data:`_ARRAYS`.
 
     Values with faults are left out, and the faults are added to ``faults``.
@@ -134,11 +134,11 @@ def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, dict[str, 
     return document, {key: _salvage_array(raw, key, kind) for key, kind in _ARRAYS.items()}
 
 
-def _salvage_array(raw: dict[str, Any], key: str, kind: Any) -> _NumberedTables:
+def _salvage_array(raw: dict[str, Any], key: str, kind: Any) -> PlacedTables:
     """Return the valid parts of the tables in the array ``key``, each a ``kind``."""
     adapter, elements = TypeAdapter[Any](kind), raw.get(key, [])
     return [
-        (number, table)
+        ((key, number), table)
         for number, element in enumerate(elements if isinstance(elements, list) else [])
         if (table := _salvage(adapter.validate_python, element, (key, number))) is not None
     ]
@@ -191,12 +191,18 @@ def _mend(value: Any, path: KeyPath, is_missing: bool) -> bool:
     return not is_missing and container.pop(last, None) is not None
 
 
-class _RecipeReader:
+class RecipeReader:
     """Fills in the variables of a document and makes the checks that a single value does not allow."""
 
-    def __init__(self, path: Path, document: Document, faults: Faults, variables: Variables) -> None:
-        """Fill in the variables of ``document``; faults are added to ``faults``."""
+    def __init__(
+        self, path: Path, document: Document, faults: Faults, variables: Variables, *, makes_folders: bool = False
+    ) -> None:
+        """Fill in the variables of ``document``; faults are added to ``faults``.
+
+        ``makes_folders``: the folder of the output will be made.
+        """
         self._path = path
+        self._makes_folders = makes_folders
         self._faults = faults
         self._variables = variables
         variables.check()
@@ -209,11 +215,11 @@ class _RecipeReader:
         if absence:
             self._faults.add(("input",), absence)
 
-    def make_recipe(self, tables: Mapping[str, _NumberedTables], threads: int | None) -> Recipe:
+    def make_recipe(self, tables: Mapping[str, PlacedTables], threads: int | None) -> Recipe:
         """Return the recipe with the ``tables`` that add something, by their arrays, and add faults."""
         document = self._document
         output = None if document.output is None else self._host_path(document.output)
-        if output is not None and not os.path.isdir(output.parent):
+        if output is not None and not self._makes_folders and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
         layers = document.layer
         if isinstance(layers, list):
@@ -339,23 +345,25 @@ class _RecipeReader:
                 digests.append((name, value.lower()))
         return tuple(digests)
 
-    def _make_ordered(self, tables: Mapping[str, _NumberedTables], keys: Iterable[str]) -> tuple[OverlayItem, ...]:
-        """Return the items of the ``tables`` in the arrays ``keys``, in the order of their lines in the recipe."""
-        made = [(path, items) for key in keys for path, items in self._make_items(tables[key], key)]
-        made.sort(key=lambda table: self._faults.line_of(table[0]))
+    def _make_ordered(self, tables: Mapping[str, PlacedTables], keys: Iterable[str]) -> tuple[OverlayItem, ...]:
+        """Return the items of the ``tables`` in the arrays ``keys``, in the order of their lines in the recipe.
+
+        Those of a single site of a fleet come last.
+        """
+        made = [(path, items) for key in keys for path, items in self._make_items(tables[key])]
+        made.sort(key=lambda table: (table[0][0] not in _ARRAYS, self._faults.line_of(table[0])))
         return tuple(item for _, items in made for item in items)
 
-    def _make_items(self, tables: _NumberedTables, key: str) -> Iterator[tuple[KeyPath, list[OverlayItem]]]:
-        """Yield the place and the items of each of the ``tables`` in the array ``key``.
+    def _make_items(self, tables: PlacedTables) -> Iterator[tuple[KeyPath, list[OverlayItem]]]:
+        """Yield the place and the items of each of the ``tables`` of an array.
 
         A table without a required value adds none.
         """
         filled_tables: list[FilledTable] = []
-        for number, table in tables:
-            path: KeyPath = (key, number)
+        for path, table in tables:
             filled, is_complete = self._fill(table, path)
             if is_complete:
-                filled_tables.append(FilledTable(filled, path, self._host_path))
+                filled_tables.append(FilledTable(filled, path, self._host_path, self._variables.value_of))
         for filled in filled_tables:
             yield filled.key_path, list(make_items(filled, filled_tables, self._faults))
 

@@ -1,0 +1,338 @@
+"""Many images from one base, one after another or on the workers of an executor."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from cosremaster.api.image import Image, StrPath
+from cosremaster.api.image import open as open_image
+from cosremaster.errors import CosremasterError, OutputError, UsageError, printable
+from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.lazy_dataclass import dataclass
+from cosremaster.progress import Progress
+from cosremaster.remastering.request import Request
+
+if TYPE_CHECKING:
+    from cosremaster.api.results import Result
+
+UNKNOWN_WINDOW = 32
+"""Sites that an executor gets at once that does not say how many workers it has."""
+
+_UNFORESEEN = 70
+"""The exit code of what is a fault of cosremaster itself (docs/exit-codes.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """An image that is to be made from a base: ``request`` written to ``target``.
+
+    ``name``: what messages call it. ``force`` replaces an existing target.
+    """
+
+    name: str
+    target: StrPath
+    request: Request
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteResult:
+    """What became of a :class:`Site`: plain values, which go from process to process.
+
+    ``sha256``: of the finished image, in hexadecimal digits; ``size``: its bytes; ``seconds``: how long it took.
+    ``result``: as of ``Image.remaster``; None where it failed. ``error``: why it failed, a sentence, with its
+    ``exit_code`` (docs/exit-codes.md). ``begun``: whether a worker had it, before all workers were lost.
+    """
+
+    name: str
+    target: str
+    size: int = 0
+    sha256: str = ""
+    seconds: float = 0.0
+    result: Result | None = None
+    error: str = ""
+    exit_code: int = 0
+    begun: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image is there, whole and proved."""
+        return not self.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseOptions:
+    """How the base of many remasters is opened, and how their images are written: the fields of the same names of
+    :class:`Image` and ``Image.remaster``.
+    """
+
+    remember: bool = True
+    check_index: bool = False
+    max_expand: int = MAX_EXPAND
+    sync: bool = True
+    read_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SiteTask:
+    """A site for a worker. ``run``: a name of the whole run, so that no worker takes a base of an earlier one."""
+
+    run: str
+    base: str
+    site: Site
+    options: BaseOptions
+
+
+class _OpenedBases:
+    """The bases that this process has open, for tasks on any of its threads; those of earlier runs are closed."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._images: dict[str, Image] = {}
+        self._users: dict[str, int] = {}
+
+    @contextmanager
+    def using(self, task: _SiteTask) -> Iterator[Image]:
+        """Give the base of ``task``, which stays open while its run lasts."""
+        with self._lock:
+            if task.run not in self._images:
+                self._close_idle()
+                self._images[task.run] = _open_base(task.base, task.options)
+            self._users[task.run] = self._users.get(task.run, 0) + 1
+            image = self._images[task.run]
+        try:
+            yield image
+        finally:
+            with self._lock:
+                self._users[task.run] -= 1
+
+    def _close_idle(self) -> None:
+        """Close the bases that no task uses."""
+        for run in [run for run in self._images if not self._users.get(run)]:
+            self._users.pop(run, None)
+            self._images.pop(run).close()
+
+    def close(self) -> None:
+        """Close the bases that no task uses, at the end of a run."""
+        with self._lock:
+            self._close_idle()
+
+
+_BASES = _OpenedBases()
+
+
+def remaster_many(
+    base: StrPath, sites: Iterable[Site], executor: Executor | None = None, *, options: BaseOptions | None = None,
+    window: int | None = None, on_result: Callable[[SiteResult], None] | None = None,
+    progress: Progress | None = None,
+) -> tuple[SiteResult, ...]:  # fmt: skip
+    """Make the images of ``sites`` from the image ``base``. Return what became of each, in their order.
+
+    Each image is complete and proved, or it is not there; one that fails does not stop the others. ``executor``: of
+    ``concurrent.futures`` or alike; its workers have to reach the same paths. The base is indexed before they begin,
+    and each opens it once. Without an executor one image is made after another.
+
+    ``on_result`` is called with each result when it is there. ``window``: how many sites the executor gets at once;
+    None for one for each of its workers. Where workers die (``BrokenExecutor``), the sites that they had fail, the
+    executor is shut down, and what is left over of their files is removed; those that nobody had are not ``begun``.
+
+    >>> import cosremaster
+    >>> from cosremaster import InlineFile, Request, Site
+    >>> sites = [
+    ...     Site(name=name, target=f"{name}.iso", request=Request(add=[InlineFile("/etc/site", name.encode())]))
+    ...     for name in ("north", "south")
+    ... ]
+    >>> print([(result.name, result.ok) for result in cosremaster.remaster_many("vendor.iso", sites)])
+    [('north', True), ('south', True)]
+
+    :raises UsageError: two sites have one name or target. :raises ImageError: the base cannot be opened.
+    """
+    listed = tuple(sites)
+    _check_sites(listed)
+    settings = options or BaseOptions()
+    results: dict[str, SiteResult] = {}
+
+    def record(result: SiteResult) -> None:
+        """Keep ``result`` and report it."""
+        results[result.name] = result
+        if on_result is not None:
+            on_result(result)
+
+    if executor is None:
+        with _open_base(base, settings) as image:
+            for site in listed:
+                record(_make_site(image, site, settings))
+    else:
+        _index_base(base, settings, progress)
+        run = os.urandom(8).hex()
+        tasks = [_SiteTask(run=run, base=os.fspath(base), site=site, options=settings) for site in listed]
+        try:
+            _run_tasks(executor, tasks, window or int(getattr(executor, "_max_workers", UNKNOWN_WINDOW)), record)
+        finally:
+            _BASES.close()
+    return tuple(results[site.name] for site in listed)
+
+
+def _check_sites(sites: Sequence[Site]) -> None:
+    """Check that names and targets of ``sites`` differ. :raises UsageError: two are the same."""
+    names, targets = set[str](), set[str]()
+    for site in sites:
+        target = os.path.realpath(site.target)
+        if site.name in names:
+            raise UsageError(f"the site {printable(site.name)} is there twice")
+        if target in targets:
+            raise UsageError(f"{printable(os.fspath(site.target))}: two sites are to be written there")
+        names.add(site.name)
+        targets.add(target)
+
+
+def _open_base(base: StrPath, options: BaseOptions) -> Image:
+    """Open the image ``base``. Raises as ``cosremaster.open``."""
+    return open_image(
+        base, remember=options.remember, check_index=options.check_index, max_expand=options.max_expand
+    )  # fmt: skip
+
+
+def _index_base(base: StrPath, options: BaseOptions, progress: Progress | None) -> None:
+    """Index ``base`` and keep the index, so that workers need not decode it. :raises ImageError: it is no image."""
+    with _open_base(base, options) as image, suppress(CosremasterError):  # each site tells what is wrong with a layer
+        image.layers(progress=progress)
+
+
+def _run_tasks(
+    executor: Executor, tasks: Sequence[_SiteTask], window: int, record: Callable[[SiteResult], None]
+) -> None:
+    """Let ``executor`` work on ``tasks``, of which it has ``window`` at once, and ``record`` the results."""
+    waiting, running = deque(tasks), dict[Future[SiteResult], Site]()
+    is_broken = False
+    try:
+        while running or (waiting and not is_broken):
+            while waiting and len(running) < window and not is_broken:
+                try:
+                    running[executor.submit(_remaster_site, waiting[0])] = waiting[0].site
+                    waiting.popleft()
+                except BrokenExecutor:
+                    is_broken = True
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                site = running.pop(future)
+                error = _error_of(future)
+                is_broken = is_broken or isinstance(error, BrokenExecutor)
+                record(future.result() if error is None else _failure(site, _explain(error), 0.0))
+    except BaseException:
+        for future in running:
+            future.cancel()
+        raise
+    if is_broken:
+        executor.shutdown(wait=True)
+        for folder in {Path(os.path.realpath(task.site.target)).parent for task in tasks}:
+            remove_stale_parts(folder)
+    for task in waiting:
+        error = OutputError("was not begun, as the workers died")
+        record(_failure(task.site, error, 0.0, is_begun=False))
+
+
+def _error_of(future: Future[SiteResult]) -> BaseException | None:
+    """Return why the executor has no result in ``future``; None where it has one."""
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _explain(error: BaseException) -> BaseException:
+    """Return ``error`` of an executor, or what it means for a site that a worker had."""
+    if isinstance(error, BrokenExecutor):
+        return OutputError("a worker died while it was made: killed, or out of memory")
+    if isinstance(error, CancelledError):
+        return OutputError("was not begun, as the executor was told to stop")
+    return error
+
+
+class _WorkerStopped(BaseException):
+    """A signal asks this worker to end; unwinding removes what is unfinished."""
+
+
+def start_worker() -> None:
+    """Prepare a process to be a worker: Ctrl-C is its parent's, SIGTERM and the end of its parent end it.
+
+    It then removes what is unfinished. For the ``initializer`` of a ``ProcessPoolExecutor``.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop_worker)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
+
+
+def _stop_worker(number: int, _: FrameType | None) -> None:
+    """Let the worker end: what it does unwinds first."""
+    raise _WorkerStopped(number)
+
+
+def _follow_parent(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this worker when its parent has ended."""
+    multiprocessing.connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _remaster_site(task: _SiteTask) -> SiteResult:
+    """Make the image of ``task`` in a worker; the base stays open for the next task."""
+    start = time.monotonic()
+    try:
+        with _BASES.using(task) as image:
+            return _make_site(image, task.site, task.options)
+    except _WorkerStopped:
+        os._exit(128 + signal.SIGTERM)  # a pool would take it for a result, and give this worker another task
+    except Exception as error:
+        return _failure(task.site, error, time.monotonic() - start)
+
+
+def _make_site(image: Image, site: Site, options: BaseOptions) -> SiteResult:
+    """Make ``site`` from ``image``, and return what became of it."""
+    start = time.monotonic()
+    try:
+        result = image.remaster(
+            site.target, site.request, force=site.force, sync=options.sync, read_back=options.read_back
+        )
+        digest = digest_file(site.target)
+    except Exception as error:  # whatever it is, it stops no other site
+        return _failure(site, error, time.monotonic() - start)
+    return SiteResult(
+        name=site.name, target=os.fspath(site.target), size=result.output_size, sha256=digest,
+        seconds=time.monotonic() - start, result=result,
+    )  # fmt: skip
+
+
+def _failure(site: Site, error: BaseException, seconds: float, *, is_begun: bool = True) -> SiteResult:
+    """Return that ``site`` failed with ``error`` after ``seconds``."""
+    is_ours = isinstance(error, CosremasterError)
+    return SiteResult(
+        name=site.name, target=os.fspath(site.target), seconds=seconds, begun=is_begun,
+        error=str(error) if is_ours else f"{type(error).__name__}: {error}",
+        exit_code=error.exit_code if isinstance(error, CosremasterError) else _UNFORESEEN,
+    )  # fmt: skip
+
+
+def digest_file(path: StrPath) -> str:
+    """Return the SHA-256 of the file ``path`` in hexadecimal digits. :raises OSError: it cannot be read."""
+    digest, buffer = hashlib.sha256(), bytearray(1 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""The command that makes the images of a fleet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cosremaster.cli.options import OutputPath, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_json
+from cosremaster.cli.terminal import terminal_progress
+from cosremaster.errors import printable
+from cosremaster.fleet.read import read_fleet
+from cosremaster.fleet.run import FleetOptions, FleetPlan, FleetReport, plan_fleet, run_fleet
+from cosremaster.fleet.state import STATE, SUMS, SiteRecord
+from cosremaster.recipe.variables import parse_setting
+from cosremaster.remastering.request import Request
+from cosremaster.units import format_size
+
+
+@click.command(cls=StrictCommand)
+@click.argument("fleet", metavar="FLEET", type=click.Path(path_type=Path))
+@click.option("--only", "names", multiple=True, metavar="NAME", help="Make this site alone. May be given again.")
+@click.option("--output-dir", metavar="DIR", type=OutputPath(), help="Write the images to DIR, whatever FLEET says.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Images that are made at once, each by a process of its own.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Give a variable of FLEET its value, over the environment's and the default; what a site says comes first.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads that compress an image; by default all processors."
+)
+@click.option(
+    "--check-index", is_flag=True, help="Trust a remembered index only if the files of the base have its SHA-256."
+)
+@click.option("--force", is_flag=True, help="Make all images anew, and replace files that are not ours.")
+@click.option(
+    "--no-sync",
+    "sync",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Do not wait until the images are on the disk; a power cut may then lose them.",
+)
+@click.option("--read-back", is_flag=True, help="Read all images from the disk again and compare every byte.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records of the sites as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+def fleet_command(
+    fleet: Path, names: tuple[str, ...], only_plan: bool, as_json: bool, quiet: bool, **options: Any
+) -> int:
+    """Write the images of all sites that the TOML file FLEET describes, from one base.
+
+    What all have in common is done once. Images that are current are left as they are. One that fails stops no other;
+    the exit code is the worst.
+    """
+    variables = dict(parse_setting(text) for text in options.pop("settings"))
+    threads, folder = options.pop("threads"), options.pop("output_dir")
+    read = read_fleet(fleet, variables, threads=threads, output_folder=folder)
+    if only_plan:
+        for line in _plan_lines(plan_fleet(read, names, force=options["force"])):
+            click.echo(line)
+        return 0
+    listener = SiteLines(quiet=quiet)
+    report = run_fleet(
+        read, names, options=FleetOptions(**options), listener=listener, progress=terminal_progress(quiet=quiet)
+    )
+    listener.end()
+    with reporting_finished_work(f"{report.folder / STATE} tells what became of the sites"):
+        if as_json:
+            write_json(
+                {"schema": 1, "folder": str(report.folder), "sites": [record.plain for record in report.records]}
+            )
+        elif not quiet:
+            for line in _summary_lines(report):
+                click.echo(line)
+    for record in report.records:
+        if record.error:
+            sys.stderr.write(f"cosremaster: {printable(record.site)}: {record.error}\n")
+    return report.exit_code
+
+
+class SiteLines:
+    """Progress over all sites on standard error: a line that changes on a terminal, elsewhere a line for each site."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Begin before the first site."""
+        self._is_quiet, self._is_live = quiet, sys.stderr.isatty()
+        self._total = self._finished = 0
+        self._start = time.monotonic()
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        """Say how many sites there are, and that what is common is ready."""
+        self._total, self._start = count, time.monotonic()
+        if not self._is_quiet:
+            common = ", from a base with what is common to all" if has_common else ""
+            sys.stderr.write(f"{count:,} to make{common}; {current:,} current\n")
+
+    def add(self, record: SiteRecord) -> None:
+        """Say what became of a site, and how long the others will take."""
+        self._finished += 1
+        for warning in record.warnings:
+            sys.stderr.write(f"warning: {printable(record.site)}: {warning}\n")
+        if self._is_quiet:
+            return
+        spent = time.monotonic() - self._start
+        rest = spent / self._finished * (self._total - self._finished)
+        outcome = "failed" if record.error else f"{format_size(record.size)} in {record.seconds:.1f} s"
+        line = f"[{self._finished:,}/{self._total:,}] {printable(record.site)}: {outcome}; {_clock(rest)} left"
+        sys.stderr.write(f"\r\x1b[K{line}" if self._is_live else f"{line}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """End the line that changes."""
+        if self._is_live and self._finished and not self._is_quiet:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _clock(seconds: float) -> str:
+    """Return ``seconds`` as minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def _summary_lines(report: FleetReport) -> Iterator[str]:
+    """Yield what became of the sites as a table."""
+    rows = [
+        (printable(record.site), record.state, format_size(record.size) if record.size else "",
+         f"{record.seconds:.1f} s" if record.state == "written" else "", _format_changes(record))
+        for record in report.records
+    ]  # fmt: skip
+    yield from _align_columns([("site", "state", "size", "time", "changes"), *rows])
+    counts = Counter(record.state for record in report.records)
+    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    yield f"{report.folder / STATE} and {SUMS}: {summary}"
+
+
+def _format_changes(record: SiteRecord) -> str:
+    """Return the counts of changes of a site, or that it failed."""
+    if record.error:
+        return "see below"
+    return ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in (record.changes or {}).items())
+
+
+def _align_columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield ``rows`` with columns as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _plan_lines(plan: FleetPlan) -> Iterator[str]:
+    """Yield what a run would do."""
+    if plan.common is not None and plan.pending:
+        yield f"once, in a base of its own: {_describe_common(plan.common)}"
+    for site, _, reason in plan.pending:
+        yield f"{printable(site.name)}: {site.output}: would be written ({reason})"
+    for record in plan.current:
+        yield f"{printable(record.site)}: {plan.folder / record.path}: current"
+    yield f"{len(plan.pending):,} to make, {len(plan.current):,} current"
+
+
+def _describe_common(common: Request) -> str:
+    """Return what is ``common`` to all sites, as counts."""
+    names = {
+        "add": "additions", "remove": "removals", "add_iso": "additions to the ISO", "remove_iso": "removals from it",
+        "rename_iso": "renames on it", "kernel_args": "kernel arguments",
+    }  # fmt: skip
+    counts = {text: len(tuple(getattr(common, name))) for name, text in names.items()}
+    return ", ".join(f"{count:,} {text}" for text, count in counts.items() if count) or "settings of the boot"

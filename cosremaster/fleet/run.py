@@ -1,0 +1,336 @@
+"""Make the images of a fleet: what is common once, then each site's difference, and what is current not again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from cosremaster.api.image import Image
+from cosremaster.api.many import BaseOptions, Site, SiteResult, remaster_many, start_worker
+from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, UsageError
+from cosremaster.fleet.read import Fleet, FleetSite
+from cosremaster.fleet.split import split_requests
+from cosremaster.fleet.state import FleetState, SiteKeys, SiteRecord
+from cosremaster.io.parallel import cpu_count
+from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.progress import Progress
+from cosremaster.records import Struct
+from cosremaster.records import replace as replace_record
+from cosremaster.remastering.request import Request
+
+_RECORD_SECONDS = 2.0
+"""So often fleet.json is written while images are made, at most."""
+
+_INNER = ".cosremaster-fleet-base"
+"""The beginning of the name of the inner base."""
+
+
+class FleetOptions(Struct, frozen=True, kw_only=True):
+    """How a fleet is made.
+
+    ``jobs``: images at once, each by a process of its own; ``executor``: what makes them instead, with ``window`` at
+    once. ``force``: make all anew, and replace what is not ours. ``check_index``, ``sync``, ``read_back``: as for a
+    remaster.
+    """
+
+    jobs: int = 1
+    executor: Executor | None = None
+    window: int | None = None
+    force: bool = False
+    check_index: bool = False
+    sync: bool = True
+    read_back: bool = False
+
+
+class FleetListener(Protocol):
+    """Hears how the images of a fleet come along."""
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        """Hear that ``count`` images will be made, beside ``current`` ones; ``has_common``: behind what is common."""
+        ...
+
+    def add(self, record: SiteRecord) -> None:
+        """Hear what became of a site."""
+        ...
+
+
+class FleetReport(Struct, frozen=True, kw_only=True):
+    """What became of the sites that were asked for; ``folder``: where fleet.json is."""
+
+    folder: Path
+    records: tuple[SiteRecord, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """The worst exit code of all sites."""
+        return max((record.exit_code for record in self.records), default=0)
+
+
+class FleetPlan(Struct, frozen=True, kw_only=True):
+    """What a run will do: ``pending`` sites with their keys and why, ``current`` ones, and what is ``common``."""
+
+    folder: Path
+    state: FleetState
+    pending: tuple[tuple[FleetSite, str, str], ...]
+    current: tuple[SiteRecord, ...]
+    common: Request | None
+    rests: dict[str, Request]
+
+
+def plan_fleet(fleet: Fleet, names: Sequence[str] = (), *, force: bool = False) -> FleetPlan:
+    """Return what :func:`run_fleet` would do for the sites called ``names``, or all; nothing is written.
+
+    :raises UsageError: there is no such site, or fleet.json is not ours. :raises ImageError: the base is unreadable.
+    :raises OverlayError: so is an overlay.
+    """
+    sites = fleet.select(names)
+    _check_outputs(fleet)
+    folder = _find_folder(fleet)
+    state = FleetState(folder)
+    try:
+        keys = SiteKeys(state.digest_base(fleet.base))
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}", Place((str(fleet.base),))) from error
+    pending, current = list[tuple[FleetSite, str, str]](), list[SiteRecord]()
+    for site in sites:
+        key = keys.key_of(site)
+        reason = "--force" if force else _find_reason(state.records.get(site.name), site, key)
+        if reason:
+            pending.append((site, key, reason))
+        else:
+            current.append(replace_record(state.records[site.name], state="current"))
+    split = split_requests([site.request for site in fleet.sites])
+    if any(_ending(site.output) != _ending(fleet.base) for site in fleet.sites):  # a name may say another codec
+        split = split_requests([fleet.sites[0].request])
+        split = replace_record(split, rests=tuple(site.request for site in fleet.sites))
+    rests = dict(zip((site.name for site in fleet.sites), split.rests, strict=True))
+    return FleetPlan(
+        folder=folder, state=state, pending=tuple(pending), current=tuple(current), common=split.common, rests=rests
+    )  # fmt: skip
+
+
+def _ending(path: Path) -> str:
+    """Return what the name of ``path`` ends in, in small letters."""
+    return path.suffix.lower()
+
+
+def _find_reason(record: SiteRecord | None, site: FleetSite, key: str) -> str:
+    """Return why the image of ``site`` has to be made; empty where it is current."""
+    if record is None or not os.path.lexists(site.output):
+        return "new"
+    if record.state not in ("written", "current"):
+        return "it failed" if record.state == "failed" else "it was not finished"
+    if record.key != key:
+        return "base, recipe or overlay changed"
+    return "" if record.describes(site.output) else "the file changed"
+
+
+def run_fleet(
+    fleet: Fleet, names: Sequence[str] = (), *, options: FleetOptions | None = None,
+    listener: FleetListener | None = None, progress: Progress | None = None,
+) -> FleetReport:  # fmt: skip
+    """Make the images of the sites called ``names``, or all, that are not current.
+
+    Each is complete and proved, or is not there; one that fails does not stop the others. However the run ends,
+    fleet.json and SHA256SUMS beside the images tell of those that are there.
+
+    :raises CosremasterError: no site could be tried: as :func:`plan_fleet`; the base has not the digest that is
+        expected, or what is common to all sites cannot be done.
+    """
+    settings = options or FleetOptions()
+    plan = plan_fleet(fleet, names, force=settings.force)
+    run = _FleetRun(fleet, plan, settings, listener)
+    if plan.pending:
+        run.make(progress)
+    elif listener is not None:
+        listener.begin(0, len(plan.current), False)
+    for record in plan.current:
+        plan.state.records[record.site] = record
+    run.write_state()
+    named = fleet.select(names)
+    return FleetReport(folder=plan.folder, records=tuple(plan.state.records[site.name] for site in named))
+
+
+class _FleetRun:
+    """A run over the pending sites of ``plan``."""
+
+    def __init__(self, fleet: Fleet, plan: FleetPlan, options: FleetOptions, listener: FleetListener | None) -> None:
+        """Keep the arguments; records of sites that are in the fleet no more are dropped."""
+        self._fleet, self._plan, self._options, self._listener = fleet, plan, options, listener
+        self._keys = {site.name: key for site, key, _ in plan.pending}
+        self._outputs = {site.name: site.output for site, _, _ in plan.pending}
+        self._written_at = 0.0
+        known = {site.name for site in fleet.sites}
+        for name in [name for name in plan.state.records if name not in known]:
+            del plan.state.records[name]
+
+    def write_state(self) -> None:
+        """Write fleet.json and SHA256SUMS."""
+        os.makedirs(self._plan.folder, exist_ok=True)
+        self._plan.state.write(sync=self._options.sync and self._fleet.sync)
+        self._written_at = time.monotonic()
+
+    def make(self, progress: Progress | None) -> None:
+        """Make the pending images. Raises as :func:`run_fleet`."""
+        plan, options = self._plan, self._options
+        if self._fleet.expect:
+            with Image(self._fleet.base) as image:
+                for name, digits in self._fleet.expect:
+                    image.check_digest(name, digits, progress=progress)
+        sites = list(self._make_sites())
+        with self._keeping_state(), self._inner_base(progress) as base:
+            if self._listener is not None:
+                self._listener.begin(len(sites), len(plan.current), plan.common is not None)
+            self._run(base, sites, options, progress)
+
+    def _make_sites(self) -> Iterator[Site]:
+        """Yield the pending sites as they are to be made, their folders made; they are recorded as begun."""
+        threads = max(1, cpu_count() // self._options.jobs) if self._options.jobs > 1 else None
+        for site, key, _ in self._plan.pending:
+            os.makedirs(site.output.parent, exist_ok=True)
+            old = self._plan.state.records.get(site.name)
+            is_ours = old is not None and (old.state == "begun" or old.describes(site.output))
+            request = self._plan.rests[site.name]
+            request = replace(request, threads=threads if request.threads is None else request.threads)
+            if is_ours or not os.path.lexists(site.output):
+                begun = SiteRecord(site=site.name, path=self._path_of(site.output), state="begun", key=key)
+                self._record(begun if old is None else _with_image_of(begun, old))
+            yield Site(name=site.name, target=site.output, request=request, force=is_ours or self._options.force)
+
+    def _path_of(self, output: Path) -> str:
+        """Return the path of ``output`` from the folder of fleet.json."""
+        return os.path.relpath(output, self._plan.folder)
+
+    def _record(self, record: SiteRecord) -> None:
+        """Keep ``record`` as what is known of its site."""
+        self._plan.state.records[record.site] = record
+
+    @contextmanager
+    def _keeping_state(self) -> Iterator[None]:
+        """Write fleet.json before and after the context, however it ends; nothing half is left in the folders."""
+        self.write_state()
+        try:
+            yield
+        finally:
+            for folder in {output.parent for output in self._outputs.values()}:
+                remove_stale_parts(folder)
+            with suppress(CosremasterError):
+                self.write_state()
+
+    @contextmanager
+    def _inner_base(self, progress: Progress | None) -> Iterator[Path]:
+        """Give the image that sites are made from: the base, or one in which what is common is done.
+
+        That one is removed at the end, and so is its index.
+        """
+        base, folder = self._fleet.base, self._plan.folder
+        if self._plan.common is None:
+            yield base
+            return
+        inner = folder / f"{_INNER}-{os.getpid()}{base.suffix}"
+        try:
+            with Image(base, check_index=self._options.check_index) as image:
+                image.remaster(inner, self._plan.common, force=True, sync=False, progress=progress)
+            yield inner
+        finally:
+            _remove_base(inner)
+
+    def _run(self, base: Path, sites: Sequence[Site], options: FleetOptions, progress: Progress | None) -> None:
+        """Make ``sites`` from ``base``; where workers died, others go on with what nobody had."""
+        settings = BaseOptions(
+            check_index=options.check_index, sync=options.sync and self._fleet.sync, read_back=options.read_back
+        )
+        on_result = self._take_result
+        if options.executor is not None:
+            remaster_many(base, sites, options.executor, options=settings, window=options.window, on_result=on_result)
+        elif options.jobs == 1:
+            remaster_many(base, sites, options=settings, on_result=on_result)
+        else:
+            self._run_on_processes(base, sites, settings, progress)
+
+    def _run_on_processes(
+        self, base: Path, sites: Sequence[Site], settings: BaseOptions, progress: Progress | None
+    ) -> None:
+        """Make ``sites`` on processes of our own, new ones where some died."""
+        while sites:
+            others = set(multiprocessing.active_children())
+            pool = ProcessPoolExecutor(
+                self._options.jobs, multiprocessing.get_context("spawn"), initializer=start_worker
+            )
+            try:
+                results = remaster_many(
+                    base, sites, pool, options=settings, progress=progress,
+                    on_result=lambda result: self._take_result(result) if result.begun else None,
+                )  # fmt: skip
+                pool.shutdown()
+            except BaseException:
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            lost = {result.name for result in results if not result.begun}
+            sites = [site for site in sites if site.name in lost]
+
+    def _take_result(self, result: SiteResult) -> None:
+        """Record ``result``, and report it."""
+        output = self._outputs[result.name]
+        plain = SiteRecord(
+            site=result.name, path=self._path_of(output), state="failed", key=self._keys[result.name],
+            seconds=result.seconds, error=result.error, exit_code=result.exit_code,
+        )  # fmt: skip
+        if result.name in self._plan.state.records:  # an older image stays, and stays ours
+            plain = _with_image_of(plain, self._plan.state.records[result.name])
+        if result.result is not None:
+            made = result.result
+            counts = {kind: len(getattr(made, kind)) for kind in ("added", "replaced", "removed", "iso_added",
+                                                                  "iso_removed", "iso_exchanged")}  # fmt: skip
+            plain = replace_record(
+                plain, state="written", size=result.size, sha256=result.sha256, warnings=made.warnings,
+                changes={kind: count for kind, count in counts.items() if count},
+                mtime_ns=os.stat(output).st_mtime_ns,
+            )  # fmt: skip
+        self._record(plain)
+        if self._listener is not None:
+            self._listener.add(plain)
+        if time.monotonic() - self._written_at > _RECORD_SECONDS:
+            with suppress(OutputError):
+                self.write_state()
+
+
+def _with_image_of(record: SiteRecord, old: SiteRecord) -> SiteRecord:
+    """Return ``record`` of a site with what tells the image of the ``old`` one."""
+    return replace_record(record, size=old.size, sha256=old.sha256, mtime_ns=old.mtime_ns)
+
+
+def _find_folder(fleet: Fleet) -> Path:
+    """Return the folder that all images of ``fleet`` have in common."""
+    folders = [site.output.parent for site in fleet.sites]
+    if any(folder.is_absolute() for folder in folders):
+        folders = [Path(os.path.abspath(folder)) for folder in folders]
+    return Path(os.path.commonpath(folders))
+
+
+def _check_outputs(fleet: Fleet) -> None:
+    """Check that no site is to be written over the base or the fleet's file. :raises UsageError: one is."""
+    for site in fleet.sites:
+        for path in (fleet.base, fleet.path):
+            if os.path.exists(site.output) and os.path.exists(path) and os.path.samefile(site.output, path):
+                raise UsageError(f"{site.name}: {site.output} is what it is made from, which is never changed")
+
+
+def _remove_base(path: Path) -> None:
+    """Remove the image ``path``, if it is there, and its index."""
+    with suppress(CosremasterError, OSError):
+        with Image(path) as image:
+            index = image.index_file
+        if index is not None:
+            index.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

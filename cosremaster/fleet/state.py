@@ -1,0 +1,205 @@
+"""What is remembered of a fleet beside its images: fleet.json, SHA256SUMS, and what makes an image current."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from cosremaster.__about__ import __version__
+from cosremaster.api.many import digest_file
+from cosremaster.errors import OverlayError, Place, UsageError
+from cosremaster.fleet.read import FleetSite
+from cosremaster.io.output import Output
+from cosremaster.overlay.request import AddPath, OverlayItem, RunScript, host_paths
+from cosremaster.records import Struct
+from cosremaster.remastering.request import Request, read_epoch
+
+STATE, SUMS = "fleet.json", "SHA256SUMS"
+_SCHEMA = 1
+
+
+class SiteRecord(Struct, frozen=True, kw_only=True):
+    """What fleet.json says of a site.
+
+    ``state``: ``written``, ``current``, ``failed``, or ``begun`` while it is not known. ``path``: from the folder of
+    fleet.json. ``key``: a digest of all that the image comes from. ``mtime_ns``: of the image. The others are as in
+    :class:`~cosremaster.api.many.SiteResult`.
+    """
+
+    site: str
+    path: str
+    state: str
+    key: str = ""
+    size: int = 0
+    sha256: str = ""
+    mtime_ns: int = 0
+    seconds: float = 0.0
+    changes: Mapping[str, int] | None = None
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+    exit_code: int = 0
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The record as values for JSON (docs/fleet.md)."""
+        return {
+            "site": self.site, "path": self.path, "state": self.state, "size": self.size, "sha256": self.sha256,
+            "seconds": round(self.seconds, 3), "changes": self.changes, "warnings": list(self.warnings),
+            "error": self.error or None, "exit_code": self.exit_code, "key": self.key, "mtime_ns": self.mtime_ns,
+        }  # fmt: skip
+
+    def describes(self, image: Path) -> bool:
+        """Return whether the file ``image`` is the one that was written for this site, by its size and time."""
+        try:
+            status = os.stat(image)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+class FleetState:
+    """The records in fleet.json of ``folder``, by sites, and the digest of the base.
+
+    :raises UsageError: there is a file of this name that is not ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the records, if there are any."""
+        self.folder = folder
+        self.records: dict[str, SiteRecord] = {}
+        self.base: dict[str, Any] = {}
+        path = folder / STATE
+        try:
+            values = json.loads(path.read_bytes())
+            if values["schema"] == _SCHEMA:
+                self.base = dict(values["base"])
+                self.records = {entry["site"]: _read_record(entry) for entry in values["sites"]}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{path}: is no record of a fleet; move it away") from error
+
+    def digest_base(self, path: Path) -> str:
+        """Return the SHA-256 of the file ``path``; it is not read again where its size, time and inode are as before.
+
+        :raises OSError: it cannot be read.
+        """
+        status = os.stat(path)
+        identity = {
+            "path": os.path.abspath(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns,
+            "ctime_ns": status.st_ctime_ns, "inode": status.st_ino,
+        }  # fmt: skip
+        if {key: self.base.get(key) for key in identity} != identity:
+            self.base = {**identity, "sha256": digest_file(path)}
+        return str(self.base["sha256"])
+
+    def write(self, *, sync: bool) -> None:
+        """Write fleet.json and SHA256SUMS. :raises OutputError: they cannot be written."""
+        values = {"schema": _SCHEMA, "version": __version__, "base": self.base,
+                  "sites": [record.plain for record in self.records.values()]}  # fmt: skip
+        _write_file(self.folder / STATE, json.dumps(values, indent=1).encode() + b"\n", sync=sync)
+        lines = [
+            f"{record.sha256}  {record.path}\n".encode("utf-8", "surrogateescape")
+            for record in self.records.values()
+            if record.state in ("written", "current")
+        ]
+        _write_file(self.folder / SUMS, b"".join(lines), sync=sync)
+
+
+def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
+    """Write ``data`` to ``path``, whole or not at all. :raises OutputError: it cannot be written."""
+    with Output(path, (), force=True, sync=sync) as output:
+        output.write_chunks([data])
+        output.publish()
+
+
+def _read_record(values: Mapping[str, Any]) -> SiteRecord:
+    """Return the record in ``values``. :raises TypeError: a value is of another type. :raises KeyError: one lacks."""
+    plain = {"error": values["error"] or "", "warnings": tuple(values["warnings"])}
+    record = SiteRecord(**{**values, **plain})
+    if not all(isinstance(text, str) for text in (record.site, record.path, record.state, record.key, record.sha256)):
+        raise TypeError("a text is wanted")
+    return record
+
+
+class SiteKeys:
+    """Digests of all that images come from; each source of this machine is read once."""
+
+    def __init__(self, base_digest: str) -> None:
+        """Begin with the digest of the base."""
+        self._base = base_digest
+        self._sources: dict[str, str] = {}
+
+    def key_of(self, site: FleetSite) -> str:
+        """Return the digest of version, base, request and the contents of overlays, in hexadecimal digits.
+
+        :raises OverlayError: a source cannot be read.
+        """
+        request = site.request
+        parts = [__version__, self._base, str(read_epoch()), *_list_values(request)]
+        for item in chain(request.add, request.add_iso):
+            if isinstance(item, OverlayItem):
+                parts += [self._digest_source(str(path)) for path in host_paths((item,))]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _digest_source(self, path: str) -> str:
+        """Return a digest of the file or folder ``path`` with all that an overlay takes of it."""
+        if path not in self._sources:
+            digest = hashlib.sha256()
+            try:
+                for part in _describe_tree(path):
+                    digest.update(part)
+            except OSError as error:
+                raise OverlayError(
+                    f"cannot be read: {error.strerror}", Place().inside(error.filename or path)
+                ) from error
+            self._sources[path] = digest.hexdigest()
+        return self._sources[path]
+
+
+def _list_values(request: Request) -> Iterator[str]:
+    """Yield the fields of ``request`` that the bytes of an image depend on."""
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name in ("add", "add_iso"):
+            value = [_without_folders(item) for item in value]
+        if field.name != "threads":
+            yield f"{field.name}={value!r}"
+
+
+def _without_folders(item: object) -> object:
+    """Return ``item`` with the last parts of the paths that it is read from: where they lie changes no image."""
+    if isinstance(item, AddPath):
+        return replace(item, source=Path(item.source).name, mtree=None if item.mtree is None else "mtree")
+    if isinstance(item, RunScript):
+        script, files = (None if path is None else Path(path).name for path in (item.script, item.files))
+        return replace(item, script=script, files=files)
+    return item
+
+
+def _describe_tree(path: str) -> Iterator[bytes]:
+    """Yield what an overlay takes of ``path``: names, kinds, modes, owners, times, attributes, bytes."""
+    paths = [path]
+    if os.path.isdir(path):
+        for folder, folders, files in os.walk(path):
+            folders.sort()
+            paths += [os.path.join(folder, name) for name in sorted((*folders, *files))]
+    for at in paths:
+        status = os.stat(at) if at == path else os.lstat(at)
+        values = (os.path.relpath(at, path), status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime),
+                  status.st_size, status.st_rdev)  # fmt: skip
+        yield repr(values).encode("utf-8", "surrogateescape")
+        if stat.S_ISLNK(status.st_mode):
+            yield os.fsencode(os.readlink(at))
+            continue
+        if hasattr(os, "listxattr") and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            yield repr([(name, os.getxattr(at, name)) for name in sorted(os.listxattr(at))]).encode()
+        if stat.S_ISREG(status.st_mode):
+            yield digest_file(at).encode()

@@ -1,0 +1,335 @@
+"""Fleets: what is common is done once, each image is what a single run makes, and nothing half stays."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster import AddPath, InlineFile, Request, Symlink
+from cosremaster.cli import main
+from cosremaster.errors import OverlayError, RecipeError, UsageError
+from cosremaster.fleet import FleetOptions, read_fleet, run_fleet
+from cosremaster.fleet.split import split_requests
+from cosremaster.fleet.state import SiteRecord
+from cosremaster.recipe import build
+from tests.fixtures import tools
+from tests.fixtures.tools import require, run
+from tests.support.mounted_trees import on_disk
+from tests.support.small import CGZ, write_small
+
+FLEET = """\
+base = "in.iso"
+output = "out/${NAME}.iso"
+source_date_epoch = 1700000000
+kernel_args.add = ["console=ttyS0"]
+
+[variables]
+DOMAIN = "example.org"
+
+[[add]]
+source = "common"
+
+[[add]]
+file = "/etc/hostname"
+content = "${HOST}.${DOMAIN}\\n"
+
+[[add]]
+source = "settings"
+template = true
+
+[sites]
+csv = "sites.csv"
+
+[[site]]
+name = "extra"
+variables = { HOST = "e" }
+remove_iso = []
+
+[[site.add]]
+symlink = "/etc/extra"
+target = "${NAME}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_small(tmp_path)
+    for path, text in (
+        ("common/etc/motd", "hello\n"),
+        ("settings/etc/issue", "of ${HOST} costs $5 and $$x\n"),
+        ("settings/etc/plain", "no variables\n"),
+        ("fleet.toml", FLEET),
+        ("sites.csv", '\ufeffname,HOST\nnorth,n\n\n"south",s\n'),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def _states(folder: Path) -> dict[str, str]:
+    return {site["site"]: site["state"] for site in json.loads((folder / "out/fleet.json").read_text())["sites"]}
+
+
+def _unpacked(image: Path, into: Path) -> dict[str, tuple[object, ...]]:
+    """The root file system of ``image`` as bsdtar, gzip and xz unpack it; times are those of the unpacking."""
+    into.mkdir()
+    script = f"bsdtar -xOf {image} {CGZ} | gzip -dc | bsdtar -xOf - rootfs.cxz | xz -dc | bsdtar -xpf - -C {into}"
+    run(["bash", "-euo", "pipefail", "-c", script])
+    return {name: (*found[:2], *found[3:]) for name, found in on_disk(into).items()}
+
+
+def test_each_image_is_what_a_single_run_makes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    require("bsdtar", "xz", "gzip", "bash", "sha256sum")
+    assert main(["fleet", "fleet.toml"]) == 0
+    printed = capsys.readouterr()
+    assert "3 to make, from a base with what is common to all; 0 current" in printed.err
+    assert "[3/3] south: " in printed.err and "3 written" in printed.out
+    assert sorted(os.listdir("out")) == ["SHA256SUMS", "extra.iso", "fleet.json", "north.iso", "south.iso"]
+    assert run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out").decode().splitlines() == [
+        "extra.iso: OK", "north.iso: OK", "south.iso: OK"
+    ]  # fmt: skip
+    (folder / "single").mkdir()
+    for site in read_fleet("fleet.toml").sites:
+        with cosremaster.open("in.iso") as image:
+            image.remaster(folder / "single" / site.output.name, site.request)
+        assert cosremaster.verify(site.output, deep=True).ok
+        if os.geteuid() != 0:
+            tools.leave_out("This test needs root: device nodes are unpacked.")
+        made = _unpacked(site.output, folder / f"{site.name}.made")
+        assert made == _unpacked(folder / "single" / site.output.name, folder / f"{site.name}.single")
+        assert [path for path in made if path.endswith("motd")]
+    assert cosremaster.read("out/north.iso::@root::etc/issue") == b"of n costs $5 and $x\n"
+    assert cosremaster.read("out/extra.iso::@root::etc/hostname") == b"e.example.org\n"
+
+
+def test_what_is_current_is_not_made_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet", "fleet.toml", "--only", "north", "--only", "south", "--quiet"]) == 0
+    assert _states(folder) == {"north": "written", "south": "written"}
+    before = {name: os.stat(f"out/{name}").st_mtime_ns for name in ("north.iso", "south.iso")}
+    assert main(["fleet", "fleet.toml", "--only", "north"]) == 0
+    assert "0 to make; 1 current" in capsys.readouterr().err
+    assert main(["fleet", str(folder / "fleet.toml"), "--only", "north", "--plan"]) == 0
+    assert "0 to make, 1 current" in capsys.readouterr().out, "from wherever it is run"
+    assert _states(folder) == {"north": "current", "south": "written"}
+    (folder / "sites.csv").write_text("name,HOST\nnorth,changed\nsouth,s\n")
+    assert main(["fleet", "fleet.toml", "--plan"]) == 0
+    plan = capsys.readouterr().out
+    assert "north: out/north.iso: would be written (base, recipe or overlay changed)" in plan
+    assert "south: out/south.iso: current" in plan and "extra: out/extra.iso: would be written (new)" in plan
+    assert main(["fleet", "fleet.toml", "--quiet", "--jobs", "2"]) == 0
+    assert _states(folder) == {"extra": "written", "north": "written", "south": "current"}
+    assert os.stat("out/south.iso").st_mtime_ns == before["south.iso"]
+    assert os.stat("out/north.iso").st_mtime_ns != before["north.iso"]
+    (folder / "settings/etc/issue").write_text("all of them change\n")
+    (folder / "sites.csv").write_text("name,HOST\nnorth,changed\n")
+    assert main(["fleet", "fleet.toml", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert {site["site"]: site["state"] for site in values["sites"]} == dict.fromkeys(("extra", "north"), "written")
+    assert "south.iso" not in (folder / "out/SHA256SUMS").read_text(), "a site of this fleet no more"
+
+
+def test_a_site_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "fleet.toml").write_text(FLEET.replace("remove_iso = []", 'remove = ["/no/such"]'))
+    (folder / "out").mkdir()
+    (folder / "out/south.iso").write_bytes(b"not ours")
+    assert main(["fleet", "fleet.toml"]) == 8
+    assert _states(folder) == {"extra": "failed", "north": "written", "south": "failed"}
+    message = capsys.readouterr().err
+    assert "cosremaster: extra: " in message and "no/such" in message
+    assert "south.iso: exists already (--force replaces it)" in message
+    assert (folder / "out/south.iso").read_bytes() == b"not ours"
+    assert sorted(os.listdir("out")) == ["SHA256SUMS", "fleet.json", "north.iso", "south.iso"]
+    assert main(["fleet", "fleet.toml", "--only", "south", "--force", "--quiet"]) == 0
+    (folder / "fleet.toml").write_text(FLEET.replace('"/etc/hostname"', '"/etc"'))
+    assert main(["fleet", "fleet.toml", "--only", "south", "--quiet"]) not in (0, 8)
+    assert _states(folder)["south"] == "failed" and (folder / "out/south.iso").stat().st_size > 100_000
+    (folder / "fleet.toml").write_text(FLEET)
+    assert main(["fleet", "fleet.toml", "--only", "south", "--quiet"]) == 0, "the older image is ours"
+    (folder / "out/fleet.json").write_text("[]")
+    assert main(["fleet", "fleet.toml"]) == 2
+
+
+class _Stop:
+    """Hears of the first image and stops all."""
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        assert (count, current, has_common) == (3, 0, True)
+
+    def add(self, record: SiteRecord) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_leaves_nothing_half(folder: Path) -> None:
+    fleet = read_fleet("fleet.toml")
+    with pytest.raises(KeyboardInterrupt):
+        run_fleet(fleet, listener=_Stop())
+    assert _states(folder) == {"extra": "written", "north": "begun", "south": "begun"}
+    assert sorted(os.listdir("out")) == ["SHA256SUMS", "extra.iso", "fleet.json"]
+    report = run_fleet(fleet)
+    assert [record.state for record in report.records] == ["current", "written", "written"]
+
+
+class _Kill:
+    """Kills the workers when the first image is there."""
+
+    def __init__(self) -> None:
+        self.others: set[object] | None = set(multiprocessing.active_children())
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        pass
+
+    def add(self, record: SiteRecord) -> None:
+        others, self.others = self.others, None
+        for process in multiprocessing.active_children() if others is not None else ():
+            if process not in (others or ()):
+                os.kill(process.pid or 0, signal.SIGKILL)
+
+
+def test_killed_workers_take_their_sites_alone(folder: Path) -> None:
+    require("sha256sum")
+    rows = "".join(f"site{number},{number}\n" for number in range(5))
+    (folder / "sites.csv").write_text("name,HOST\n" + rows)
+    report = run_fleet(read_fleet("fleet.toml"), options=FleetOptions(jobs=2), listener=_Kill())
+    states = [record.state for record in report.records]
+    assert set(states) <= {"written", "failed"} and states.count("failed") <= 2 < states.count("written")
+    assert all("a worker died" in record.error for record in report.records if record.state == "failed")
+    assert report.exit_code == (8 if "failed" in states else 0)
+    written = {record.path for record in report.records if record.state == "written"}
+    assert {name for name in os.listdir("out") if name not in ("fleet.json", "SHA256SUMS")} == written
+    run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out")
+
+
+def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
+    (folder / "sites/one$/etc").mkdir(parents=True)
+    (folder / "sites/one$/etc/mine").write_text("${NAME} ${DOMAIN}\n")
+    (folder / "sites/.git").mkdir()
+    head = 'base = "in.iso"\noutput = "${NAME}.iso"\nvariables = { DOMAIN = "d" }\n'
+    (folder / "a.toml").write_text(head + '[sites]\ndirectory = "sites"\ntemplate = true\n')
+    assert main(["fleet", "a.toml", "--output-dir", "elsewhere", "--quiet"]) == 0
+    assert cosremaster.read("elsewhere/one$.iso::@root::etc/mine") == b"one$ d\n"
+    sites = [{"name": "j", "variables": {"X": "1"}, "add": [{"file": "/etc/x", "content": "${X}"}]}]
+    (folder / "sites.json").write_text(json.dumps(sites))
+    (folder / "b.toml").write_text(head + '[sites]\njson = "sites.json"\n')
+    fleet = read_fleet("b.toml")
+    assert [(site.name, site.request.add) for site in fleet.sites] == [("j", (InlineFile("/etc/x", b"1", "0644"),))]
+    assert pickle.loads(pickle.dumps(fleet)) == fleet
+    assert fleet.sites[0].request.align == 4096
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "extra"', 'name = "north"', r"fleet\.toml:\d+ » site: the site north is there twice"),
+        ('name = "extra"', 'name = "../x"', r"fleet\.toml:24 » site\[0\]\.name: '\.\./x' is no name for a site"),
+        ('name = "extra"', "", r"fleet\.toml:23 » site\[0\]: name is missing"),
+        ("remove_iso = []", "colour = 3", r"site\[0\]\.colour: no such key of a site"),
+        ('target = "${NAME}"', 'taget = "x"', r"site\[0\]\.add\[0\]\.taget: no such key; did you mean target\?"),
+        ('variables = { HOST = "e" }', "", r"add\[1\]\.content: the variable HOST has no value.*\(site extra\)"),
+        ('csv = "sites.csv"', 'csv = "none.csv"', r"sites\.csv: none\.csv cannot be read: No such file"),
+        ('csv = "sites.csv"', 'json = "sites.csv"', r"sites\.json: sites\.csv:1: is no JSON"),
+        ('csv = "sites.csv"', "", r"fleet\.toml:20 » sites: must have one of directory, csv and json"),
+        ('base = "in.iso"', 'base = "no.iso"', r"fleet\.toml:1 » base: there is no file no\.iso"),
+        ('base = "in.iso"', 'base = "http://127.0.0.1:9/in.iso"', r"base: is a URL; images take"),
+        ('base = "in.iso"', 'input = "in.iso"', r"input is of a recipe for one image; a fleet has base"),
+        ("out/${NAME}.iso", "out/x.iso", r"output: out/x\.iso is that of extra and north; does it have \$\{NAME\}\?"),
+        ('DOMAIN = "example.org"', 'DOMAIN = "x"\nHOST = "of all"', ""),
+    ],
+)
+def test_faults_of_fleets_have_a_place(folder: Path, old: str, new: str, message: str) -> None:
+    assert old in FLEET
+    (folder / "fleet.toml").write_text(FLEET.replace(old, new))
+    if not message:
+        read_fleet("fleet.toml")
+        return
+    with pytest.raises(RecipeError, match=message):
+        read_fleet("fleet.toml")
+    assert main(["fleet", "fleet.toml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("sites.csv", "site,HOST\na,b\n", r"sites\.csv:1: needs one column called name"),
+        ("sites.csv", "name,HOST\na\n", r"sites\.csv:2: has 1 cells, and there are 2 columns"),
+        ("sites.csv", "name,HOST HERE\na,b\n", r"sites\.csv:1: 'HOST HERE' is no name for a variable"),
+        ("sites.csv", "name,HOST\n.,b\n", r"'\.' is no name for a site"),
+        (
+            "settings/etc/issue",
+            "a\n${HOTS}\n",
+            r"settings/etc/issue:2: there is no variable HOTS; did you mean HOST\?$",
+        ),
+        ("settings/etc/issue", "a\n\n${a b}\n", r"settings/etc/issue:3: \$\{ begins a variable"),
+    ],
+)
+def test_faults_of_sites_and_templates_have_file_and_line(folder: Path, path: str, text: str, message: str) -> None:
+    (folder / path).write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_fleet("fleet.toml")
+
+
+def test_the_base_is_never_replaced(folder: Path) -> None:
+    data = (folder / "in.iso").read_bytes()
+    (folder / "fleet.toml").write_text(FLEET.replace("out/${NAME}.iso", "${NAME}.iso").replace("extra", "in"))
+    assert main(["fleet", "fleet.toml", "--force"]) == 2
+    assert (folder / "in.iso").read_bytes() == data
+
+
+def test_unknown_sites_and_variables_are_refused(folder: Path) -> None:
+    assert main(["fleet", "fleet.toml", "--only", "west"]) == 2
+    with pytest.raises(UsageError, match="no such variable"):
+        read_fleet("fleet.toml", {"HOST": "x"})
+    assert not (folder / "out").exists()
+
+
+def test_only_what_can_be_done_first_is_done_once() -> None:
+    common, later = InlineFile("/a", b"a"), InlineFile("/b", b"b")
+    own = [Symlink("/x", name) for name in ("1", "2")]
+    split = split_requests([Request(add=(common, item, later), remove=["/r"], volume_id="V") for item in own])
+    assert split.common == Request(add=(common,), remove=("/r",), volume_id="V")
+    assert [rest.add for rest in split.rests] == [(item, later) for item in own]
+    assert all(not tuple(rest.remove) and rest.volume_id is None for rest in split.rests)
+    removing = [Request(add=(common,), remove=[name]) for name in "ab"]
+    assert split_requests(removing).common is None, "what sites remove goes before anything is added"
+    assert split_requests([Request(add=(common,), repack=True)] * 2).common is None
+    assert split_requests([Request(add=(common,))]).common is None, "a single site has nothing in common"
+    arguments = [Request(add=(common,), kernel_args=[name]) for name in "ab"]
+    assert [rest.kernel_args for rest in split_requests(arguments).rests] == [["a"], ["b"]]
+
+
+def test_the_example_runs_on_the_demo_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = Path(__file__).parents[2] / "examples/fleet"
+    shutil.copytree(example, tmp_path / "fleet")
+    write_small(tmp_path).rename(tmp_path / "fleet/base.iso")
+    monkeypatch.chdir(tmp_path)
+    assert len(read_fleet("fleet/fleet.toml").sites) == 50
+    assert main(["fleet", "fleet/fleet.toml", "--only", "headend-07", "--only", "headend-50", "--quiet"]) == 0
+    assert _states(tmp_path / "fleet") == {"headend-07": "written", "headend-50": "written"}
+    network = cosremaster.read("fleet/out/headend-07.iso::@root::etc/network/interfaces").decode()
+    assert "# $ is a dollar" in network and "address 10.20.7.10/24" in network and '"headend-07 is up"' in network
+    assert cosremaster.read("fleet/out/headend-50.iso::@root::etc/hostname") == b"headend-50.headends.example\n"
+
+
+def test_templates_are_for_recipes_too_and_strict(tmp_path: Path) -> None:
+    base = write_small(tmp_path)
+    (tmp_path / "site.toml").write_text(
+        'input = "in.iso"\noutput = "out.iso"\nvariables = { X = "7" }\n'
+        '[[add]]\nsource = "t.conf"\ndest = "/etc/"\ntemplate = true\n'
+    )
+    (tmp_path / "t.conf").write_bytes(b"\xff ${X} $${X} $HOME\n")
+    build(tmp_path / "site.toml")
+    assert cosremaster.read(f"{tmp_path}/out.iso::@root::etc/t.conf") == b"\xff 7 ${X} $HOME\n"
+    item = AddPath(tmp_path / "t.conf", "/etc/", template=(("Y", "1"),))
+    with pytest.raises(OverlayError, match=r"t\.conf: line 1: there is no variable X$"):
+        cosremaster.remaster(base, tmp_path / "other.iso", add=[item])
+    run(["tar", "-cf", tmp_path / "t.tar", "-C", tmp_path, "t.conf"])
+    with pytest.raises(UsageError, match="is an archive, and a template is a file or a directory"):
+        cosremaster.remaster(base, tmp_path / "other.iso", add=[AddPath(tmp_path / "t.tar", template=())])

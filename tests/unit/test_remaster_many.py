@@ -1,0 +1,96 @@
+"""Many images of one base: what comes of each, on threads and processes, and where a worker dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster import InlineFile, Request, Site
+from cosremaster.api import many
+from cosremaster.errors import ImageError, UsageError
+from tests.support.small import write_small
+
+NAMES = ("north", "south", "west")
+
+
+def _site(folder: Path, name: str, request: Request | None = None) -> Site:
+    made = Request(add=[InlineFile("/etc/site", name.encode() * 99)], source_date_epoch=1_700_000_000)
+    return Site(name=name, target=folder / f"{name}.iso", request=request or made)
+
+
+def _forked(workers: int) -> Executor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: None, lambda: ThreadPoolExecutor(2), lambda: _forked(2)], ids=["alone", "threads", "processes"]
+)
+def test_every_executor_makes_the_same_images(make: Callable[[], Executor | None], tmp_path: Path) -> None:
+    base = write_small(tmp_path)
+    (tmp_path / "out").mkdir()
+    reported: list[str] = []
+    sites = [_site(tmp_path / "out", name) for name in NAMES]
+    executor = make()
+    results = cosremaster.remaster_many(base, sites, executor, on_result=lambda result: reported.append(result.name))
+    if executor is not None:
+        executor.shutdown()
+    assert [result.name for result in results] == list(NAMES) and sorted(reported) == sorted(NAMES)
+    for site, result in zip(sites, results, strict=True):
+        cosremaster.remaster(base, tmp_path / "single.iso", add=site.request.add, source_date_epoch=1_700_000_000,
+                             force=True)  # fmt: skip
+        assert Path(site.target).read_bytes() == (tmp_path / "single.iso").read_bytes()
+        assert result.ok and result.result is not None and result.result.added == (b"etc/site",)
+        assert result.sha256 == many.digest_file(site.target)
+        assert pickle.loads(pickle.dumps(result)) == result
+    assert not many._BASES._images, "no base stays open"
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".part"]
+
+
+def test_a_site_that_fails_stops_no_other(tmp_path: Path) -> None:
+    base = write_small(tmp_path)
+    bad = _site(tmp_path, "bad", Request(remove=["/no/such/file"]))
+    broken = Site(name="broken", target=tmp_path / "broken.iso", request=Request(remove=[7]))  # type: ignore[list-item]
+    results = cosremaster.remaster_many(base, [bad, broken, _site(tmp_path, "good")])
+    assert [(result.name, result.exit_code) for result in results] == [("bad", 7), ("broken", 70), ("good", 0)]
+    assert "no/such/file" in results[0].error and not (tmp_path / "bad.iso").exists()
+
+
+def test_a_name_or_a_target_twice_is_refused(tmp_path: Path) -> None:
+    base, north = write_small(tmp_path), _site(tmp_path, "north")
+    with pytest.raises(UsageError, match="the site north is there twice"):
+        cosremaster.remaster_many(base, [north, north])
+    with pytest.raises(UsageError, match="two sites are to be written there"):
+        cosremaster.remaster_many(base, [north, Site(name="n", target=north.target, request=Request())])
+    with pytest.raises(ImageError):
+        cosremaster.remaster_many(tmp_path / "none.iso", [north])
+    assert not (tmp_path / "north.iso").exists()
+
+
+def test_a_killed_worker_names_its_sites_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker is killed while the image has its temporary name."""
+    base, out = write_small(tmp_path), tmp_path / "out"
+    out.mkdir()
+    real = many._make_site
+
+    def make(image: cosremaster.Image, site: Site, options: cosremaster.BaseOptions) -> cosremaster.SiteResult:
+        if site.name == "south":
+            (out / ".cosremaster-0123456789abcdef.part").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(image, site, options)
+
+    monkeypatch.setattr(many, "_make_site", make)
+    executor = _forked(1)
+    results = cosremaster.remaster_many(base, [_site(out, name) for name in NAMES], executor)
+    assert [(result.name, result.exit_code, result.begun) for result in results] == [
+        ("north", 0, True), ("south", 8, True), ("west", 8, False)
+    ]  # fmt: skip
+    assert "a worker died" in results[1].error and "not begun" in results[2].error
+    assert sorted(path.name for path in out.iterdir()) == ["north.iso"]
