@@ -1,13 +1,14 @@
 """Packing a gzip stream again as one member, by what inflating it recorded.
 
 Compressed data inside go into stored blocks (RFC 1951, 3.2.4): that takes a copy and a CRC32, and less where they were
-in stored blocks before. The front of a stream of ours is kept up to the last sync flush before the first change.
+in stored blocks before. Blocks of long runs of old bytes stay (:mod:`cosremaster.codecs.gzip.splice`); of a shorter
+stream of ours the front does, up to the last sync flush before the first change.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -16,8 +17,10 @@ from fastcrc import crc32
 
 from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
+from cosremaster.codecs.gzip.borders import FLUSH
 from cosremaster.codecs.gzip.deflate import deflate_block
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
+from cosremaster.codecs.gzip.splice import WINDOW, BlockRun, Splice, frame_run, plan_splices
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
 from cosremaster.errors import Place
 from cosremaster.io.framed import ConcatSource, FramedSource
@@ -31,7 +34,6 @@ STORE_FROM = 4096
 
 DEFLATE_BLOCK = 1 << 20
 MAX_HEADER = 4096  # bytes of a gzip header with a long name and comment
-WINDOW = 1 << 15
 MAX_KEPT = 1 << 20  # bytes between stored blocks that are kept in memory
 _BATCH = 16  # parts of a stream, each of a chunk at most, that are inflated at once
 
@@ -49,7 +51,6 @@ class StoredFrames(Struct, frozen=True):
 
 STORED = StoredFrames()
 _FINAL_BLOCK = b"\x03\x00"  # empty, with fixed codes
-_FLUSH = b"\0\0\xff\xff"  # the end of a sync flush: an empty stored block, behind which a byte begins
 
 
 class GzipParameters(PackedParameters, frozen=True):
@@ -77,7 +78,7 @@ class GzipParameters(PackedParameters, frozen=True):
         MiB has a sync flush."""
         head = packed.read(0, DEFLATE_BLOCK)
         begins_stored = bool(self.stored.packed) and self.stored.packed[0] - HEAD <= MAX_HEADER
-        return begins_stored or _FLUSH in head
+        return begins_stored or FLUSH in head
 
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return why such a stream is not cut.
@@ -104,16 +105,40 @@ class GzipParameters(PackedParameters, frozen=True):
         self.stored.check_sizes(packed, plain)
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """Pack one member: the front is kept up to a sync flush before the first change, packed pieces are stored.
+        """Pack one member: deflate blocks of long runs of old bytes are kept, packed pieces are stored.
 
-        Everything else is deflated on ``job.threads`` threads.
+        Of a stream without such runs the front is kept, up to a sync flush before the first change. Everything else is
+        deflated on ``job.threads`` threads.
         """
         member = _MemberWriter(self, job)
-        member.keep_front(_find_front(job))
+        splices = plan_splices(job) if self.members == 1 else {}
+        if not splices:
+            member.keep_front(_find_front(job))
         rest = job.plain.cut(member.plain, job.plain.length)
-        for is_stored, group in groupby(_choose_stored(rest.pieces), key=itemgetter(0)):
-            (member.store if is_stored else member.deflate)(piece for _, piece in group)
+        for (is_stored, is_run), group in groupby(_choose_parts(rest.pieces, splices), key=itemgetter(0, 1)):
+            if is_run:
+                member.keep_runs(run for _, _, run in group if isinstance(run, BlockRun))
+            else:
+                write = member.store if is_stored else member.deflate
+                write(piece for _, _, piece in group if not isinstance(piece, BlockRun))
         return member.finish()
+
+
+def _choose_parts(
+    pieces: Sequence[Piece], splices: Mapping[int, Splice]
+) -> Iterator[tuple[bool, bool, Piece | BlockRun]]:
+    """Yield each piece, or what ``splices`` makes of it, with whether it is to be stored, and whether it is a run."""
+    for number, (is_stored, piece) in enumerate(_choose_stored(pieces)):
+        splice = splices.get(number)
+        if splice is None:
+            yield is_stored, False, piece
+            continue
+        for before in splice.before:
+            yield is_stored, False, before
+        if splice.run is not None:
+            yield False, True, splice.run
+        for after in splice.after:
+            yield is_stored, False, after
 
 
 def _choose_stored(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
@@ -207,13 +232,13 @@ def _split_at_flushes(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
     before = b""
     while data := reader.read_some():
         joined = before + data
-        flush = joined.find(_FLUSH)
+        flush = joined.find(FLUSH)
         if flush >= 0:
-            end = flush + len(_FLUSH) - len(before)
+            end = flush + len(FLUSH) - len(before)
             reader.unread(data[end:])
             data = data[:end]
         yield data, flush >= 0
-        before = b"" if flush >= 0 else joined[-len(_FLUSH) + 1 :]
+        before = b"" if flush >= 0 else joined[-len(FLUSH) + 1 :]
 
 
 class _DeflateBlock(Struct, frozen=True):
@@ -263,6 +288,15 @@ class _MemberWriter:
             self._reused += front.end - front.start
             self._crc = front.crc
             self._advance(front.plain)
+
+    def keep_runs(self, runs: Iterable[BlockRun]) -> None:
+        """Take over blocks of the old stream."""
+        for run in runs:
+            self._pieces += frame_run(run, self._job.packed)
+            self._reused += run.end.byte - run.start.byte
+            length = run.end.plain - run.start.plain
+            self._crc = crc32_joined(self._crc, crc32_without(run.end.crc, run.start.crc, length), length)
+            self._advance(length)
 
     def store(self, pieces: Iterable[Piece]) -> None:
         """Add ``pieces`` in stored blocks: old blocks for old bytes in such blocks, else new ones."""

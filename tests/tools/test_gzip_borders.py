@@ -1,0 +1,189 @@
+"""Deflate blocks of gzip's own streams that stay around changes, judged by gzip, busybox and ISA-L."""
+
+import gzip as python_gzip
+import random
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isal import isal_zlib
+
+import cosremaster
+from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.gzip import splice
+from cosremaster.codecs.gzip.codec import GzipDecoding
+from cosremaster.codecs.gzip.splice import _filler
+from cosremaster.errors import Place
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.spool import Spool
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.decoded import DecodedSource
+from tests.fixtures import tools
+
+PLACE = Place(("a.gz",))
+CHANCE = random.Random(11)
+TEXT = b" words and numbers ".join(CHANCE.randbytes(30).hex().encode() for _ in range(16_000))
+NOISE = CHANCE.randbytes(400_000)
+Parts: TypeAlias = Sequence[Piece | tuple[int, int]]
+HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+
+
+def pack(plain: bytes, *options: str) -> bytes:
+    """``plain`` packed by gzip(1)."""
+    tools.require("gzip")
+    return tools.run(["gzip", "-nc", *options], stdin=plain)
+
+
+def repack(packed: bytes, pieces: Parts, step: int = 1 << 18, threads: int = 2) -> tuple[bytes, RepackResult, bytes]:
+    """The new stream for ``pieces``, where two numbers are the ends of old bytes; how it was made; its plain bytes."""
+    decoding = GzipDecoding(ByteReader((packed,), PLACE))
+    plain = b"".join(decoding.chunks())
+    table = PieceTable([Literal(packed[at : at + step]) for at in range(0, len(packed), step)])
+    decoded = DecodedSource(table, decoding.parameters, PLACE, b"", len(plain))
+    new = PieceTable(Range(decoded, piece[0], piece[1] - piece[0]) if len(piece) == 2 else piece for piece in pieces)
+    expected = b"".join(
+        plain[piece.offset : piece.offset + piece.length] if isinstance(piece, Range) else b"".join(piece.chunks())
+        for piece in new.pieces
+    )
+    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
+        job = RepackJob(
+            packed=table, decoded=decoded, plain=new, spool=spool, threads=threads, advance=lambda _: None
+        )  # fmt: skip
+        result = decoding.parameters.repack(job)
+        return b"".join(result.table.chunks()), result, expected
+
+
+def judge(packed: bytes, expected: bytes) -> None:
+    """Every unpacker makes ``expected`` of ``packed``."""
+    tools.require("gzip", "busybox")
+    assert tools.run(["gzip", "-dc"], stdin=packed) == expected
+    assert tools.run(["busybox", "gunzip", "-c"], stdin=packed) == expected
+    assert isal_zlib.decompress(packed, 31) == expected
+
+
+@pytest.fixture
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of 100,000 bytes are long."""
+    monkeypatch.setattr(splice, "MIN_RUN", 100_000)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_empty_blocks_lead_to_every_bit(bit: int) -> None:
+    bits, length = _filler(bit)
+    assert length % 8 == bit
+    bits |= 3 << length
+    stream = HEAD + bits.to_bytes((length + 10 + 7) // 8, "little") + bytes(8)
+    judge(stream, b"")
+
+
+@pytest.mark.usefixtures("short_runs")
+@pytest.mark.parametrize("level", ["-1", "-6", "-9"])
+def test_blocks_of_gzip_stay_around_changes(level: str) -> None:
+    old = pack(TEXT, level)
+    size = len(TEXT)
+    pieces: Parts = [
+        (0, 300_003),
+        Literal(b"new" * 99),
+        (300_512, 300_900),
+        (301_024, 700_001),
+        (704_000, size),
+        Literal(b"z"),
+    ]
+    new, result, expected = repack(old, pieces)
+    judge(new, expected)
+    assert result.reused > 0.5 * len(old)
+    assert result.encoded < 0.5 * size
+    assert len(new) < 1.01 * len(old)
+
+
+@pytest.mark.usefixtures("short_runs")
+def test_all_but_the_end_stays_where_something_is_added() -> None:
+    old = pack(TEXT)
+    new, result, expected = repack(old, [(0, len(TEXT) - 500), Literal(b"added" * 100)])
+    judge(new, expected)
+    assert result.encoded < 200_000
+    assert new[: result.reused] == old[: result.reused], "the front is the input's"
+
+
+@pytest.mark.usefixtures("short_runs")
+def test_the_bytes_depend_on_nothing_by_chance() -> None:
+    old = pack(TEXT)
+    pieces: Parts = [(100, 500_000), Literal(b"new"), (600_000, len(TEXT))]
+    first = repack(old, pieces)[0]
+    assert all(repack(old, pieces, step, threads)[0] == first for step, threads in ((50_021, 4),))
+
+
+@pytest.mark.usefixtures("short_runs")
+def test_what_an_earlier_run_spliced_is_spliced_again() -> None:
+    old = pack(TEXT)
+    for number in range(2):
+        start = 150_000 + 1000 * number
+        old, result, expected = repack(old, [(0, start), Literal(b"%d" % number * 3000), (start + 700, len(TEXT))])
+        judge(old, expected)
+        assert result.reused > 0.5 * len(old)
+
+
+@pytest.mark.usefixtures("short_runs")
+def test_streams_without_such_borders_are_packed_anew() -> None:
+    fixed = zlib.compressobj(6, zlib.DEFLATED, 31, 8, zlib.Z_FIXED)
+    for old in (fixed.compress(TEXT) + fixed.flush(), pack(NOISE), pack(bytes(400_000)), pack(TEXT) + pack(TEXT)):
+        size = len(python_gzip.decompress(old))
+        new, _, expected = repack(old, [(3, 150_000), Literal(b"new"), (150_000, size - 5)])
+        judge(new, expected)
+
+
+@pytest.mark.usefixtures("short_runs")
+def test_a_root_tarball_of_gzip_stays_compressed_around_edits(tmp_path: Path) -> None:
+    tools.require("tar", "gzip")
+    tree, site = tmp_path / "tree", tmp_path / "site"
+    for number in range(12):
+        (tree / "usr" / f"data-{number:02}").mkdir(parents=True)
+        (tree / "usr" / f"data-{number:02}" / "file").write_bytes(TEXT[number * 100_000 :][:100_000])
+    (site / "opt").mkdir(parents=True)
+    (site / "opt" / "small").write_text("site\n")
+    archive, target = tmp_path / "root.tar.gz", tmp_path / "out.tar.gz"
+    tools.run(["tar", "--sort=name", "-C", tree, "-czf", archive, "."])
+    removed = "usr/data-05/file"
+    cosremaster.remaster(archive, target, add=[site], remove=[removed], remember=False)
+    old, new = archive.read_bytes(), target.read_bytes()
+    assert old[10:150_000] in new
+    assert old[-200_000:-100_000] in new
+    (tree / removed).unlink()
+    tools.run(["cp", "-a", site / "opt", tree])
+    tools.run(["gzip", "-t", target])
+    tools.run(["tar", "-C", tree, "--compare", "-zf", target])
+
+
+def test_short_runs_are_not_searched() -> None:
+    _, result, _ = repack(pack(TEXT), [(0, len(TEXT)), Literal(b"new")])
+    assert result.reused == 0
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["text", "noise", "zeros"]), st.integers(0, 400_000)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 500_000), st.integers(0, 900)), max_size=5),
+    st.sampled_from(["-1", "-6", "-9"]), st.integers(0, 200_000),
+)  # fmt: skip
+def test_any_edit_of_long_runs_gives_what_a_rewrite_gives(
+    shape: list[tuple[str, int]], cuts: list[tuple[int, int, int]], level: str, noted: int
+) -> None:
+    contents = {"text": TEXT, "noise": NOISE, "zeros": bytes(400_000)}
+    plain = b"".join(contents[kind][:length] for kind, length in shape)
+    pieces: list[Piece | tuple[int, int]] = []
+    at = 0
+    for gap, length, new in cuts:
+        start, end = min(at + gap, len(plain)), min(at + gap + length, len(plain))
+        pieces += [(start, end)] if start < end else []
+        pieces += [Literal(TEXT[new : 2 * new])] if new else []
+        at = end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splice, "MIN_RUN", 40_000)
+        patch.setattr(splice, "_MOST_NOTED", noted)
+        new_stream, _, expected = repack(pack(plain, level), pieces)
+    assert tools.run(["gzip", "-dc"], stdin=new_stream) == expected
