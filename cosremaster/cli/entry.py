@@ -45,6 +45,7 @@ COMMANDS = {
     "pack": ("pack", "pack_command"),
     "prepare": ("prepare", "prepare_command"),
     "shell": ("shell", "shell_command"),
+    "serve": ("serve", "serve_command"),
     "export": ("export", "export_command"),
     "ls": ("look", "ls_command"),
     "cat": ("look", "cat_command"),

@@ -61,13 +61,17 @@ def boot(
         return _run_machine(options, Path(scratch), name, memory_mb=memory_mb, timeout=timeout, until=until)
 
 
-def netboot(folder: Path, script: str, *, memory_mb: int = 1024, timeout: float = 300) -> str:
+def netboot(
+    folder: Path, script: str, *, memory_mb: int = 1024, timeout: float = 300, reaches_host: bool = False
+) -> str:
     """Boot a machine without any medium: the iPXE in QEMU's network card fetches ``script`` from ``folder`` over TFTP.
 
-    Returns the serial output and raises as :func:`boot`. There is no outside network.
+    Returns the serial output and raises as :func:`boot`. There is no outside network; ``reaches_host``: but this
+    machine's loopback, at 10.0.2.2.
     """
+    restrict = "off" if reaches_host else "on"
     options = [
-        *("-netdev", f"user,id=net,restrict=on,tftp={str(folder).replace(',', ',,')},bootfile={script}"),
+        *("-netdev", f"user,id=net,restrict={restrict},tftp={str(folder).replace(',', ',,')},bootfile={script}"),
         *("-device", "virtio-net-pci,netdev=net,bootindex=0"),
     ]
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:

@@ -12,7 +12,7 @@ from cosremaster.reports.html.style import STYLE
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Content Security Policy level 3: nothing is loaded, no script runs, and only the page's own style counts."""
 
-_HEAD = Markup(
+HEAD = Markup(
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -26,7 +26,7 @@ def page(facts: Facts) -> bytes:
     one file without a reference to another. Equal facts give equal bytes.
     """
     name = facts.new.name
-    head = joined(_HEAD, element("title", name), Markup(f"<style>{STYLE}</style>\n</head>\n<body>\n"))
+    head = joined(HEAD, element("title", name), Markup(f"<style>{STYLE}</style>\n</head>\n<body>\n"))
     made = element("footer", f"cosremaster {__about__.__version__}")
     parts = (blocks(facts), layers(facts), treemap(facts), changes(facts), proof(facts))
     main = joined(*(joined(part, Markup("\n")) for part in parts))

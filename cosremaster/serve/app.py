@@ -1,0 +1,422 @@
+"""The server as an ASGI 3 application, without a framework: requests in, bytes of planned images out.
+
+A body is read before its head is sent where it is short, so that both leave in one segment and a fault has its status.
+Behind the head a fault can only cut the connection: what a client has is then too short, and never mixed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple, TypeAlias
+
+from cosremaster.errors import CosremasterError, LayerError, UsageError
+from cosremaster.serve.access_log import AccessLog
+from cosremaster.serve.metrics import METRICS_TYPE, Metrics
+from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page
+from cosremaster.serve.ranges import (
+    Answer,
+    ByteRange,
+    Fields,
+    answer_request,
+    has_unknown_position,
+    plain_answer,
+)
+from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages, find_boot_file
+from cosremaster.serve.tokens import EVERYTHING, Access, Tokens
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+CHUNK = 256 << 10
+"""Bytes of a body that are read and sent at a time."""
+SLOW_READ = 0.005
+"""Seconds from which on a read waited for a disk: the rest of the answer is read on another thread."""
+PLANNERS = 2
+"""Threads that plan, or read whole images for their digest."""
+
+_OWN_PAGES = {"": "index", "healthz": "health", "metrics": "metrics"}
+_SUFFIXES = ((".iso", "image"), (".iso.sha256", "digest"), (".sha256", "digest"))
+_HINT = (
+    "bytes=u-u comes from an iPXE that was built for another platform: it cannot boot an image over HTTP"
+    " (github.com/ipxe/ipxe/issues/767); /SITE/boot.ipxe may work with it"
+)
+
+
+class ServedPath(NamedTuple):
+    """What a path means. ``kind``: ``index``, ``image``, ``digest``, ``boot``, ``health``, ``metrics``, or nothing."""
+
+    kind: str
+    site: str = ""
+    file: str = ""
+    token: str | None = None
+
+
+class ConnectionCutError(Exception):
+    """An answer cannot be completed: the server behind this application closes the connection."""
+
+
+class RefusalError(Exception):
+    """A request that gets a plain answer instead of what it asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Keep the answer."""
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class Exchange:
+    """A request, and what the log says of its answer."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Begin with the request in ``scope``."""
+        self.method: str = scope["method"]
+        self.fields: Fields = [(name.lower(), value) for name, value in scope["headers"]]
+        self.client: str = (scope.get("client") or ("",))[0]
+        self.target = parse_path(scope["path"])
+        self.path = _without_token(scope["path"], self.target)
+        self.begun = time.perf_counter()
+        self.status, self.sent, self.is_begun = 0, 0, False
+        self.error: str | None = None
+
+    def text_of(self, name: bytes) -> str | None:
+        """Return the field ``name`` for the log, shortened; None without it."""
+        values = [value for key, value in self.fields if key == name]
+        return b", ".join(values)[:200].decode("utf-8", "backslashreplace") if values else None
+
+
+class ServeApp:
+    """The application. ``title``: what the page of the sites is called."""
+
+    def __init__(self, sites: SiteImages, log: AccessLog, tokens: Tokens, title: str = "Sites") -> None:
+        """Keep the arguments."""
+        self._sites, self._log, self._tokens, self._title = sites, log, tokens, title
+        self.metrics = Metrics()
+        self._planners = ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan")
+        self._pending: dict[tuple[str, str], asyncio.Future[Any]] = {}
+        self._is_stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or follow the life of the server; other protocols are refused."""
+        if scope["type"] == "http":
+            await self._serve_request(Exchange(scope), receive, send)
+        elif scope["type"] == "lifespan":
+            await self._follow_life(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _follow_life(self, receive: Receive, send: Send) -> None:
+        """Answer the messages of start and stop."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def close(self) -> None:
+        """Plan no more."""
+        self._is_stopping = True
+        self._planners.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve_request(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Answer a request, count and log it."""
+        self.metrics.in_progress += 1
+        try:
+            await self._answer(exchange, receive, send)
+        except CosremasterError as error:
+            await self._fail(exchange, send, 503, str(error))
+        except (ConnectionCutError, asyncio.CancelledError):
+            self.metrics.cut += 1
+            exchange.error = exchange.error or "the connection was cut"
+            raise
+        except Exception as error:
+            await self._fail(exchange, send, 500, f"{type(error).__name__}: {error}")
+        finally:
+            self.metrics.in_progress -= 1
+            self.metrics.sent_bytes += exchange.sent
+            self.metrics.answers[_known_method(exchange.method), exchange.status] += 1
+            self._log_exchange(exchange)
+
+    async def _fail(self, exchange: Exchange, send: Send, status: int, reason: str) -> None:
+        """Answer with ``reason``. :raises ConnectionCutError: an answer has begun."""
+        exchange.error = reason
+        if exchange.is_begun:
+            self.metrics.cut += 1
+            raise ConnectionCutError(reason)
+        text = reason if status == 503 else "the server has a fault; its log says more"
+        answer = plain_answer(status, text, None, (b"retry-after", b"10"))
+        await self._send_short(exchange, send, answer, _literal_body(answer))
+
+    async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Answer a request. :raises CosremasterError: it cannot be, now."""
+        try:
+            access = self._check(exchange)
+            if exchange.target.kind in ("image", "digest", "boot"):
+                with ExitStack() as stack:
+                    site = await self._use_site(exchange.target.site, stack)
+                    try:
+                        file = await self._find_file(site, exchange.target)
+                        answer = answer_request(exchange.method, exchange.fields, file.representation, time.time())
+                        await self._send_answer(exchange, receive, send, answer, file)
+                    except CosremasterError:  # its bytes changed in a way that its files do not show
+                        self._sites.drop(site)
+                        raise
+                return
+            answer = self._own_page(exchange, access)
+        except RefusalError as refusal:
+            answer = refusal.answer
+        await self._send_short(exchange, send, answer, _literal_body(answer))
+
+    def _check(self, exchange: Exchange) -> Access:
+        """Return what the client of a request may have. :raises RefusalError: not what it asks for."""
+        target = exchange.target
+        if exchange.method not in ("GET", "HEAD"):
+            extra = ((b"allow", b"GET, HEAD"), (b"connection", b"close"))
+            raise RefusalError(plain_answer(405, "only GET and HEAD are answered", None, *extra))
+        access = self._find_access(exchange)
+        if not target.kind or (target.site and not (access.allows(target.site) and self._has_site(target.site))):
+            raise RefusalError(plain_answer(404, "there is nothing at this path"))
+        return access
+
+    def _find_access(self, exchange: Exchange) -> Access:
+        """Return what the token of a request opens. :raises RefusalError: it has none that counts."""
+        target = exchange.target
+        if target.kind == "health":
+            return EVERYTHING
+        if not self._tokens:
+            if target.token is None:
+                return EVERYTHING
+            raise RefusalError(plain_answer(404, "there is nothing at this path"))
+        token = target.token
+        if token is None:
+            scheme, _, word = (exchange.text_of(b"authorization") or "").partition(" ")
+            if scheme.lower() != "bearer":
+                extra = (b"www-authenticate", b'Bearer realm="cosremaster"')
+                raise RefusalError(plain_answer(401, "a token is needed: /s/TOKEN/SITE.iso", None, extra))
+            token = word.strip()
+        access = self._tokens.find_access(token)
+        if access is None:
+            self.metrics.refused_tokens += 1
+            raise RefusalError(plain_answer(404, "there is nothing at this path"))
+        return access
+
+    def _has_site(self, name: str) -> bool:
+        """Return whether there is a site ``name``."""
+        return self._sites.fresh_site(name) is not None or name in self._sites.catalog.names()
+
+    async def _use_site(self, name: str, stack: ExitStack) -> ServedSite:
+        """Return the image of the site ``name``, which stays readable while ``stack`` is open.
+
+        :raises CosremasterError: it cannot be planned.
+        """
+        while True:
+            site = await self._find_site(name)
+            with suppress(UsageError):  # others needed its place at this very moment
+                stack.enter_context(site.using())
+                return site
+
+    async def _find_site(self, name: str) -> ServedSite:
+        """Return the image of the site ``name``, planned on another thread if need be.
+
+        :raises CosremasterError: it cannot be planned.
+        """
+        site = self._sites.fresh_site(name)
+        if site is None:
+            site = await self._run_once(("site", name), lambda: self._sites.find_site(name))
+        return site
+
+    async def _find_file(self, site: ServedSite, target: ServedPath) -> ServedFile:
+        """Return what ``target`` means of ``site``. :raises RefusalError: nothing."""
+        if target.kind == "image":
+            return site.image
+        try:
+            if target.kind == "digest":
+                work, is_ready = site.digest_file, site.has_digest
+            else:
+                work, is_ready = (lambda: find_boot_file(site, target.file)), site.has_boot_files
+            if is_ready:
+                return work()
+            key = f"{target.kind} {target.file}", f"{site.name} {site.image.representation.etag}"
+            file: ServedFile = await self._run_once(key, work)
+            return file
+        except (LayerError, UsageError) as error:
+            raise RefusalError(plain_answer(404, error.message)) from error
+
+    async def _run_once(self, key: tuple[str, str], work: Callable[[], Any]) -> Any:
+        """Return what ``work`` returns on another thread; all who ask for ``key`` meanwhile wait for the same run."""
+        future = self._pending.get(key)
+        if future is None:
+            future = asyncio.get_running_loop().run_in_executor(self._planners, work)
+            self._pending[key] = future
+            future.add_done_callback(lambda done: self._end_run(key, done))
+        return await asyncio.shield(future)
+
+    def _end_run(self, key: tuple[str, str], future: asyncio.Future[Any]) -> None:
+        """Forget the run of ``key``, and its error if nobody waits for it any more."""
+        del self._pending[key]
+        if not future.cancelled():
+            future.exception()
+
+    def _own_page(self, exchange: Exchange, access: Access) -> Answer:
+        """Return the answer with a page of the server's own."""
+        kind = exchange.target.kind
+        if kind == "health":
+            return plain_answer(503, "stopping") if self._is_stopping else plain_answer(200, "ok")
+        if kind == "metrics":
+            data, media_type = self._format_metrics(), METRICS_TYPE
+        else:
+            names = [name for name in self._sites.catalog.names() if access.allows(name)]
+            data, media_type = write_overview_page(self._title, map(self._describe_site, names)), PAGE_TYPE
+        fields = [
+            (b"content-type", media_type.encode()),
+            (b"content-length", b"%d" % len(data)),
+            (b"cache-control", b"no-store"),
+        ]
+        return Answer(200, fields, (data,), len(data))
+
+    def _format_metrics(self) -> bytes:
+        """Return the metrics."""
+        sites = self._sites
+        gauges: dict[str, tuple[str, str, float]] = {
+            "sites": ("gauge", "Sites of the fleet.", len(sites.catalog.names())),
+            "planned_sites": ("gauge", "Sites whose images are planned and kept.", len(sites)),
+            "plans_total": ("counter", "Images that were planned.", sites.plans_made),
+            "plan_failures_total": ("counter", "Images that could not be planned.", sites.plans_failed),
+            "planning_seconds_total": ("counter", "Time that planning took.", round(sites.planning_seconds, 6)),
+            "log_lines_lost_total": ("counter", "Lines of the log that could not be written.", self._log.lost),
+        }
+        return "".join(f"{line}\n" for line in self.metrics.lines(gauges)).encode()
+
+    def _describe_site(self, name: str) -> SiteRow:
+        """Return the row of the site ``name``."""
+        site = self._sites.known_site(name)
+        if site is None:
+            return SiteRow(name, None, "")
+        return SiteRow(name, site.image.representation.size, site.image.representation.etag)
+
+    async def _send_short(self, exchange: Exchange, send: Send, answer: Answer, data: bytes) -> None:
+        """Send ``answer`` with the body ``data``, which a HEAD does not get."""
+        exchange.is_begun, exchange.status = True, answer.status
+        body = data if exchange.method != "HEAD" else b""
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.fields})
+        await send({"type": "http.response.body", "body": body})
+        exchange.sent = len(body)
+
+    async def _send_answer(
+        self, exchange: Exchange, receive: Receive, send: Send, answer: Answer, file: ServedFile
+    ) -> None:
+        """Send ``answer``, whose ranges are those of ``file``."""
+        if exchange.method == "HEAD" or not answer.body:
+            await self._send_short(exchange, send, answer, b"")
+            return
+        if answer.length <= CHUNK and not file.is_slow:
+            data = [
+                part if isinstance(part, bytes) else file.read(part.start, part.end - part.start)
+                for part in answer.body
+            ]
+            await self._send_short(exchange, send, answer, data[0] if len(data) == 1 else b"".join(data))
+            return
+        steps = _cut_body(answer)
+        loop, is_slow = asyncio.get_running_loop(), file.is_slow
+        gone = asyncio.ensure_future(_wait_for_end(receive))
+        try:
+            for step in steps:
+                begun = time.perf_counter()
+                if isinstance(step, bytes):
+                    data_of_step = step
+                elif is_slow:
+                    data_of_step = await loop.run_in_executor(None, file.read, step.start, step.end - step.start)
+                else:
+                    data_of_step = file.read(step.start, step.end - step.start)
+                    is_slow = time.perf_counter() - begun > SLOW_READ
+                if not exchange.is_begun:
+                    exchange.is_begun, exchange.status = True, answer.status
+                    await send({"type": "http.response.start", "status": answer.status, "headers": answer.fields})
+                is_last = exchange.sent + len(data_of_step) == answer.length
+                await send({"type": "http.response.body", "body": data_of_step, "more_body": not is_last})
+                exchange.sent += len(data_of_step)
+                if gone.done() and not is_last:
+                    exchange.error = "the client closed the connection"
+                    return
+                await asyncio.sleep(0)  # the others' turn
+        finally:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+
+    def _log_exchange(self, exchange: Exchange) -> None:
+        """Write the line of an answer."""
+        self._log.add(
+            "answer",
+            client=exchange.client,
+            method=exchange.method,
+            path=exchange.path,
+            status=exchange.status,
+            range=exchange.text_of(b"range"),
+            sent=exchange.sent,
+            seconds=round(time.perf_counter() - exchange.begun, 6),
+            agent=exchange.text_of(b"user-agent"),
+            error=exchange.error,
+            hint=_HINT if has_unknown_position(exchange.fields) else None,
+        )
+
+
+def parse_path(path: str) -> ServedPath:
+    """Return what ``path``, decoded, means; no kind is nothing. No part of it becomes a path of this machine."""
+    empty, *parts = path.split("/")
+    token = None
+    if len(parts) > 2 and parts[0] == "s":
+        token, parts = parts[1], parts[2:]
+    if empty or not 0 < len(parts) <= 2:
+        return ServedPath("", token=token)
+    if len(parts) == 2:
+        return ServedPath("boot" if all(parts) else "", parts[0], parts[1], token)
+    name = parts[0]
+    if name in _OWN_PAGES:
+        return ServedPath(_OWN_PAGES[name], token=token)
+    for suffix, kind in _SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return ServedPath(kind, name.removesuffix(suffix), token=token)
+    return ServedPath("", token=token)
+
+
+def _without_token(path: str, target: ServedPath) -> str:
+    """Return ``path`` for the log, without its token."""
+    if not path.startswith("/s/"):
+        return path[:300]
+    rest = path[3:].partition("/")[2] if target.token is not None else ""
+    return f"/s/***/{rest}"[:300]
+
+
+def _known_method(method: str) -> str:
+    """Return ``method`` for the metrics, which have no room for words of strangers."""
+    return method if method in ("GET", "HEAD") else "other"
+
+
+def _literal_body(answer: Answer) -> bytes:
+    """Return the body of an answer that has no ranges."""
+    return b"".join(part for part in answer.body if isinstance(part, bytes))
+
+
+def _cut_body(answer: Answer) -> Iterator[bytes | ByteRange]:
+    """Yield the parts of a body in steps that are not too long."""
+    for part in answer.body:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        for start in range(part.start, part.end, CHUNK):
+            yield ByteRange(start, min(start + CHUNK, part.end))
+
+
+async def _wait_for_end(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,227 @@
+"""The application on uvicorn: the socket, limits for slow and hostile clients, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+from cosremaster.errors import OutputError, UnsupportedError, UsageError
+from cosremaster.serve.app import ServeApp
+from cosremaster.serve.metrics import Metrics
+
+try:
+    import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+except ImportError as error:
+    raise UnsupportedError("serve needs a web server: pip install 'cosremaster[serve]'") from error
+
+HEAD_TIMEOUT = 15
+"""Seconds within which a client sends the head of a request."""
+IDLE_TIMEOUT = 30
+"""Seconds for which a connection stays open between two requests."""
+STALL_TIMEOUT = 60
+"""Seconds within which a client takes what waits for it (256 KiB at most: some 4 kB a second)."""
+BACKLOG = 512
+
+
+class Address(NamedTuple):
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+
+class ServerLimits(NamedTuple):
+    """Limits. ``connections``: all; ``per_client``: those of one address; ``grace``: seconds for the answers in
+    progress when the server ends.
+    """
+
+    connections: int = 1024
+    per_client: int = 256
+    grace: int = 30
+    head_timeout: float = HEAD_TIMEOUT
+    stall_timeout: float = STALL_TIMEOUT
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that ``text``, as in ``127.0.0.1:8080`` or ``[::1]:8080``, means. :raises UsageError: none."""
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not is_bracketed):
+        raise UsageError(f"--listen {text}: HOST:PORT is wanted, as in 127.0.0.1:8080 or [::1]:8080")
+    return Address(host[1:-1] if is_bracketed else host, int(port))
+
+
+def open_socket(address: Address) -> socket.socket:
+    """Return a socket that listens at ``address``; port 0 is any free one.
+
+    :raises OutputError: it cannot be had: it is in use, for instance.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise OutputError(f"cannot listen at {format_address(address)}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # for what waits in the kernel; connections take it from here
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_TIMEOUT * 1000)
+        listener.bind(place)
+        listener.listen(BACKLOG)
+        return listener
+    except OSError as error:
+        listener.close()
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise OutputError(f"cannot listen at {format_address(address)}: {reason}") from error
+
+
+def format_address(address: Address) -> str:
+    """Return ``address`` as in a URL."""
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def make_server(app: ServeApp, limits: ServerLimits) -> uvicorn.Server:
+    """Return a server for ``app``, whose ``run`` ends at SIGTERM or SIGINT; answers in progress get time to end."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the access log says it, a line each
+    config = uvicorn.Config(
+        app, http=_bounded_protocol(app.metrics, limits), ws="none", lifespan="on", log_config=None, access_log=False,
+        server_header=False, timeout_keep_alive=IDLE_TIMEOUT, timeout_graceful_shutdown=limits.grace,
+        backlog=BACKLOG, proxy_headers=False,
+    )  # fmt: skip
+    return _QuietServer(config)
+
+
+class _QuietServer(uvicorn.Server):
+    """A server for which SIGTERM is an orderly end: it is not raised again behind it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server while the context lasts; a second SIGINT ends it at once."""
+        if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Connections:
+    """The connections of a server, and their limits."""
+
+    def __init__(self, metrics: Metrics, limits: ServerLimits) -> None:
+        """Begin without connections."""
+        self.metrics, self.limits = metrics, limits
+        self._clients = Counter[str]()
+
+    def add(self, address: str) -> bool:
+        """Count a connection from ``address``; return whether there is room for it."""
+        self._clients[address] += 1
+        has_room = self._clients[address] <= self.limits.per_client
+        if has_room and self._clients.total() <= self.limits.connections:
+            return True
+        self.metrics.refused_clients += 1
+        return False
+
+    def remove(self, address: str) -> None:
+        """Count a connection from ``address`` no more."""
+        self._clients[address] -= 1
+        if not self._clients[address]:
+            del self._clients[address]
+
+
+def _bounded_protocol(metrics: Metrics, limits: ServerLimits) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with the limits ``limits``, which it lacks."""
+    return type("BoundedProtocol", (_BoundedProtocol,), {"all_connections": _Connections(metrics, limits)})
+
+
+_Protocol: Any = AutoHTTPProtocol
+
+
+class _BoundedProtocol(_Protocol):  # type: ignore[misc]
+    """A connection that is closed when it is one too many, or its client is too slow."""
+
+    all_connections: ClassVar[_Connections]
+    _address = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin, unless there are too many connections."""
+        super().connection_made(transport)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._address = (transport.get_extra_info("peername") or ("",))[0]
+        if self.all_connections.add(self._address):
+            self._wait_for_head()
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stop_timer("head")
+        self._stop_timer("stall")
+        self.all_connections.remove(self._address)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take ``data``; a head that is not complete has to be so in time."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_timer("head")
+        elif "head" not in self._timers:
+            self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what was written."""
+        super().pause_writing()
+        self._start_timer("stall", self.all_connections.limits.stall_timeout, self._cut)
+
+    def resume_writing(self) -> None:
+        """Go on: the client took enough."""
+        super().resume_writing()
+        self._stop_timer("stall")
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; where the last answer is not taken yet, give it its time."""
+        if self.transport.get_write_buffer_size():
+            self._start_timer("stall", self.all_connections.limits.stall_timeout, self._cut)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _wait_for_head(self) -> None:
+        """Close the connection if no request comes in time."""
+        self._start_timer("head", self.all_connections.limits.head_timeout, self.transport.abort)
+
+    def _cut(self) -> None:
+        """Cut the connection of a client that takes nothing."""
+        self.all_connections.metrics.cut += 1
+        self.transport.abort()
+
+    def _start_timer(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+        """Call ``action`` in so many ``seconds``, in the place of what was to be called under this name."""
+        self._stop_timer(name)
+        self._timers[name] = self.loop.call_later(seconds, action)
+
+    def _stop_timer(self, name: str) -> None:
+        """Call nothing under this name."""
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,367 @@
+"""The images of sites: planned when they are first asked for, kept while their sources stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from cosremaster.api.image import Image
+from cosremaster.api.network_boot import plan_network_boot
+from cosremaster.browse.container import open_container
+from cosremaster.errors import CosremasterError, LayerError, Place, UnsupportedError
+from cosremaster.io.pieces import PieceTable, Zeros
+from cosremaster.io.shared_use import SharedUse
+from cosremaster.io.streams import CHUNK
+from cosremaster.io.urls import Url
+from cosremaster.iso.read import has_volume
+from cosremaster.overlay.request import host_paths
+from cosremaster.remastering.request import parse_item
+from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
+from cosremaster.serve.ranges import Representation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cosremaster.io.source import SourceIdentity
+    from cosremaster.remastering.prepared import Prepared
+    from cosremaster.remastering.request import Request
+
+IMAGE_TYPE = "application/x-iso9660-image"
+FILE_TYPE = "application/octet-stream"
+SCRIPT_TYPE = "text/plain; charset=utf-8"
+
+CHECK_INTERVAL = 1.0
+"""Seconds for which the sources of a site are not looked at again."""
+CHECK_SHARE = 50
+"""Looking at a site's sources takes at most a part of the time of which this is the inverse."""
+FAILURE_INTERVAL = 5.0
+"""Seconds for which a site that cannot be planned is not tried again."""
+
+
+class SiteSource(NamedTuple):
+    """What a site's image is made of.
+
+    ``files``: the files that say so; ``expect``: names of digests that the base must have, and their digits.
+    """
+
+    base: Path | Url
+    request: Request
+    files: tuple[Path, ...]
+    expect: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files and folders of this machine that the image depends on."""
+        request = self.request
+        items = [parse_item(item, "--add") for item in (*request.add, *request.add_iso)]
+        base = () if isinstance(self.base, Url) else (self.base,)
+        return tuple(dict.fromkeys((*base, *self.files, *host_paths(items))))
+
+
+class SiteCatalog(Protocol):
+    """The sites that are served."""
+
+    @property
+    def title(self) -> str:
+        """What the page of the sites is called."""
+        ...
+
+    def names(self) -> Collection[str]:
+        """Return the names of all sites, as they are now. :raises CosremasterError: they cannot be read."""
+        ...
+
+    def read_site(self, name: str) -> SiteSource:
+        """Return what the site ``name`` is made of, as it is now. :raises CosremasterError: it has faults."""
+        ...
+
+
+class ServedFile(NamedTuple):
+    """Bytes to serve: what they are, and how ``length`` of them are read from an offset on.
+
+    ``is_slow``: reading waits for another machine.
+    """
+
+    representation: Representation
+    read: Callable[[int, int], bytes]
+    is_slow: bool = False
+
+
+class ServedSite:
+    """The image of a site, which is not written, and what is made of it: its digest, the files of a network boot.
+
+    Who reads it does so inside :meth:`using`.
+    """
+
+    def __init__(self, name: str, source: SiteSource, state: Fingerprint, prepared: Prepared) -> None:
+        """Keep the arguments; ``state`` is that of the source's inputs."""
+        self.name, self.source, self.state, self._prepared = name, source, state, prepared
+        self._use = SharedUse(prepared.close, name)
+        etag = prepared.identity()
+        self._is_remote = isinstance(source.base, Url)
+        modified = None if self._is_remote else state.changed
+        image = Representation(prepared.size, etag, modified, IMAGE_TYPE)
+        self.image = ServedFile(image, prepared.read, self._is_remote)
+        self.warnings = prepared.warnings
+        self.fresh_until = 0.0
+        self._lock = threading.Lock()
+        self._digest: ServedFile | None = None
+        self._boot: Mapping[str, ServedFile] | None = None
+
+    def using(self) -> AbstractContextManager[None]:
+        """Return a context in which the image stays readable, whoever closes it. :raises UsageError: it is closed."""
+        return self._use.using()
+
+    def close(self) -> None:
+        """Let no new answer begin; those that read go on."""
+        self._use.close()
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether the digest is computed."""
+        return self._digest is not None
+
+    @property
+    def has_boot_files(self) -> bool:
+        """Whether the files of a network boot are looked up."""
+        return self._boot is not None
+
+    def digest_file(self) -> ServedFile:
+        """Return the file of sha256sum(1) for the image, all of which is read the first time."""
+        with self._lock:
+            if self._digest is None:
+                digest = hashlib.sha256()
+                for offset in range(0, self.image.representation.size, CHUNK):
+                    digest.update(self._prepared.read(offset, CHUNK))
+                text = f"{digest.hexdigest()}  {self.name}.iso\n".encode()
+                self._digest = self._small_file("sha256", text, SCRIPT_TYPE)
+            return self._digest
+
+    def boot_files(self) -> Mapping[str, ServedFile]:
+        """Return the files of a network boot by their names: those of the script ``boot.ipxe``, and itself.
+
+        ``vmlinuz`` and ``initrd`` are there under any name: ``initrd`` is all that the kernel unpacks.
+        :raises LayerError: the image has no kernel or no initramfs, or several.
+        """
+        with self._lock:
+            if self._boot is None:
+                self._boot = self._plan_boot()
+            return self._boot
+
+    def _plan_boot(self) -> Mapping[str, ServedFile]:
+        """Return what :meth:`boot_files` does, read from the image."""
+        source = PreparedSource(self._prepared, f"{self.name}.iso", is_far=self._is_remote)
+        boot = plan_network_boot(open_container(source)[0])
+        *loaded, script = boot.nodes
+        tables = [PieceTable([]) if node.content is None else node.content.table() for node in loaded]
+        files = {"vmlinuz": self._table_file("vmlinuz", tables[0]), "initrd": self._join_initrds(tables[1:])}
+        for node, table in zip(loaded, tables, strict=True):
+            name = node.path.decode("ascii")
+            files[name] = self._table_file(name, table)
+        assert script.content is not None
+        files["boot.ipxe"] = self._small_file("boot.ipxe", script.content.head(script.content.size), SCRIPT_TYPE)
+        return files
+
+    def _join_initrds(self, tables: Sequence[PieceTable]) -> ServedFile:
+        """Return ``tables`` as one initramfs: the kernel unpacks them in turn, each from a multiple of 4 bytes on."""
+        pieces = [piece for table in tables for piece in (*table.pieces, Zeros(-table.length % 4))]
+        return self._table_file("initrd", tables[0] if len(tables) == 1 else PieceTable(pieces))
+
+    def _table_file(self, name: str, table: PieceTable) -> ServedFile:
+        """Return the bytes ``table`` as the file ``name`` of this site."""
+        return ServedFile(self._describe(name, table.length, FILE_TYPE), table.read, self._is_remote)
+
+    def _small_file(self, name: str, data: bytes, media_type: str) -> ServedFile:
+        """Return ``data`` as the file ``name`` of this site."""
+        return ServedFile(
+            self._describe(name, len(data), media_type), lambda offset, length: data[offset : offset + length]
+        )
+
+    def _describe(self, name: str, size: int, media_type: str) -> Representation:
+        """Return what is said of the file ``name``, which is as new as the image."""
+        image = self.image.representation
+        etag = hashlib.sha256(f"{image.etag} {name}".encode()).hexdigest()
+        return Representation(size, etag, image.modified, media_type)
+
+
+class PreparedSource:
+    """An image that is not written, as a :class:`~cosremaster.io.source.ByteSource`."""
+
+    descriptor = None
+    local_paths: tuple[Path, ...] = ()
+
+    def __init__(self, prepared: Prepared, name: str, *, is_far: bool) -> None:
+        """Keep the arguments; ``name`` is the image's in messages."""
+        self.is_far = is_far
+        self._prepared, self.name, self.place, self.size = prepared, name, Place((name,)), prepared.size
+        self.read, self.read_into, self.check_unchanged = prepared.read, prepared.read_into, prepared.check_unchanged
+
+    def __enter__(self) -> PreparedSource:
+        """Return the source itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: its owner closes it."""
+
+    def close(self) -> None:
+        """Do nothing: its owner closes it."""
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from ``offset`` on, in chunks."""
+        return self._prepared.chunks(offset, length)
+
+    def identity(self) -> SourceIdentity:
+        """Return its identity."""
+        from cosremaster.io.source import SourceIdentity  # noqa: PLC0415 - no index of it is kept
+
+        return SourceIdentity(f"prepared-{self._prepared.identity()}", {})
+
+
+class SiteImages:
+    """The images of the sites of ``catalog``, the last ``limit`` of them. Threads may share it."""
+
+    def __init__(self, catalog: SiteCatalog, limit: int) -> None:
+        """Begin without images."""
+        self.catalog, self._limit = catalog, limit
+        self._sites: OrderedDict[str, ServedSite] = OrderedDict()
+        self._bases: dict[Path | Url, tuple[Fingerprint, Image]] = {}
+        self._failures: dict[str, tuple[float, CosremasterError]] = {}
+        self._lock = threading.Lock()
+        self._base_lock = threading.Lock()
+        self.plans_made, self.plans_failed, self.planning_seconds = 0, 0, 0.0
+
+    def __len__(self) -> int:
+        """Return how many images are kept."""
+        return len(self._sites)
+
+    def known_site(self, name: str) -> ServedSite | None:
+        """Return the image of the site ``name`` if it is kept, whether or not its sources changed."""
+        return self._sites.get(name)
+
+    def fresh_site(self, name: str) -> ServedSite | None:
+        """Return the image of the site ``name`` if it is kept, and its sources were looked at a moment ago."""
+        site = self._sites.get(name)
+        if site is None or time.monotonic() >= site.fresh_until:
+            return None
+        with self._lock:
+            if name in self._sites:
+                self._sites.move_to_end(name)
+        return site
+
+    def find_site(self, name: str) -> ServedSite:
+        """Return the image of the site ``name`` as its sources are now. Only one thread at a time asks for a site.
+
+        :raises CosremasterError: it cannot be planned.
+        """
+        site = self._sites.get(name)
+        if site is not None:
+            begun = time.monotonic()
+            state = take_fingerprint(site.source.inputs)
+            if state == site.state:
+                self._refresh(site, begun)
+                return site
+        failed_until, error = self._failures.get(name, (0.0, None))
+        if error is not None and time.monotonic() < failed_until:
+            raise error
+        begun = time.monotonic()
+        try:
+            site = self._plan_site(name)
+        except CosremasterError as failure:
+            self._forget(name)
+            self.plans_failed += 1
+            self._failures[name] = time.monotonic() + FAILURE_INTERVAL, failure
+            raise
+        self._failures.pop(name, None)
+        self.plans_made += 1
+        self.planning_seconds += time.monotonic() - begun
+        self._keep(site)
+        return site
+
+    def _refresh(self, site: ServedSite, begun: float) -> None:
+        """Remember that the sources of ``site`` were looked at, which began at ``begun``."""
+        now = time.monotonic()
+        site.fresh_until = now + max(CHECK_INTERVAL, CHECK_SHARE * (now - begun))
+
+    def _plan_site(self, name: str) -> ServedSite:
+        """Return the planned image of the site ``name``. :raises CosremasterError: it cannot be planned."""
+        source = self.catalog.read_site(name)
+        begun = time.monotonic()
+        state = take_fingerprint(source.inputs)  # before the plan: what changes meanwhile is seen the next time
+        looked = time.monotonic() - begun
+        prepared = self._open_base(source).prepare(source.request)
+        site = ServedSite(name, source, state, prepared)
+        if not has_volume(PreparedSource(prepared, name, is_far=False)):
+            site.close()
+            raise UnsupportedError("is no ISO 9660 image, and no other is served", Place((str(source.base),)))
+        self._refresh(site, time.monotonic() - looked)
+        return site
+
+    def _open_base(self, source: SiteSource) -> Image:
+        """Return the opened base of ``source``, opened anew if it changed. :raises CosremasterError: it cannot be."""
+        with self._base_lock:
+            state = take_fingerprint([] if isinstance(source.base, Url) else [source.base])
+            before, image = self._bases.get(source.base, (None, None))
+            if image is not None and state == before:
+                return image
+            if image is not None:
+                image.close()
+                del self._bases[source.base]
+            image = Image(source.base)
+            try:
+                for name, digits in source.expect:
+                    image.check_digest(name, digits)
+                image.info()
+            except BaseException:
+                image.close()
+                raise
+            self._bases[source.base] = state, image
+            return image
+
+    def _keep(self, site: ServedSite) -> None:
+        """Keep ``site``, and drop those that nobody asked for longest where there are too many."""
+        with self._lock:
+            dropped = [self._sites.pop(site.name, None)]
+            self._sites[site.name] = site
+            while len(self._sites) > self._limit:
+                dropped.append(self._sites.popitem(last=False)[1])
+        for each in dropped:
+            if each is not None:
+                each.close()
+
+    def drop(self, site: ServedSite) -> None:
+        """Drop ``site``, which cannot be read any more, and let its base be opened anew."""
+        if self._sites.get(site.name) is site:
+            self._forget(site.name)
+        with self._base_lock:
+            _, image = self._bases.pop(site.source.base, (None, None))
+        if image is not None:
+            image.close()
+
+    def _forget(self, name: str) -> None:
+        """Drop the image of the site ``name``."""
+        with self._lock:
+            site = self._sites.pop(name, None)
+        if site is not None:
+            site.close()
+
+    def close(self) -> None:
+        """Drop all images, and close the bases."""
+        for name in list(self._sites):
+            self._forget(name)
+        with self._base_lock:
+            for _, image in self._bases.values():
+                image.close()
+            self._bases.clear()
+
+
+def find_boot_file(site: ServedSite, name: str) -> ServedFile:
+    """Return the file ``name`` of the network boot of ``site``. :raises LayerError: there is none of the name."""
+    files = site.boot_files()
+    if name not in files:
+        raise LayerError(f"a network boot of {site.name} has {', '.join(sorted(files))}, and no {name}")
+    return files[name]

@@ -1,0 +1,472 @@
+"""The server as an application, without a server around it: what it answers, and what it does when sources change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import cosremaster
+from cosremaster.demo.image import build_iso, initramfs
+from cosremaster.errors import OutputError, UsageError
+from cosremaster.recipe import build
+from cosremaster.serve import app as application
+from cosremaster.serve import sites as site_images
+from cosremaster.serve.access_log import AccessLog
+from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, parse_path
+from cosremaster.serve.catalogs import RecipeCatalog
+from cosremaster.serve.fingerprint import take_fingerprint
+from cosremaster.serve.ranges import Representation, answer_request
+from cosremaster.serve.server import Address, open_socket, parse_address
+from cosremaster.serve.sites import SiteImages
+from cosremaster.serve.tokens import Tokens
+from tests.fixtures.tools import require_module
+from tests.support.small import CGZ, root_without_devices
+
+TOKEN, OTHER = "0123456789abcdef", "fedcba9876543210"
+KERNEL = b"MZ" + bytes(0x200) + b"HdrS" + bytes(3000)
+MENU = b'menuentry "Live" { linux /vmlinuz quiet "dyndbg=file a +p"; initrd /ucode.img /debirf-live-demo.cgz; }\n'
+
+
+@cache
+def _base_image() -> bytes:
+    """A small debirf image with a menu, whose system is a gzip archive."""
+    files = {"vmlinuz": KERNEL, "boot/grub/grub.cfg": MENU, "ucode.img": b"u" * 5, "pad": b"P" * (1 << 19)}
+    return build_iso({**files, CGZ: initramfs(b"rootfs.cgz", root_without_devices()[:9])})
+
+
+class Reply(NamedTuple):
+    """An answer, put together from its messages."""
+
+    status: int
+    fields: dict[bytes, bytes]
+    body: bytes
+
+
+class Fleet:
+    """Recipes of sites in a folder, and the application that serves them."""
+
+    def __init__(self, folder: Path, sites: int = 1, tokens: str = "", limit: int = 10) -> None:
+        self.folder, self.tokens, self.limit = folder, tokens, limit
+        self.base = folder / "in.iso"
+        self.base.write_bytes(_base_image())
+        self.names = [f"site-{number}" for number in range(sites)]
+        for name in self.names:
+            (folder / name / "etc").mkdir(parents=True, exist_ok=True)
+            (folder / name / "etc/hostname").write_text(f"{name}\n")
+            recipe = f'input = "in.iso"\noutput = "{name}.iso"\n[[add]]\nsource = "{name}"\n'
+            (folder / f"{name}.toml").write_text(recipe)
+        self.lines: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.images = SiteImages(RecipeCatalog([self.folder / f"{name}.toml" for name in self.names]), self.limit)
+        self.log = AccessLog(self.lines.append)
+        self.app = ServeApp(self.images, self.log, Tokens(self.tokens.splitlines()))
+
+    def stop(self) -> str:
+        """Ends, and returns the log."""
+        self.app.close()
+        self.images.close()
+        self.log.close()
+        return "".join(self.lines)
+
+    def written(self, name: str = "site-0") -> bytes:
+        """The image that is written for a site."""
+        target = self.folder / f"{name}.written.iso"
+        build(self.folder / f"{name}.toml", output=target, force=True, sync=False)
+        return target.read_bytes()
+
+    def get(self, path: str, method: str = "GET", **fields: bytes) -> Reply:
+        return asyncio.run(self.request(path, method, None, **fields))
+
+    async def request(
+        self, path: str, method: str = "GET", on_body: Callable[[bytes], None] | None = None, **fields: bytes
+    ) -> Reply:
+        """Sends a request to the application; `on_body` hears each part of the body."""
+        heads: list[MutableMapping[str, Any]] = []
+        parts: list[bytes] = []
+        is_open = True
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            nonlocal is_open
+            assert is_open
+            if message["type"] == "http.response.start":
+                assert not heads
+                heads.append(message)
+                return
+            parts.append(message["body"])
+            is_open = message.get("more_body", False)
+            if on_body is not None:
+                on_body(message["body"])
+
+        await self.app(make_scope(path, method, fields), receive_nothing(), send)
+        assert not is_open
+        answer = dict(heads[0]["headers"])
+        assert len(answer) == len(heads[0]["headers"])
+        body = b"".join(parts)
+        assert answer.get(b"content-length", b"0") == b"%d" % len(body) or method == "HEAD"
+        return Reply(heads[0]["status"], answer, body)
+
+
+def make_scope(path: str, method: str = "GET", fields: dict[str, bytes] | None = None) -> dict[str, Any]:
+    headers = [(name.replace("_", "-").encode(), value) for name, value in (fields or {}).items()]
+    return {"type": "http", "method": method, "path": path, "headers": headers, "client": ("127.0.0.1", 5)}
+
+
+def receive_nothing() -> Callable[[], Awaitable[MutableMapping[str, Any]]]:
+    messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> MutableMapping[str, Any]:
+        for message in messages:
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the sources of a site for each request."""
+    for name in ("CHECK_INTERVAL", "CHECK_SHARE", "FAILURE_INTERVAL"):
+        monkeypatch.setattr(site_images, name, 0)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path, sites=2)
+    yield made
+    made.stop()
+
+
+def test_an_image_is_that_which_would_be_written(fleet: Fleet) -> None:
+    for name in fleet.names:
+        image = fleet.written(name)
+        assert len(image) > 2 * application.CHUNK
+        whole = fleet.get(f"/{name}.iso")
+        assert (whole.status, whole.body) == (200, image)
+        head = fleet.get(f"/{name}.iso", "HEAD")
+        assert (head.status, head.fields, head.body) == (200, whole.fields, b"")
+        for start, end in [(0, 1), (1000, 300_000), (len(image) - 5, len(image)), (0x8000, 0x8800)]:
+            part = fleet.get(f"/{name}.iso", range=b"bytes=%d-%d" % (start, end - 1))
+            assert (part.status, part.body) == (206, image[start:end])
+        several = fleet.get(f"/{name}.iso", range=b"bytes=0-9,100000-600000")
+        assert several.status == 206
+        assert image[:10] in several.body and image[100_000:600_001] in several.body
+        digest = fleet.get(f"/{name}.iso.sha256").body
+        assert (
+            digest == f"{hashlib.sha256(image).hexdigest()}  {name}.iso\n".encode() == fleet.get(f"/{name}.sha256").body
+        )
+    assert fleet.images.plans_made == len(fleet.names)
+    assert {fleet.get(f"/{name}.iso", "HEAD").fields[b"etag"] for name in fleet.names} != {whole.fields[b"etag"]}
+
+
+def test_a_restart_keeps_the_validators(fleet: Fleet) -> None:
+    before = fleet.get("/site-0.iso", "HEAD").fields
+    etag, boot = before[b"etag"], fleet.get("/site-0/vmlinuz", "HEAD").fields
+    fleet.stop()
+    fleet.start()
+    assert fleet.get("/site-0.iso", "HEAD").fields == before
+    assert fleet.get("/site-0/vmlinuz", "HEAD").fields == boot
+    assert boot[b"etag"] != etag
+    assert fleet.get("/site-0.iso", if_none_match=etag).status == 304
+    assert fleet.get("/site-0.iso", if_match=b'"other"').status == 412
+
+
+def test_a_network_boot_loads_what_the_menu_of_the_image_does(fleet: Fleet) -> None:
+    live = cosremaster.read(f"{fleet.base}::debirf-live-demo.cgz")
+    script = fleet.get("/site-0/boot.ipxe").body.decode()
+    assert script.splitlines() == [
+        "#!ipxe", 'kernel vmlinuz initrd=ucode.img initrd=debirf-live-demo.cgz quiet "dyndbg=file a +p"',
+        "initrd ucode.img", "initrd debirf-live-demo.cgz", "boot",
+    ]  # fmt: skip
+    assert fleet.get("/site-0/vmlinuz").body == KERNEL
+    packed = fleet.get("/site-0/debirf-live-demo.cgz").body
+    assert packed != live
+    target = fleet.folder / "written.iso"
+    target.write_bytes(fleet.written())
+    assert packed == cosremaster.read(f"{target}::debirf-live-demo.cgz")
+    assert fleet.get("/site-0/initrd").body == b"uuuuu\0\0\0" + packed + bytes(-len(packed) % 4)
+    part = fleet.get("/site-0/initrd", range=b"bytes=3-11")
+    assert (part.status, part.body) == (206, (b"uuuuu\0\0\0" + packed)[3:12])
+    assert fleet.get("/site-0/etc").status == 404
+
+
+def test_paths() -> None:
+    for path, target in {
+        "/": ServedPath("index"),
+        "/a.iso": ServedPath("image", "a"),
+        "/a.iso.iso": ServedPath("image", "a.iso"),
+        "/a.iso.sha256": ServedPath("digest", "a"),
+        "/a/vmlinuz": ServedPath("boot", "a", "vmlinuz"),
+        "/s/t/a.iso": ServedPath("image", "a", token="t"),
+        "/s/t/": ServedPath("index", token="t"),
+        "/s/t/a/initrd": ServedPath("boot", "a", "initrd", "t"),
+        "/s/initrd": ServedPath("boot", "s", "initrd"),
+        "/healthz": ServedPath("health"),
+        "/metrics": ServedPath("metrics"),
+    }.items():
+        assert parse_path(path) == target
+    for path in ("", "a.iso", "//", "/a", "/.iso", "/a//b", "/a/b/c", "/s/t/a/b/c", "//a.iso", "/a.iso/", "*", "/a/"):
+        assert not parse_path(path).kind, path
+
+
+def test_no_path_leaves_the_fleet(fleet: Fleet) -> None:
+    for path in ("/../in.iso", "/in.iso", "/site-0/../in.iso", "/site-9.iso", "/site-0.toml", "/..%2fvendor.iso",
+                 "/site-0/..", "/s/x/site-0.iso", "/\0.iso", "/site-0.iso\0.iso"):  # fmt: skip
+        assert fleet.get(path).status == 404, path
+    refused = fleet.get("/site-0.iso", "POST")
+    assert (refused.status, refused.fields[b"allow"]) == (405, b"GET, HEAD")
+
+
+def test_tokens(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 2, f"# all\n{TOKEN}\n{OTHER} site-1 # a site\n")
+    assert (fleet.get("/").status, fleet.get("/site-0.iso").status, fleet.get("/metrics").status) == (401, 401, 401)
+    assert fleet.get("/healthz").body == b"ok\n"
+    assert fleet.get("/s/0123456789abcdeX/site-0.iso", "HEAD").status == 404
+    assert fleet.get(f"/s/{TOKEN}/site-0.iso", "HEAD").status == 200
+    assert fleet.get("/site-0.iso", "HEAD", authorization=f"bearer {TOKEN}".encode()).status == 200
+    assert fleet.get("/site-0.iso", "HEAD", authorization=f"Bearer {OTHER}".encode()).status == 404
+    assert fleet.get(f"/s/{OTHER}/site-0.iso", "HEAD").status == 404
+    assert fleet.get(f"/s/{OTHER}/site-1/boot.ipxe").status == 200
+    page = fleet.get(f"/s/{OTHER}/").body
+    assert b"site-1.iso" in page and b"site-0" not in page
+    log = fleet.stop()
+    assert TOKEN not in log and OTHER not in log and "0123456789abcdeX" not in log
+    assert '"path":"/s/***/site-0.iso"' in log
+
+
+@pytest.mark.parametrize("line", ["short", "0123456789abcde/", "0123456789abcdef" * 9, "ünicode-ünicode-ünicode"])
+def test_a_token_is_long_and_fits_into_a_url(line: str) -> None:
+    with pytest.raises(UsageError, match="place:2: a token is 16 to 128 letters"):
+        Tokens(["# comment", line], "place")
+
+
+def test_pages(fleet: Fleet) -> None:
+    fleet.get("/site-0.iso", "HEAD")
+    page = fleet.get("/")
+    assert page.fields[b"content-type"] == b"text/html; charset=utf-8"
+    assert re.findall(rb'href="([^"]+)"', page.body)[:3] == [b"site-0.iso", b"site-0.iso.sha256", b"site-0/boot.ipxe"]
+    assert b"not planned yet" in page.body
+    metrics = fleet.get("/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    assert values['cosremaster_answers_total{method="HEAD",status="200"}'] == "1"
+    assert (values["cosremaster_sites"], values["cosremaster_planned_sites"]) == ("2", "1")
+    assert len(re.findall(r"^# TYPE cosremaster_\w+ (?:counter|gauge)$", metrics, re.MULTILINE)) == len(values) - 1
+
+
+def test_a_changed_overlay_is_another_image(fleet: Fleet, eager: None) -> None:
+    before = fleet.get("/site-0.iso")
+    (fleet.folder / "site-0/etc/hostname").write_text("other\n")
+    assert fleet.get("/site-0.iso", if_match=before.fields[b"etag"]).status == 412
+    after = fleet.get("/site-0.iso", if_range=before.fields[b"etag"], range=b"bytes=0-9")
+    assert (after.status, after.body) == (200, fleet.written())
+    assert after.body != before.body
+    (fleet.folder / "site-0/new").write_text("added\n")
+    assert fleet.get("/site-0.iso").body == fleet.written() != after.body
+    assert fleet.images.plans_made == 3
+
+
+def test_what_cannot_be_planned_is_said(fleet: Fleet, eager: None) -> None:
+    recipe = fleet.folder / "site-0.toml"
+    text = recipe.read_text()
+    recipe.write_text(text + 'volume = "x"\n')
+    answer = fleet.get("/site-0.iso")
+    assert answer.status == 503 and b"site-0.toml:5" in answer.body and b"volume" in answer.body
+    assert fleet.get("/site-1.iso", "HEAD").status == 200
+    recipe.write_text(text)
+    assert fleet.get("/site-0.iso", "HEAD").status == 200
+    fleet.base.write_bytes(b"no image")
+    assert [fleet.get(f"/{name}.iso").status for name in fleet.names] == [503, 503]
+    assert (fleet.images.plans_failed, len(fleet.images)) == (3, 0)
+
+
+def test_a_failure_is_remembered_for_a_moment(fleet: Fleet) -> None:
+    (fleet.folder / "site-0.toml").unlink()
+    assert [fleet.get("/site-0.iso").status for _ in range(5)] == [503] * 5
+    assert fleet.images.plans_failed == 1
+
+
+def test_a_base_that_changes_cuts_the_answer(fleet: Fleet) -> None:
+    image = fleet.written()
+    sent = bytearray()
+
+    def change_base(data: bytes) -> None:
+        sent.extend(data)
+        if len(sent) == application.CHUNK:
+            with fleet.base.open("r+b") as file:
+                file.seek(application.CHUNK)
+                file.write(b"\xff" * (len(image) - application.CHUNK - 9))
+
+    with pytest.raises(ConnectionCutError, match="changed"):
+        asyncio.run(fleet.request("/site-0.iso", on_body=change_base))
+    assert bytes(sent) == image[: application.CHUNK]
+    assert len(fleet.images) == 0
+    log = fleet.stop()
+    assert '"status":200' in log and f'"sent":{application.CHUNK}' in log and "changed" in log
+    assert fleet.app.metrics.cut == 1
+
+
+def test_a_base_by_url(fleet: Fleet) -> None:
+    """It has no date, and what it turns into is another image."""
+    require_module("urllib3")
+    base, tags = fleet.base.read_bytes(), ["one"]
+    image = fleet.written()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+        def do_GET(self) -> None:
+            tag = f'"{tags[-1]}"'
+            fields = [
+                (b"range", self.headers["Range"].encode()),
+                (b"if-match", self.headers.get("If-Match", tag).encode()),
+            ]
+            answer = answer_request("GET", fields, Representation(len(base), tags[-1], None, "image/iso"), 0)
+            body = b"".join(part if isinstance(part, bytes) else base[part.start : part.end] for part in answer.body)
+            self.send_response(answer.status)
+            for name, value in answer.fields:
+                self.send_header(name.decode(), value.decode())
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        recipe = fleet.folder / "site-0.toml"
+        url = f"http://127.0.0.1:{server.server_address[1]}/in.iso"
+        recipe.write_text(recipe.read_text().replace('"in.iso"', f'"{url}"'))
+        before = fleet.get("/site-0.iso")
+        assert before.body == image and b"last-modified" not in before.fields
+        assert fleet.get("/site-0.iso", range=b"bytes=5-90000").body == image[5:90_001]
+        tags.append("two")
+        fleet.images.close()
+        after = fleet.get("/site-0.iso")
+        assert after.body == image and after.fields[b"etag"] != before.fields[b"etag"]
+        server.shutdown()
+
+
+def test_a_client_that_is_gone_is_read_nothing(fleet: Fleet) -> None:
+    reads = []
+    gone = asyncio.Event()
+
+    async def receive() -> MutableMapping[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            reads.append(len(message["body"]))
+            gone.set()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(fleet.app(make_scope("/site-0.iso"), receive, send))
+    assert reads == [application.CHUNK]
+    assert "the client closed the connection" in fleet.stop()
+
+
+def test_all_who_wait_for_a_site_wait_for_one_plan(fleet: Fleet) -> None:
+    async def ask() -> list[Reply]:
+        paths = ["/site-0.iso", "/site-0.iso.sha256", "/site-0/boot.ipxe"] * 8
+        return await asyncio.gather(*(fleet.request(path) for path in paths))
+
+    replies = asyncio.run(ask())
+    assert {reply.status for reply in replies} == {200}
+    assert fleet.images.plans_made == 1
+
+
+def test_plans_are_bounded_and_stay_while_they_are_read(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, sites=3, limit=1)
+    images = {name: fleet.written(name) for name in fleet.names}
+    others = iter(fleet.names[1:])
+
+    def evict(_: bytes) -> None:
+        for name in others:
+            fleet.images.find_site(name)
+
+    assert asyncio.run(fleet.request("/site-0.iso", on_body=evict)).body == images["site-0"]
+    assert (len(fleet.images), fleet.images.plans_made) == (1, 3)
+    assert fleet.get("/site-0.iso").body == images["site-0"]
+    assert fleet.images.plans_made == 4
+    fleet.stop()
+
+
+def test_a_slow_disk_is_waited_for_on_another_thread(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "SLOW_READ", -1)
+    assert fleet.get("/site-0.iso").body == fleet.written()
+
+
+def test_a_fault_of_ours_is_a_500_without_details(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(ServeApp, "_own_page", lambda *_: fail(None))
+    answer = fleet.get("/")
+    assert (answer.status, b"secret" in answer.body) == (500, False)
+    assert "ZeroDivisionError: secret" in fleet.stop()
+
+
+def test_a_broken_ipxe_gets_a_hint_in_the_log(fleet: Fleet) -> None:
+    assert fleet.get("/site-0.iso", range=b"bytes=u-u").status == 200
+    assert "was built for another platform" in fleet.stop()
+
+
+def test_names_of_sites(tmp_path: Path) -> None:
+    for name in ("a b", "ä", "-x", "a" * 101, "a%2f"):
+        with pytest.raises(UsageError, match="becomes part of a URL"):
+            RecipeCatalog([tmp_path / f"{name}.toml"])
+    with pytest.raises(UsageError, match="the site a is"):
+        RecipeCatalog([tmp_path / "a.toml", tmp_path / "b/a.toml"])
+
+
+def test_a_fingerprint_sees_each_kind_of_change(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b/file").write_text("1")
+    (folder / "link").symlink_to("b/file")
+    changes: list[Callable[[], object]] = [
+        lambda: (folder / "b/file").write_text("22"),
+        lambda: (folder / "b/file").chmod(0o600),
+        lambda: os.utime(folder / "b/file", (5, 5)),
+        lambda: (folder / "b/file").rename(folder / "b/other"),
+        (folder / "link").unlink,
+        (folder / "new").mkdir,
+        lambda: folder.rename(tmp_path / "gone"),
+    ]
+    states = [take_fingerprint([folder])]
+    for change in changes:
+        change()
+        states.append(take_fingerprint([folder]))
+    assert len({state.digest for state in states}) == len(states)
+    assert take_fingerprint([folder]) == states[-1]
+
+
+@pytest.mark.parametrize("text", ["8080", "host:", ":80", "host:99999", "::1:80", "host:http"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--listen .*HOST:PORT is wanted"):
+        parse_address(text)
+
+
+def test_addresses() -> None:
+    assert parse_address("[::1]:0") == Address("::1", 0)
+    assert all(parse_address(f"{host}:1").is_loopback for host in ("127.0.0.5", "localhost", "[::1]"))
+    assert not any(parse_address(f"{host}:1").is_loopback for host in ("0.0.0.0", "[::]", "example.org"))
+
+
+def test_a_port_in_use() -> None:
+    with open_socket(Address("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OutputError, match=rf"^cannot listen at 127.0.0.1:{port}: the port is in use$"):
+            open_socket(Address("127.0.0.1", port))
