@@ -46,7 +46,9 @@ def serve_command(
 ) -> None:
     """Serve the images of sites over HTTP, without writing them.
 
-    Each FILE is a recipe, and a site of its name; or a folder of recipes, where more may appear while the server runs.
+    FILE is a fleet, as for `cosremaster fleet`; or each FILE is a recipe, which is a site of its name, or a folder of
+    recipes.
+    Sites may appear, change and vanish while the server runs.
 
     /SITE.iso is the image, /SITE.iso.sha256 its checksum, /SITE/boot.ipxe a script that boots its kernel, and / lists
     the sites. With tokens, /s/TOKEN/ stands before all of these. The access log, JSON in lines, goes to standard

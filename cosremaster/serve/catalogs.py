@@ -1,15 +1,19 @@
-"""Where the sites come from: recipes, a site each."""
+"""Where the sites come from: recipes, a site each, or a fleet."""
 
 from __future__ import annotations
 
+import os
 import re
 import stat
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cosremaster.errors import UsageError
+from cosremaster.fleet.read import Fleet, FleetSite, read_fleet
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.recipe.read import read_recipe
+from cosremaster.recipe.read import parse_toml, read_recipe, read_text
+from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
 from cosremaster.serve.sites import SiteCatalog, SiteSource
 
 LONGEST_NAME = 100
@@ -78,9 +82,73 @@ def _folder_state(path: Path) -> int | None:
     return status.st_mtime_ns if stat.S_ISDIR(status.st_mode) else None
 
 
-def open_catalog(files: Sequence[Path]) -> SiteCatalog:
-    """Return the sites that ``files`` describe: recipes, and folders of recipes. Raises as these do."""
-    for path in files:
+class FleetCatalog:
+    """The sites of the fleet in the file ``path``, which is read again when it, or its list of sites, changed."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the fleet. Raises as :meth:`names`."""
+        self._path, self._lock = path, threading.Lock()
+        self._state: Fingerprint | None = None
+        self._files: tuple[Path, ...] = (path,)
+        self._fleet: Fleet | None = None
+        self._sites: dict[str, FleetSite] = {}
+        self._read()
+
+    @property
+    def title(self) -> str:
+        """The name of the fleet's file."""
+        return self._path.stem
+
+    def names(self) -> Collection[str]:
+        """Return the names of the sites. :raises RecipeError: the fleet has faults.
+
+        :raises UsageError: a site has a name that no URL takes.
+        """
+        return self._read()[1]
+
+    def read_site(self, name: str) -> SiteSource:
+        """Return what the site ``name`` is made of. :raises UsageError: it is gone. Raises as :meth:`names`."""
+        fleet, sites = self._read()
+        if name not in sites:
+            raise UsageError(f"{self._path}: there is no site {name} any more")
+        return SiteSource(fleet.base, sites[name].request, self._files, fleet.expect)
+
+    def _read(self) -> tuple[Fleet, dict[str, FleetSite]]:
+        """Return the fleet, and its sites by name."""
+        with self._lock:
+            if self._fleet is None or _state_of_lists(self._files) != self._state:
+                files = (self._path, *_find_lists(self._path))
+                state = _state_of_lists(files)
+                fleet = read_fleet(self._path)
+                for site in fleet.sites:
+                    check_site_name(site.name)
+                self._fleet, self._sites = fleet, {site.name: site for site in fleet.sites}
+                self._files, self._state = files, state
+            return self._fleet, self._sites
+
+
+def _find_lists(path: Path) -> tuple[Path, ...]:
+    """Return the file or folder that lists the sites of the fleet in the file ``path``, if there is any."""
+    table = parse_toml(path, read_text(path)).get("sites")
+    names = [table.get(kind) for kind in ("directory", "csv", "json")] if isinstance(table, dict) else []
+    return tuple(path.parent / name for name in names if isinstance(name, str))
+
+
+def _state_of_lists(paths: Sequence[Path]) -> Fingerprint:
+    """Return the state of files, and of folders without what is in those below them."""
+    folders = [entry for path in paths if path.is_dir() for entry in sorted(os.listdir(path))]
+    files = take_fingerprint([path for path in paths if not path.is_dir()])
+    return files._replace(digest=files.digest + "\0".join(folders).encode("utf-8", "surrogateescape"))
+
+
+def open_catalog(paths: Sequence[Path]) -> SiteCatalog:
+    """Return the sites that ``paths`` describe: a fleet, or recipes and folders of recipes. Raises as these do."""
+    for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: there is no such file or folder")
-    return RecipeCatalog(files)
+    fleets = [path for path in paths if path.is_file() and "base" in parse_toml(path, read_text(path))]
+    if not fleets:
+        return RecipeCatalog(paths)
+    if len(paths) > 1:
+        raise UsageError(f"{fleets[0]}: is a fleet, which is served alone")
+    return FleetCatalog(fleets[0])

@@ -17,13 +17,14 @@ import pytest
 
 import cosremaster
 from cosremaster.demo.image import build_iso, initramfs
-from cosremaster.errors import OutputError, UsageError
+from cosremaster.errors import OutputError, RecipeError, UsageError
+from cosremaster.fleet import read_fleet
 from cosremaster.recipe import build
 from cosremaster.serve import app as application
 from cosremaster.serve import sites as site_images
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, parse_path
-from cosremaster.serve.catalogs import RecipeCatalog
+from cosremaster.serve.catalogs import RecipeCatalog, open_catalog
 from cosremaster.serve.fingerprint import take_fingerprint
 from cosremaster.serve.ranges import Representation, answer_request
 from cosremaster.serve.server import Address, open_socket, parse_address
@@ -421,6 +422,61 @@ def test_a_fault_of_ours_is_a_500_without_details(fleet: Fleet, monkeypatch: pyt
 def test_a_broken_ipxe_gets_a_hint_in_the_log(fleet: Fleet) -> None:
     assert fleet.get("/site-0.iso", range=b"bytes=u-u").status == 200
     assert "was built for another platform" in fleet.stop()
+
+
+FLEET = """base = "in.iso"
+output = "out/${NAME}.iso"
+[[add]]
+file = "/etc/hostname"
+content = "${NAME}.${DOMAIN}\\n"
+[sites]
+csv = "sites.csv"
+[[site]]
+name = "lab"
+variables = { DOMAIN = "example.com" }
+[[site.add]]
+source = "site-0"
+"""
+
+
+def test_a_fleet(fleet: Fleet, eager: None) -> None:
+    """Its sites are those of its file and of the list beside it, as both are now."""
+    path, table = fleet.folder / "fleet.toml", fleet.folder / "sites.csv"
+    path.write_text(FLEET)
+    table.write_text("name,DOMAIN\nnorth,example.org\n")
+    catalog = open_catalog([path])
+    fleet.images = SiteImages(catalog, 10)
+    fleet.app = ServeApp(fleet.images, fleet.log, Tokens(), catalog.title)
+    assert (sorted(catalog.names()), catalog.title) == (["lab", "north"], "fleet")
+    for site in read_fleet(path).sites:
+        with cosremaster.open(fleet.base) as image:
+            image.remaster(fleet.folder / f"{site.name}.iso", site.request, sync=False)
+        assert fleet.get(f"/{site.name}.iso").body == (fleet.folder / f"{site.name}.iso").read_bytes()
+    assert fleet.get("/south.iso").status == 404
+    table.write_text("name,DOMAIN\nsouth,example.org\n")
+    assert [fleet.get(f"/{name}.iso", "HEAD").status for name in ("south", "north", "lab")] == [200, 404, 200]
+    assert re.findall(rb'href="([a-z]+).iso"', fleet.get("/").body) == [b"lab", b"south"]
+    table.write_text("name\nsouth\n")
+    answer = fleet.get("/lab.iso")
+    assert answer.status == 503 and b"DOMAIN" in answer.body
+    assert fleet.get("/healthz").status == 200
+    with pytest.raises(RecipeError):
+        open_catalog([path])
+    with pytest.raises(UsageError, match="is a fleet, which is served alone"):
+        open_catalog([path, fleet.folder / "site-0.toml"])
+
+
+def test_a_folder_of_recipes(fleet: Fleet) -> None:
+    catalog = open_catalog([fleet.folder])
+    assert sorted(catalog.names()) == ["site-0", "site-1"]
+    (fleet.folder / "site-0.toml").unlink()
+    (fleet.folder / "new.toml").write_bytes((fleet.folder / "site-1.toml").read_bytes())
+    assert sorted(catalog.names()) == ["new", "site-1"]
+    assert catalog.read_site("new").request == catalog.read_site("site-1").request
+    with pytest.raises(UsageError, match="there is no recipe of the site site-0 any more"):
+        catalog.read_site("site-0")
+    with pytest.raises(UsageError, match=r"gone: there is no such file or folder"):
+        open_catalog([fleet.folder / "gone"])
 
 
 def test_names_of_sites(tmp_path: Path) -> None:
