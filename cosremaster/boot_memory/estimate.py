@@ -51,6 +51,10 @@ class Footprint(Struct, frozen=True):
         """Return the footprint of both together."""
         return Footprint(self.data + other.data, self.inodes + other.inodes)
 
+    def __sub__(self, other: Footprint) -> Footprint:
+        """Return the footprint without ``other``, which is a part of it."""
+        return Footprint(self.data - other.data, self.inodes - other.inodes)
+
 
 def measure_footprint(sizes: Iterable[int]) -> Footprint:
     """Return the footprint of inodes with ``sizes`` in bytes; the size of a directory, device or short symlink is 0."""

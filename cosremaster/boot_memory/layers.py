@@ -42,17 +42,18 @@ def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
 
 def _measure_entries(layer: Layer, removed_paths: frozenset[bytes]) -> Footprint:
     """Return the footprint of the remaining entries of ``layer``."""
-    if removed_paths:
-        return measure_footprint(_entry_sizes(layer, removed_paths))
+    going = layer.removed_inodes(removed_paths) if removed_paths else ()
+    if going is None:
+        return measure_footprint(_entry_sizes(layer.inodes(removed_paths)))
     whole: Footprint | None = layer.derived.get("footprint")
     if whole is None:
-        whole = layer.derived["footprint"] = measure_footprint(_entry_sizes(layer, removed_paths))
-    return whole
+        whole = layer.derived["footprint"] = measure_footprint(_entry_sizes(layer.inodes()))
+    return whole - measure_footprint(_entry_sizes(going)) if going else whole
 
 
-def _entry_sizes(layer: Layer, removed_paths: frozenset[bytes]) -> Iterator[int]:
-    """Yield the bytes of each remaining inode; hard-linked data stay as long as one of their names does."""
-    for kind, size in layer.inodes(removed_paths):
+def _entry_sizes(inodes: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Yield the bytes of each of ``inodes``, type and size."""
+    for kind, size in inodes:
         yield size if kind == _FILE else _symlink_size(size) if kind == _SYMLINK else 0
 
 

@@ -248,6 +248,10 @@ class ArchiveIndex(Protocol):
                 seen.add(node.link)
             yield node.kind, node.content.size if node.content is not None else len(node.target)
 
+    def removed_inodes(self, layer: Layer, removed: Collection[bytes]) -> Sequence[tuple[int, int]] | None:
+        """Return what :meth:`inodes` yields no more without the paths ``removed``; None where only that tells it."""
+        return None
+
     def split_before(self, end: int) -> tuple[int, ArchiveIndex] | None:
         """Return where the first entry begins that does not end before plain byte ``end``, and the entries before it.
 

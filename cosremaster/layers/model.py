@@ -222,6 +222,10 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.inodes(self, removed)
 
+    def removed_inodes(self, removed: Collection[bytes]) -> Sequence[tuple[int, int]] | None:
+        """Return what :meth:`inodes` yields no more without the paths ``removed``; None where only that tells it."""
+        return self.index.removed_inodes(self, removed)
+
     def oddities(self) -> Iterator[str]:
         """Yield what is odd about it, each as the end of a sentence about it."""
         count, size = self.index.count_superseded(self)

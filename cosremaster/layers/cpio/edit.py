@@ -9,6 +9,7 @@ from typing import cast
 from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.drop_entries import find_dropped, select_remaining
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of, link_key
 from cosremaster.layers.cpio.rules import DOUBLE_NAME, BrokenRule, CheckedEntries, FinalEntry, InodeNumbers
@@ -45,8 +46,13 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     nodes = [node for node, _ in edits.additions if node.path not in lasting]
     new = list(_place_new(layer, tree, nodes, superseding))
     is_renewed = superseding.drops_dead or bool(superseding.paths and tree.superseding_numbers)
-    if is_renewed or edits.removed_paths != superseding.paths:
-        paths = list(_select_kept(layer, tree, edits.removed_paths.difference(lasting), superseding))
+    gone = edits.removed_paths.difference(lasting)
+    dropped = find_dropped(layer, tree, gone, superseding) if not lasting else None
+    if dropped is not None:
+        checked = CheckedEntries((entry.final for entry in new), tree.checked_entries, dropped=dropped.paths)
+        pieces = list(select_remaining(layer, dropped))
+    elif is_renewed or edits.removed_paths != superseding.paths:
+        paths = list(_select_kept(layer, tree, gone, superseding))
         directories = {member.entry.offset: lasting[path] for member, path in paths if path in lasting}
         remaining = list(_place_kept(layer, [member for member, _ in paths], directories))
         checked = CheckedEntries((entry.final for entry in (*remaining, *new)), earlier=tree.preceding_entries)

@@ -176,6 +176,23 @@ class CpioIndex(ArchiveIndex):
                 yield mode & _TYPE_BITS, size
         yield from ((_FILE_BITS, linked[key]) for key in remaining)
 
+    def removed_inodes(self, layer: Layer, removed: Collection[bytes]) -> Sequence[tuple[int, int]] | None:
+        """Return type and size of each inode that goes with the paths ``removed``; None where another path may keep it.
+
+        Of several entries at a path those before the last must be superseded ones, which are no inodes.
+        """
+        tree = cast("CpioTree", layer.tree())
+        found: list[tuple[int, int]] = []
+        for path in removed:
+            *earlier, last = tree.own_numbers_at(path) or (None,)
+            if last is None:
+                continue
+            header = self.members[last].entry.header
+            if link_key_of(header.fields) or not tree.superseded_numbers.issuperset(earlier):
+                return None
+            found.append((header.mode & _TYPE_BITS, header.size))
+        return found
+
     def split_before(self, end: int) -> tuple[int, CpioIndex]:
         """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
         ends = [*self.members.offsets[1:], self.trailer.offset]

@@ -7,7 +7,7 @@ they do with an entry that breaks a rule. Pure: entries in, broken rules out.
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
@@ -119,11 +119,19 @@ class UnpackedTree(Struct):
     groups: dict[tuple[int, tuple[int, int]], list[tuple[bytes, int]]] = field(default_factory=dict)
     last_directory: bytes | None = None
 
-    def copy(self) -> UnpackedTree:
-        """Return a copy that can be changed; of the large tables it keeps the changes alone."""
+    def copy(self, dropped: Collection[bytes] = ()) -> UnpackedTree:
+        """Return a copy without the files ``dropped``, real paths, that can be changed.
+
+        Of the large tables it keeps the changes alone, where nothing is dropped.
+        """
         shared = {ino: set(owners) for ino, owners in self.shared.items()}
         groups = {key: list(entries) for key, entries in self.groups.items()}
-        made, owners = ChainMap({}, self.made), ChainMap({}, self.owners)
+        made: MutableMapping[bytes, tuple[int, bytes]] = ChainMap({}, self.made)
+        if dropped:
+            made = dict(self.made)
+            for path in dropped:
+                made.pop(path, None)
+        owners = ChainMap({}, self.owners)
         return UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
 
     def shares_inode(self, ino: int, group: object) -> bool:
@@ -169,14 +177,16 @@ class CheckedEntries:
     """The entries of an archive, and every rule that they break."""
 
     def __init__(
-        self, entries: Iterable[FinalEntry], preceding: CheckedEntries | None = None, earlier: Iterable[FinalEntry] = ()
-    ) -> None:
+        self, entries: Iterable[FinalEntry], preceding: CheckedEntries | None = None,
+        earlier: Iterable[FinalEntry] = (), dropped: Collection[bytes] = (),
+    ) -> None:  # fmt: skip
         """Check ``entries``, without the trailer.
 
         :param preceding: checked entries that stand before them in the archive.
+        :param dropped: the paths of files among those, which are not there any more; no symlink leads to them.
         :param earlier: entries of the archives before this one in the file, whose directories exist already.
         """
-        self._tree: UnpackedTree = UnpackedTree() if preceding is None else preceding._tree.copy()
+        self._tree: UnpackedTree = UnpackedTree() if preceding is None else preceding._tree.copy(dropped)
         for entry in earlier:
             self._tree.earlier[normal_name(entry.name)] = (entry.fields[1] & _TYPE, entry.target)
         self._single: list[BrokenRule] = [] if preceding is None else list(preceding._single)
@@ -199,6 +209,10 @@ class CheckedEntries:
     def inodes(self) -> InodeNumbers:
         """Every inode number of an entry."""
         return self._tree.inodes
+
+    def makes_directory(self, path: bytes) -> bool:
+        """Return whether an entry makes a directory at ``path``, to which no symlink leads."""
+        return self._tree.made.get(path, _NOTHING)[0] == _DIRECTORY
 
     @property
     def broken_rules(self) -> tuple[BrokenRule, ...]:

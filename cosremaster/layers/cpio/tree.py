@@ -73,7 +73,7 @@ class CpioTree(Mapping[bytes, Node]):
 
         They are numbers, counted through all archives.
         """
-        if len(self._numbers) == sum(len(archive.paths) for archive in self._archives):
+        if not self._has_repeated:
             return {}
         return {
             path: [earlier for earlier in self._repeated[path] if earlier < self._numbers[path]]
@@ -123,6 +123,27 @@ class CpioTree(Mapping[bytes, Node]):
         except SymlinkLoopError:
             return True
         return node is not None and node.kind is NodeKind.DIRECTORY
+
+    def own_numbers_at(self, path: bytes) -> list[int]:
+        """Return the numbers, in the layer's own archive, of all its entries at ``path``."""
+        start = self._starts[-1]
+        listed = self._repeated.get(path) if self._has_repeated else None
+        if listed is None:
+            listed = [self._numbers[path]] if path in self._numbers else []
+        return [number - start for number in listed if number >= start]
+
+    @property
+    def _has_repeated(self) -> bool:
+        """Whether several entries have one path."""
+        return len(self._numbers) < sum(len(archive.paths) for archive in self._archives)
+
+    @cached_property
+    def unpacks_as_named(self) -> bool:
+        """Whether no entry breaks a rule but that one of its own name stands before it."""
+        from cosremaster.layers.cpio.rules import DOUBLE_NAME  # noqa: PLC0415 - only edits need it
+
+        broken, paths = self.checked_entries.broken_rules, self.layer.paths
+        return len(broken) == len(paths) - len(set(paths)) and all(rule.rule == DOUBLE_NAME for rule in broken)
 
     @cached_property
     def _own_numbers(self) -> dict[bytes, int]:

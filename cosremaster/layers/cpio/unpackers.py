@@ -17,6 +17,7 @@ from cosremaster.tree.paths import SymlinkLoopError, normal_name
 
 if TYPE_CHECKING:
     from cosremaster.layers.address import Address
+    from cosremaster.layers.formats import ContainerEntry
     from cosremaster.layers.model import Layer
 
 POSTDATED = 0x7FFFFFFF
@@ -62,6 +63,16 @@ def find_unpacker(layer: Layer, changes: Mapping[Address, Edits] = _NO_CHANGES) 
         return KERNEL
     if not _is_unpacked_last(holder):
         return UNKNOWN
+    if any(archive.address in changes for archive in (*holder.preceding, holder)):
+        return _read_unpacker(holder, entry, changes)
+    unpacker: CpioUnpacker | None = layer.derived.get("unpacker")
+    if unpacker is None:
+        unpacker = layer.derived["unpacker"] = _read_unpacker(holder, entry, changes)
+    return unpacker
+
+
+def _read_unpacker(holder: Layer, entry: ContainerEntry, changes: Mapping[Address, Edits]) -> CpioUnpacker:
+    """Return what the ``/init`` of ``holder`` runs after ``changes`` for the archive in ``entry``."""
     from cosremaster.layers.cpio.init_script import find_cpio_options  # noqa: PLC0415 - only superseding needs it
 
     script = _read_init(holder, changes)
