@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs.base import RepackJob
+from cosremaster.codecs.base import BlockCache, RepackJob
 from cosremaster.codecs.checks import CRC64
+from cosremaster.codecs.xz import encode
 from cosremaster.codecs.xz import repack as xz_form
 from cosremaster.codecs.xz.encode import SEGMENT, EncoderOptions
 from cosremaster.errors import CosremasterError
+from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.decoded import DecodedSource
@@ -190,3 +192,43 @@ def test_always_compress_and_preset_overrule() -> None:
         results[preset, always] = (len(new), packed.stored)
     assert results[None, True][1] == 0
     assert results[0, False][0] > results[None, False][0]
+
+
+LARGE = mixed(3_000_000, 3)
+
+
+def splice_large(old: Old, pieces: list[Piece], cache: BlockCache, preset: int | None = None) -> bytes:
+    """The new stream for ``pieces`` of :data:`LARGE`, by a job that keeps blocks in ``cache``."""
+    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
+        job = RepackJob(
+            packed=old.table, decoded=old.decoded, plain=PieceTable(pieces), spool=spool, threads=2,
+            advance=lambda _: None, cache=cache, preset=preset,
+        )  # fmt: skip
+        return b"".join(old.form.repack(job).table.chunks())
+
+
+def test_a_little_data_at_the_end_of_a_large_stream_is_compressed_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays of an old chunk is a block of its own, encoded once for an opened image."""
+    presets: list[int] = []
+    real = encode._lzma2
+
+    def lzma2(data: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+        presets.append(preset)
+        return real(data, dictionary_size, preset, stop)
+
+    monkeypatch.setattr(encode, "_lzma2", lzma2)
+    old, cache = old_stream(xz(LARGE, "-T1", "-6")), BlockCache()
+    end = next(plain for plain, _ in borders_of(old) if plain > xz_form.QUICK_SHARE * 30_000) + 30_000
+    pieces: list[Piece] = [Range(old.decoded, 0, end), Literal(b"words, and some more words\n" * 400)]
+    new = splice_large(old, pieces, cache)
+    assert presets == [1, 1]
+    judge(new, pieces, LARGE)
+    assert [block.record.plain for block in old_stream(new).form.blocks][1:] == [30_000, 10_800]
+    assert splice_large(old, pieces, cache) == new, "whatever is kept"
+    assert presets == [1, 1, 1], "the new bytes alone"
+    long: list[Piece] = [Range(old.decoded, 0, end), Literal(LARGE[: xz_form.QUICK + 1])]
+    judge(splice_large(old, long, cache), long, LARGE)
+    assert presets[3:] and set(presets[3:]) == {encode.PRESET}, "much new data"
+    presets.clear()
+    judge(splice_large(old, pieces, cache, preset=4), pieces, LARGE)
+    assert presets == [4], "as asked for, and the old bytes with the new ones"

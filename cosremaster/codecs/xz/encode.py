@@ -24,6 +24,9 @@ PRESET = 6
 PRESET_DICTS = tuple(size << 10 for size in (256, 1024, 2048, 4096, 4096, 8192, 8192, 16384, 32768, 65536))
 """The dictionaries of presets 0 to 9 (xz(1)) in bytes."""
 
+QUICK_PRESET = 1
+"""The preset for a few bytes in a large stream, which take a third of the time and 5 % more bytes than by 6."""
+
 MIN_DICT = 4096
 BLOCK_DICTS = 3
 """The plain bytes of a block, in dictionaries, as ``xz -T0`` makes them."""
@@ -49,12 +52,14 @@ class EncoderOptions(Struct, frozen=True):
     :ivar check: the check id.
     :ivar dictionary_size: the largest dictionary in bytes.
     :ivar always: compress everything, without a trial.
+    :ivar quick: data begin with so many bytes or fewer that compress: these are compressed by :data:`QUICK_PRESET`.
     """
 
     check: int
     dictionary_size: int
     preset: int = PRESET
     always: bool = False
+    quick: int = 0
 
     @property
     def block_size(self) -> int:
@@ -171,7 +176,8 @@ def _compress(plain: _PlainData, run: _Segments, options: EncoderOptions, stop: 
     running = RunningCheck(options.check)
     running.update(data)
     dictionary_size = max(MIN_DICT, min(options.dictionary_size, len(data)))
-    packed = _lzma2(data, dictionary_size, options.preset, stop)
+    is_quick = run.start == 0 and len(data) <= options.quick
+    packed = _lzma2(data, dictionary_size, QUICK_PRESET if is_quick else options.preset, stop)
     size = sum(len(part) for part in packed)
     header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()

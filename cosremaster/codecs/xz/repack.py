@@ -36,13 +36,19 @@ from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import Struct, convert
+from cosremaster.records import Struct, convert, replace
 from cosremaster.units import format_size
 
 SMALL_PART = 12
 """A part of new data that is smaller than the stream by this factor is split into :data:`SPLIT` blocks."""
 
 SPLIT = 4
+
+QUICK, QUICK_SHARE = 1 << 18, 64
+"""Data that begin with at most so many bytes, and at most such a part of the stream, are compressed quickly there."""
+
+LEAST_FRONT = 1 << 14
+"""Old bytes in front of new ones that are a block of their own, which a later remaster of an opened image takes."""
 
 MOST_DECODED = 4 << 20
 """The most decoded bytes of a block in memory beside pieces that are read from files again; if more, all are."""
@@ -124,7 +130,9 @@ class XzParameters(PackedParameters, frozen=True):
         """
         preset = PRESET if job.preset is None else job.preset
         dictionary_size = max(MIN_DICT, min(self.dictionary_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
+        quick = 0 if job.preset is not None or job.cutting is not None else QUICK
+        quick = min(quick, job.plain.length // QUICK_SHARE)
+        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress, quick)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
         reused = encoded = stored = 0
@@ -132,7 +140,12 @@ class XzParameters(PackedParameters, frozen=True):
 
         def encode(item: KeptBlock | _EncodeTask, stop: StopFlag) -> KeptBlock | tuple[EncodedBlock, ...]:
             """Return a kept block, or the new blocks of a task."""
-            return item if isinstance(item, KeptBlock) else encode_blocks(item.table, item.marks, options, stop)
+            if isinstance(item, KeptBlock):
+                return item
+            blocks = item.blocks or encode_blocks(item.table, item.marks, options, stop)
+            if item.key is not None and all(block.table is None for block in blocks):
+                job.cache.put(item.key, blocks, sum(len(part) for block in blocks for part in block.parts))
+            return blocks
 
         for result in ordered_map(encode, self._items(job, options), job.threads):
             if isinstance(result, KeptBlock):
@@ -169,9 +182,12 @@ class XzParameters(PackedParameters, frozen=True):
             if isinstance(part, KeptBlock):
                 yield part
                 continue
-            marks = list(_file_borders(part.table))
-            for start, end in _plan_blocks(part.table, job, options):
-                yield _make_task(part.table, marks, start, end)
+            front, table = _split_old_front(part.table, job, options)
+            if front is not None:
+                yield front
+            marks = list(_file_borders(table))
+            for start, end in _plan_blocks(table, job, options):
+                yield _make_task(table, marks, start, end)
 
     def _cut_items(self, job: RepackJob, cutting: Cutting) -> Iterator[KeptBlock | _EncodeTask]:
         """Yield what :meth:`_items` does, cut by ``cutting``: old blocks are kept whole, or not at all."""
@@ -223,10 +239,13 @@ class _EncodeTask(Struct, frozen=True):
     """Plain bytes for a thread.
 
     ``marks``: the offsets from their beginning at which other data begin, the last one before them included.
+    ``blocks``: what they become, where that is known; ``key``: under which that is kept.
     """
 
     table: PieceTable
     marks: list[int]
+    blocks: tuple[EncodedBlock, ...] = ()
+    key: object = None
 
 
 def _make_direct(table: PieceTable) -> PieceTable:
@@ -235,6 +254,26 @@ def _make_direct(table: PieceTable) -> PieceTable:
     if decoded > MOST_DECODED or len(table.pieces) * DIRECT_FROM > table.length:
         return PieceTable([Literal(table.read())])
     return PieceTable(piece if is_direct(piece) else Literal(b"".join(piece.chunks())) for piece in table.pieces)
+
+
+def _split_old_front(
+    table: PieceTable, job: RepackJob, options: EncoderOptions
+) -> tuple[_EncodeTask | None, PieceTable]:
+    """Return the task for the old bytes in front of ``table``, where they are few and new ones follow, and the rest.
+
+    They are what stays of an old LZMA2 chunk, and the same for each change at one place.
+    """
+    first = table.pieces[0]
+    is_old = isinstance(first, Range) and first.source is job.decoded
+    if not (is_old and LEAST_FRONT <= first.length <= options.quick and len(table.pieces) > 1):
+        return None, table
+    assert isinstance(first, Range)
+    key = ("old front", first.offset, first.length, options.check, options.dictionary_size, options.always)
+    known: tuple[EncodedBlock, ...] | None = job.cache.get(key)
+    rest = table.cut(first.length, table.length)
+    if known is not None:
+        return _EncodeTask(PieceTable([]), [], known), rest
+    return replace(_make_task(table, [], 0, first.length), key=key), rest
 
 
 def _make_task(table: PieceTable, marks: Sequence[int], start: int, end: int) -> _EncodeTask:
