@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cosremaster.api.delta import Applied, apply
     from cosremaster.api.image import (
         Image,
         diff,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     )
     from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.progress import Progress
+    from cosremaster.remastering.delta import DeltaFacts, EarlyChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import Request
@@ -101,6 +103,7 @@ _MODULES = {
         "UnsupportedError",
         "UsageError",
     ),
+    "api.delta": ("Applied", "apply"),
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "api.many": ("BaseOptions", "Site", "SiteResult", "remaster_many"),
@@ -118,6 +121,7 @@ _MODULES = {
     ),
     "overlay.run_outcome": ("ScriptOutcome",),
     "progress": ("Progress",),
+    "remastering.delta": ("DeltaFacts", "EarlyChange"),
     "remastering.pack": ("PackedLayer",),
     "remastering.prepared": ("Prepared",),
     "remastering.request": ("Request",),
@@ -143,6 +147,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AddPath",
+    "Applied",
     "ArchiveInfo",
     "BaseOptions",
     "BaseRange",
@@ -151,8 +156,10 @@ __all__ = [
     "ContainerImage",
     "CorruptError",
     "CosremasterError",
+    "DeltaFacts",
     "Difference",
     "Directory",
+    "EarlyChange",
     "Export",
     "Extraction",
     "FileEntry",
@@ -204,6 +211,7 @@ __all__ = [
     "UsageError",
     "VerificationReport",
     "__version__",
+    "apply",
     "diff",
     "export",
     "extract",

@@ -369,13 +369,13 @@ class Image:
 
     def plan(
         self, request: Request | None = None, *, target: StrPath | None = None, report: StrPath | None = None,
-        force: bool = False, progress: Progress | None = None,
+        force: bool = False, delta: bool = False, progress: Progress | None = None,
     ) -> Plan:  # fmt: skip
         """Return what :meth:`remaster` would do. Layers are compressed, into a temporary file, so that sizes are exact.
 
         ``target``: the output, whose name may ask for a tar archive or another codec; of a disk image a tar archive
         is planned without it. ``report``: a file for what would happen to each path, as JSON (docs/report.md);
-        ``force`` replaces it.
+        ``force`` replaces it. ``delta``: with the size of the delta that would be written.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -388,11 +388,12 @@ class Image:
         from cosremaster.api.results import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        name = "" if target is None else Path(target).name
-        if not name and self._remastering.image.kind == "disk":
+        name = "" if target is None or delta else Path(target).name
+        if not name and not delta and self._remastering.image.kind == "disk":
             name = f"{self.path.name}.tar"
         with self._changing(request or Request(), name) as (opened, asked):
-            return make_plan(opened.plan(asked, target=name, report=report, force=force, progress=progress))
+            plan = opened.plan(asked, target=name, report=report, force=force, delta=delta, progress=progress)
+            return make_plan(plan)
 
     def remaster(
         self, target: StrPath, request: Request | None = None, *, progress: Progress | None = None,
@@ -406,7 +407,9 @@ class Image:
         Options: ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256``
         beside it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
         ``sync=False`` does not wait until all is on the disk. ``read_back`` compares every byte of the file, read from
-        the disk. ``expect``: digests that this image must have, as in ``["sha256:HEX"]``.
+        the disk. ``expect``: digests that this image must have, as in ``["sha256:HEX"]``. ``delta`` writes the
+        difference from this image in place of a new one, and ``TARGET.json``, which says for what (docs/delta.md); with
+        ``plain`` other decoders than xdelta3 read it.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -419,7 +422,8 @@ class Image:
         """
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        with self._changing(request or Request(), Path(target).name) as (opened, asked):
+        name = "" if options.get("delta") else Path(target).name  # what a delta makes is what this image is
+        with self._changing(request or Request(), name) as (opened, asked):
             if opened is not self._remastering:
                 self._expect(options.pop("expect", ()), progress)
             plan, proof = opened.remaster(target, asked, progress=progress, **options)

@@ -33,6 +33,8 @@ class RemasterOptions(Request):
     sync: bool = True
     read_back: bool = False
     expect: Iterable[str] = ()
+    delta: bool = False
+    plain: bool = False
     remember: bool = True
     check_index: bool = False
     max_expand: int = MAX_EXPAND
@@ -67,7 +69,7 @@ def _remaster(source: ImagePath, target: StrPath, options: RemasterOptions) -> R
     ) as image:
         return image.remaster(
             target, options, force=options.force, digest=options.digest, report=options.report, sync=options.sync,
-            read_back=options.read_back, expect=options.expect,
+            read_back=options.read_back, expect=options.expect, delta=options.delta, plain=options.plain,
             progress=options.progress,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.checksums.renew import ListChange
     from cosremaster.overlay.run_outcome import ScriptOutcome
+    from cosremaster.remastering.delta import DeltaFacts
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
@@ -69,7 +70,8 @@ class Changes:
     came of scripts (docs/run.md).
     ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
-    initramfs. ``identical``: nothing changes, the output is the input byte for byte.
+    initramfs. ``delta``: of the delta that was written or planned, where one was asked for, in place of an image of
+    ``output_size`` bytes. ``identical``: nothing changes, the output is the input byte for byte.
     """
 
     layers: tuple[ChangedLayer, ...] = ()
@@ -98,6 +100,7 @@ class Changes:
     packed: tuple[PackedLayer, ...] = ()
     memory: MemoryEstimate | None = None
     warnings: tuple[str, ...] = ()
+    delta: DeltaFacts | None = None
     identical: bool
 
 
@@ -190,7 +193,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,
         "packed": tuple(layer.summary for layer in plan.packed),
-        "warnings": plan.warnings, "identical": plan.identical,
+        "warnings": plan.warnings, "delta": plan.delta, "identical": plan.identical,
     }  # fmt: skip
 
 

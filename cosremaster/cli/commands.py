@@ -35,7 +35,8 @@ cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--kee
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
 cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,
 cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst,
-cosremaster shell IN OUT [options], cosremaster prepare IN OUT.
+cosremaster shell IN OUT [options], cosremaster prepare IN OUT,
+cosremaster apply BASE DELTA OUT.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -49,6 +50,10 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 _CHECK_INDEX = click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of IN have its SHA-256."
 )
+_DELTA = click.option(
+    "--delta", is_flag=True,
+    help="The output is the difference from IN, for `cosremaster apply` and xdelta3, and no image.",
+)  # fmt: skip
 _IMAGE = click.argument("source", metavar="IN", type=InputPath())
 _REQUEST = (
     click.option(
@@ -284,6 +289,10 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
     metavar="NAME:HEX",
     help="Make no OUT unless IN has this digest, as in sha256:HEX. May be given again.",
 )
+@_DELTA
+@click.option(
+    "--plain", is_flag=True, help="Write the delta without checksums, for other decoders of VCDIFF than xdelta3."
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
@@ -318,6 +327,7 @@ def remaster_command(
 @MAX_EXPAND
 @click.option("--report", metavar="FILE", help="Write what would happen to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@_DELTA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
@@ -349,6 +359,8 @@ def write_result(
         return result
     from cosremaster.cli.streamed_output import stream_result  # noqa: PLC0415 - few outputs are streams
 
+    if options.get("delta"):
+        raise UsageError("a delta and its note are two files: they are not written to standard output")
     result = stream_result(remaster, options)
     for line in () if quiet else _result_lines(result, target):
         click.echo(line, err=True)
@@ -366,6 +378,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     """Yield the summary of a remaster as lines."""
     from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
     from cosremaster.reports.text import (  # noqa: PLC0415 - the same
+        delta_lines,
         fat_lines,
         memory_lines,
         packed_line,
@@ -376,7 +389,12 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     )
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
-    yield f"{target}: {format_size(result.output_size)} ({change})"
+    made = format_size(result.output_size)
+    if result.delta is None:
+        yield f"{target}: {made} ({change})"
+    else:
+        yield f"{target}: {format_size(result.delta.size)}, which make {made} from the input ({change})"
+        yield from delta_lines(result.delta)
     for changed in result.layers:
         yield from _layer_lines(changed)
     if result.runs:

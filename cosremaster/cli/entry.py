@@ -44,6 +44,7 @@ COMMANDS = {
     "diff": ("diff", "diff_command"),
     "pack": ("pack", "pack_command"),
     "prepare": ("prepare", "prepare_command"),
+    "apply": ("apply", "apply_command"),
     "shell": ("shell", "shell_command"),
     "serve": ("serve", "serve_command"),
     "export": ("export", "export_command"),

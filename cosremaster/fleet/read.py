@@ -99,6 +99,8 @@ def _read_common(raw: Mapping[str, Any], faults: Faults) -> tuple[Document, dict
     document, tables = validate_document({**rest, "input": raw.get("base", "")}, faults)
     if document.maas is not None:
         faults.add(("maas",), "is of a recipe for one image")
+    if document.delta:
+        faults.add(("delta",), "is of a recipe for one image: a fleet writes images")
     return document, tables
 
 

@@ -4,13 +4,14 @@ the user, is kept as bytes.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from cosremaster.io.blobs import LARGE, BlobStore, MemoryBlob, StoredBlob
 from cosremaster.io.descriptors import STEP
@@ -63,6 +64,28 @@ class OriginSizes:
     shared: int = 0
     stored: int = 0
     files: int = 0
+
+
+class Origin(enum.Enum):
+    """Where the bytes of a run come from."""
+
+    BASE = enum.auto()
+    ZEROS = enum.auto()
+    BYTES = enum.auto()
+
+
+class OriginRun(NamedTuple):
+    """``length`` bytes of one ``origin``, from byte ``offset`` of the base on where that is the origin."""
+
+    origin: Origin
+    offset: int
+    length: int
+
+    def split(self, length: int) -> tuple[OriginRun, OriginRun]:
+        """Return the first ``length`` bytes, all if they are fewer, and the rest."""
+        count = min(length, self.length)
+        offset = self.offset + count if self.origin is Origin.BASE else 0
+        return OriginRun(self.origin, self.offset, count), OriginRun(self.origin, offset, self.length - count)
 
 
 _ORIGINS = ("zeros", "base", "own")
@@ -171,6 +194,20 @@ class FrozenTable:
         """Yield ``length`` bytes from ``offset`` on."""
         for start in range(offset, offset + length, STEP):
             yield self.read(start, min(STEP, offset + length - start))
+
+    def runs(self) -> Iterator[OriginRun]:
+        """Yield all bytes in order as runs of one origin; neighbours from the base may continue each other."""
+        length = 0
+        for number, start, count in self._parts(0, self.size):
+            if number > 1:
+                length += count
+                continue
+            if length:
+                yield OriginRun(Origin.BYTES, 0, length)
+                length = 0
+            yield OriginRun(Origin.BASE, start, count) if number else OriginRun(Origin.ZEROS, 0, count)
+        if length:
+            yield OriginRun(Origin.BYTES, 0, length)
 
     def segments(self, offset: int, length: int) -> Iterator[bytes | BaseRange]:
         """Yield what is in ``length`` bytes from ``offset`` on: ranges of the base, and bytes of at most a MiB."""

@@ -223,12 +223,27 @@ class Output:
 
         :raises OutputError: it cannot be written.
         """
-        runs: list[NewRun] = []
-        offset = 0
         fd = self._open()
         copied, reported = self._finish_precopy(table, advance)
         self._truncate(fd, copied)
-        for piece in table.pieces:
+        return self._write_pieces(table.pieces, source, advance, copied, reported)
+
+    def write_pieces(
+        self, pieces: Iterable[Piece], source: ByteSource | None, advance: Callable[[int], None]
+    ) -> Written:  # fmt: skip
+        """Write ``pieces``, which are made while they are written, as :meth:`write` does a table of them."""
+        assert self._precopy is None
+        return self._write_pieces(pieces, source, advance, 0, 0)
+
+    def _write_pieces(
+        self, pieces: Iterable[Piece], source: ByteSource | None, advance: Callable[[int], None], copied: int,
+        reported: int,
+    ) -> Written:  # fmt: skip
+        """Write ``pieces`` behind the first ``copied`` bytes, of which ``advance`` knows ``reported`` already."""
+        runs: list[NewRun] = []
+        offset = 0
+        fd = self._open()
+        for piece in pieces:
             if isinstance(piece, Range) and piece.source is source:
                 ready = copied - offset if is_in_place(piece, source, offset) else 0
                 counts = self._copy(fd, source, piece, min(max(ready, 0), piece.length))
@@ -301,8 +316,8 @@ class Output:
         if self._hash is not None:
             self._hash.update(chunk)
 
-    def write_chunks(self, chunks: Iterable[bytes]) -> None:
-        """Write ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
+    def write_chunks(self, chunks: Iterable[bytes]) -> Path:
+        """Write ``chunks`` under a temporary name, and return that. :raises OutputError: they cannot be written."""
         assert self._precopy is None
         fd = self._open()
         for chunk in chunks:
@@ -310,6 +325,8 @@ class Output:
             self._observe(chunk)
             self._count_written(len(chunk))
         self._finish_writing(fd)
+        assert self._part is not None
+        return self._part.path
 
     def _count_written(self, count: int) -> None:
         """Let the disk get what was written, after ``count`` more bytes, where that is waited for at the end."""

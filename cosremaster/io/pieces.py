@@ -104,7 +104,7 @@ class PieceTable:
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
         """Make a table of ``pieces``; empty ones are left out, and neighbours that continue each other are joined."""
-        self.pieces: tuple[Piece, ...] = tuple(_join_neighbours(pieces))
+        self.pieces: tuple[Piece, ...] = tuple(join_neighbours(pieces))
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -249,7 +249,7 @@ def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:
         buffers.put(chunk)
 
 
-def _join_neighbours(pieces: Iterable[Piece]) -> Iterator[Piece]:
+def join_neighbours(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Yield ``pieces`` without empty ones, neighbours that continue each other joined."""
     last: Piece | None = None
     for piece in pieces:

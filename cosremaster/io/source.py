@@ -134,6 +134,13 @@ def open_source(path: ImagePath) -> ByteSource:
         raise
 
 
+def open_file(path: str | os.PathLike[str]) -> ByteSource:
+    """Open the file at ``path`` as it is, whatever is in it. :raises ImageError: it cannot be opened, or is none."""
+    from cosremaster.io.files import FileSource  # noqa: PLC0415 - as above
+
+    return FileSource(path)
+
+
 def copy_bytes(
     source: ByteSource, fd: int, offset: int, length: int, failure: Failure,
     observe: Callable[[bytes | memoryview], None] | None = None,

@@ -55,6 +55,9 @@ def build(
         _check_is_other(path, recipe)
     options["expect"] = [*options.get("expect", ()), *(f"{name}:{digits}" for name, digits in recipe.expect)]
     options["sync"] = options.get("sync", True) and recipe.sync
+    options["delta"] = options.get("delta", False) or recipe.delta
+    if recipe.maas is not None and options["delta"]:
+        raise UsageError(f"{recipe.path}: MAAS imports no delta, and the recipe has [maas]")
     if recipe.maas is not None:
         _check_upload(target, options.get("digest"))
         options["digest"] = "sha256"
@@ -92,7 +95,10 @@ def plan(
     with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
             image.check_digest(name, digits, progress=progress)
-        return image.plan(recipe.request, target=output or recipe.output, report=report, force=force, progress=progress)
+        return image.plan(
+            recipe.request, target=output or recipe.output, report=report, force=force, delta=recipe.delta,
+            progress=progress,
+        )  # fmt: skip
 
 
 def _check_is_other(path: str | os.PathLike[str] | None, recipe: Recipe) -> None:

@@ -295,6 +295,9 @@ class Document(_Table):
     )
     expect: ExpectTable = ExpectTable()
     sync: Flag = Field(default=True, description="Wait until the output is on the disk.")
+    delta: Flag = Field(
+        default=False, description="The output is the difference from the input, for `cosremaster apply` and xdelta3."
+    )
     remove: list[Text] = Field(
         default=[],
         description="Patterns of paths that leave, directories with what is in them, before anything is added.",

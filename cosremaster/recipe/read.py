@@ -43,7 +43,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """A recipe without faults: only the image itself can still show one.
 
     ``expect``: names of digests and the hexadecimal digits that ``input`` must have. ``sync``: the output is to be on
-    the disk at the end. ``maas``: how MAAS imports the output, a .tar.gz.
+    the disk at the end. ``maas``: how MAAS imports the output, a .tar.gz. ``delta``: the output is the difference from
+    ``input``.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     sync: bool
     request: Request
     maas: MaasResource | None = None
+    delta: bool = False
 
 
 def read_recipe(
@@ -237,6 +239,7 @@ class RecipeReader:
             output=output,
             expect=self._check_digests(document),
             sync=document.sync,
+            delta=document.delta,
             maas=self._make_maas(document, output),
             request=Request(
                 add=self._make_ordered(tables, ("add", "run")),

@@ -146,6 +146,8 @@ class OpenedImage:
         writing = OutputOptions(**options)
         writing.check(Path(target))
         normalized = normalize_request(request, self.image)
+        if writing.delta:
+            return self._write_delta(Path(target), normalized, writing, progress)
         normalized = replace(normalized, codec=find_new_codec(self.image, Path(target).name))
         return self._write(target, normalized, writing, progress)
 
@@ -223,6 +225,44 @@ class OpenedImage:
             )  # fmt: skip
         return plan, proof
 
+    def _write_delta(
+        self, target: Path, normalized: NormalizedRequest, writing: OutputOptions, progress: Progress | None
+    ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
+        """Write the difference from the image to ``target``, and which it is to a note beside. As :meth:`remaster`."""
+        from cosremaster.deltas.note import note_path  # noqa: PLC0415 - few outputs are deltas
+        from cosremaster.io.blobs import BlobStore  # noqa: PLC0415 - the same
+        from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.delta import summing_beside, write_delta  # noqa: PLC0415 - as above
+        from cosremaster.remastering.output_options import checking_digests  # noqa: PLC0415 - who looks writes none
+        from cosremaster.remastering.prepared import prepare_plan  # noqa: PLC0415 - few outputs are deltas
+
+        inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
+        with (
+            Output(
+                target, inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
+            ) as output,
+            Output(note_path(target), inputs, force=writing.force, sync=writing.sync, sources=sources) as note,
+            checking_digests(self._file, writing.expected_digests()) as digests,
+            summing_beside(self._file) as sum_base,
+            RemasterContext(self._file, output.folder, progress, caches=self._caches) as context,
+        ):
+            output.add_companion(note)
+            for path in output.stale_digests():
+                context.warnings.add(f"{path}: belongs to the delta that was replaced")
+            plan = self._plan(normalized, context, None)
+            store = BlobStore(output.folder)
+            with prepare_plan(self._with_layers(), plan, self._file, store, self._use) as prepared:
+                files = (output, note)
+                facts = write_delta(prepared.table, plan, files, sum_base, context.progress, has_sums=not writing.plain)
+            self._file.check_unchanged()
+            self._index.check()
+            digests.check()
+            output.publish(context.progress.warn)
+        made = f"the delta makes the {prepared.size:,} bytes that were planned: it was read again, range by range"
+        return replace(plan, delta=facts), (*prepared.proof, made)
+
     def _with_layers(self) -> RemasterImage:
         """Return the image with its layers, where its proof needs them. :raises UnsupportedError: it is not changed."""
         image = check_changeable(self.image)
@@ -230,9 +270,11 @@ class OpenedImage:
 
     def plan(
         self, request: Request, *, target: str = "", report: str | os.PathLike[str] | None = None,
-        force: bool = False, progress: Progress | None = None,
+        force: bool = False, delta: bool = False, progress: Progress | None = None,
     ) -> RemasterPlan:  # fmt: skip
         """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed.
+
+        ``delta``: with the size of the delta that it would write.
 
         ``target``: the name of the output, whose end may say a codec. ``report``: a file for what would happen to each
         path, as JSON; ``force`` replaces it.
@@ -254,6 +296,10 @@ class OpenedImage:
             RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
         ):
             plan = with_savings(self._plan(normalized, context, output))
+            if delta:
+                from cosremaster.remastering.delta import plan_delta  # noqa: PLC0415 - few outputs are deltas
+
+                plan = plan_delta(plan, self._file, context.folder)
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted

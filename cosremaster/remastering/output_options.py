@@ -26,6 +26,8 @@ class OutputKeywords(TypedDict, total=False):
     sync: bool
     read_back: bool
     expect: Iterable[str]
+    delta: bool
+    plain: bool
 
 
 class OutputOptions(Struct, frozen=True, kw_only=True):
@@ -34,7 +36,8 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
     ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside it, as
     sha256sum does. ``report``: a file for what happened to each path, as JSON. ``sync``: wait until file and name are
     on the disk. ``read_back``: compare every byte of the file, read from the disk. ``expect``: digests that the input
-    must have, as in ``"sha256:HEX"``.
+    must have, as in ``"sha256:HEX"``. ``delta``: write the difference from the input, in the format VCDIFF, in place of
+    an image; ``plain``: without checksums in it, which not all decoders of that format know.
     """
 
     force: bool = False
@@ -43,11 +46,17 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
     sync: bool = True
     read_back: bool = False
     expect: Iterable[str] = ()
+    delta: bool = False
+    plain: bool = False
 
     def check(self, target: Path) -> None:
         """Check what can be checked before any work on the file ``target``. :raises UsageError: it makes no sense."""
         if self.digest is not None:
             check_digest_name(self.digest)
+        if self.plain and not self.delta:
+            raise UsageError("plain (--plain) says how a delta is written, and none is (--delta)")
+        if self.delta and (self.report is not None or self.read_back):
+            raise UsageError("a delta has neither a report (--report) nor what would be read back (--read-back)")
         for other in (target, Path(f"{target}.{self.digest}")) if self.report is not None else ():
             if os.path.realpath(self.report or "") == os.path.realpath(other):
                 raise UsageError(f"{other} cannot be the report too")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cosremaster.checksums.renew import ListChange
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
+    from cosremaster.remastering.delta import DeltaFacts
     from cosremaster.remastering.prepare import PreparedStream
 
 
@@ -61,7 +62,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
     system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
     came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
-    ``prepared``: of a preparation, what became of each stream.
+    ``prepared``: of a preparation, what became of each stream. ``delta``: of the delta that was written or planned.
     """
 
     image: RemasterImage
@@ -79,6 +80,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     runs: tuple[ScriptOutcome, ...] = ()
     origin_size: int | None = None
     prepared: tuple[PreparedStream, ...] = ()
+    delta: DeltaFacts | None = None
 
     @property
     def input_size(self) -> int:

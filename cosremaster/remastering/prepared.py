@@ -42,7 +42,7 @@ class Prepared:
     ) -> None:  # fmt: skip
         """Keep the arguments; ``use`` counts who reads the base, and ``name`` is that of the new image in messages."""
         use.begin()
-        self._table = table
+        self.table = table
         self._use = SharedUse(use.end, name)
         self.name, self.size, self.identical, self.warnings, self.proof = name, table.size, identical, warnings, proof
 
@@ -56,7 +56,7 @@ class Prepared:
 
     def __repr__(self) -> str:
         """Return the class, the base, and the size."""
-        return f"Prepared({self._table.base.name!r}, {self.size:,} bytes)"
+        return f"Prepared({self.table.base.name!r}, {self.size:,} bytes)"
 
     def close(self) -> None:
         """End reading; whoever reads at this moment ends first."""
@@ -75,16 +75,22 @@ class Prepared:
 
         It is valid inside :meth:`using`, and :meth:`check_unchanged` has to follow what is read from it.
         """
-        return self._table.base.descriptor
+        return self.table.base.descriptor
 
     def check_unchanged(self) -> None:
         """Compare the base, and the files of the user that are read, with what was planned.
 
         :raises ImageError: the base was changed. :raises OverlayError: a file of the user was.
         """
-        self._table.base.check_unchanged()
-        for file in self._table.files:
+        self.table.base.check_unchanged()
+        for file in self.table.files:
             file.check_unchanged()
+
+    def _check_base(self) -> None:
+        """Check that the base did not change. What comes from other machines does so by itself, with each request."""
+        base = self.table.base
+        if base.descriptor is not None:
+            base.check_unchanged()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from byte ``offset`` on, fewer where the image ends.
@@ -93,15 +99,15 @@ class Prepared:
         :raises UsageError: this is closed.
         """
         with self._use.using():
-            data = self._table.read(offset, length)
-            self._table.base.check_unchanged()
+            data = self.table.read(offset, length)
+            self._check_base()
         return data
 
     def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fill ``views``, one after another, from byte ``offset`` on, all inside the image. Raises as :meth:`read`."""
         with self._use.using():
-            self._table.fill(offset, views)
-            self._table.base.check_unchanged()
+            self.table.fill(offset, views)
+            self._check_base()
 
     def chunks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield ``length`` bytes from byte ``offset`` on, None: all that follow, in chunks. Raises as :meth:`read`."""
@@ -116,7 +122,7 @@ class Prepared:
         :meth:`check_unchanged` has to follow what is read of the ranges. Raises as :meth:`read`.
         """
         with self._use.using():
-            yield from self._table.segments(offset, length)
+            yield from self.table.segments(offset, length)
 
     def identity(self) -> str:
         """Return a hexadecimal digest that is other for other bytes, and the same after a restart.
@@ -125,13 +131,13 @@ class Prepared:
         """
         import hashlib  # noqa: PLC0415 - loads OpenSSL
 
-        identity = self._table.base.identity()
+        identity = self.table.base.identity()
         base = json.dumps([identity.name, identity.state], sort_keys=True).encode()
-        return hashlib.sha256(hashlib.sha256(base).digest() + self._table.digest).hexdigest()
+        return hashlib.sha256(hashlib.sha256(base).digest() + self.table.digest).hexdigest()
 
     def origins(self) -> OriginSizes:
         """Return how many bytes come from where."""
-        return self._table.sizes()
+        return self.table.sizes()
 
 
 def prepare_plan(

@@ -14,6 +14,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.remastering.delta import DeltaFacts
 from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
@@ -29,6 +30,7 @@ from cosremaster.reports.text import (
     memory_lines,
     packed_line,
     parts_line,
+    planned_delta_lines,
     rename_lines,
     signature_lines,
     size_lines,
@@ -92,8 +94,15 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "runs": runs_report(plan.runs),
         "memory": _memory(plan.changes[0]) if plan.changes else None,
         "live_memory": live_memory_report(plan.live_memory),
+        "delta": None if plan.delta is None else _delta_report(plan.delta),
         "warnings": list(plan.warnings),
     }
+
+
+def _delta_report(delta: DeltaFacts) -> dict[str, Any]:
+    """Return the size of a delta, and what makes it large."""
+    early = [{"layer": early.layer, "path": printable(early.path), "bytes": early.size} for early in delta.early]
+    return {"bytes": delta.size, "early": early}
 
 
 def _superseded_report(changes: Sequence[LayerChange]) -> list[dict[str, Any]]:
@@ -305,6 +314,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
                 f" -> {after['lba']:,} to {after['lba'] + after['blocks'] - 1:,}"
             )
     yield from _appended_lines(plan.result.layout.appended)
+    yield from planned_delta_lines(plan.delta)
     for warning in plan.warnings:
         yield f"warning: {warning}"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
     from cosremaster.layers.find import ArchiveFile
+    from cosremaster.remastering.delta import DeltaFacts
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.size_files import SizeChange
@@ -268,6 +269,22 @@ def packed_line(layer: PackedLayer) -> str:
     parts = ((layer.reused, "kept compressed"), (layer.encoded, "encoded"), (layer.stored, "stored"))
     summary = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
     return f"{layer.codec} {layer.name}: {format_size(layer.size)} ({summary})"
+
+
+def delta_lines(delta: DeltaFacts) -> Iterator[str]:
+    """Yield what makes a delta large."""
+    for early in delta.early:
+        yield (
+            f"  {format_size(early.size)} of it because {printable(early.path)} stands early in {early.layer}: what"
+            " follows is packed again, and is not with a base that `cosremaster prepare` made"
+        )
+
+
+def planned_delta_lines(delta: DeltaFacts | None) -> Iterator[str]:
+    """Yield lines about the delta that would be written, if any."""
+    if delta is not None:
+        yield f"delta: {format_size(delta.size)}"
+        yield from delta_lines(delta)
 
 
 def parts_line(layer: PackedLayer) -> str | None:

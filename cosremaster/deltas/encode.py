@@ -1,0 +1,113 @@
+"""A delta straight from the pieces of a new image: what is in the base is copied from there, all else is added."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from cosremaster.deltas.vcdiff import HEADER, VCD_ADLER32, VCD_SOURCE, encode_number
+from cosremaster.io.frozen import FrozenTable, Origin, OriginRun
+
+WINDOW = 4 << 20
+"""Bytes that a window makes at most. xdelta3 takes 16 MiB, and keeps all of them in memory."""
+
+SEGMENT = 64 << 20
+"""Bytes of the base from the first to the last that a window copies. xdelta3 takes less than 4 GiB."""
+
+_CODES = {Origin.ZEROS: b"\0", Origin.BYTES: b"\1", Origin.BASE: b"\x13"}
+"""RUN, ADD, and COPY from an address that is written whole, each with its size behind it (section 5.6)."""
+
+
+class Window(NamedTuple):
+    """A part of the new image: its offset, its length in bytes, and its runs in order."""
+
+    start: int
+    length: int
+    runs: tuple[OriginRun, ...]
+
+
+def cut_windows(runs: Iterable[OriginRun]) -> Iterator[Window]:
+    """Yield ``runs`` in windows that every decoder takes."""
+    start, length, inside, span = 0, 0, list[OriginRun](), (0, 0)
+    for run in runs:
+        rest = run
+        while rest.length:
+            part, rest = rest.split(WINDOW - length)
+            joined = _join_spans(span, part)
+            if joined[1] - joined[0] > SEGMENT:
+                yield Window(start, length, tuple(inside))
+                start, length, inside = start + length, 0, []
+                joined = _join_spans((0, 0), part)
+            inside.append(part)
+            length, span = length + part.length, joined
+            if length == WINDOW:
+                yield Window(start, length, tuple(inside))
+                start, length, inside, span = start + length, 0, [], (0, 0)
+    if inside:
+        yield Window(start, length, tuple(inside))
+
+
+def _join_spans(span: tuple[int, int], run: OriginRun) -> tuple[int, int]:
+    """Return the start and end in the base of what is copied: ``span``, empty where they are equal, and ``run``."""
+    if run.origin is not Origin.BASE:
+        return span
+    end = run.offset + run.length
+    return (min(span[0], run.offset), max(span[1], end)) if span[0] < span[1] else (run.offset, end)
+
+
+def encode_delta(
+    table: FrozenTable, observe: Callable[[memoryview], None] = lambda view: None, *, has_sums: bool = True
+) -> Iterator[bytes]:
+    """Yield the delta that makes ``table`` from its base, in parts.
+
+    ``observe`` is called with all bytes of the table in order, each view valid until it returns. ``has_sums``: each
+    window has the Adler-32 of its bytes, by which a decoder notices another base; RFC 3284 does not have that.
+    """
+    yield HEADER
+    buffer = memoryview(bytearray(min(WINDOW, table.size)))
+    for window in cut_windows(table.runs()):
+        view = buffer[: window.length]
+        table.fill(window.start, [view])
+        observe(view)
+        yield _encode_window(window, view, zlib.adler32(view).to_bytes(4, "big") if has_sums else b"")
+
+
+def measure_delta(table: FrozenTable, *, has_sums: bool = True) -> int:
+    """Return how many bytes the delta of ``table`` has; nothing is read."""
+    adler = bytes(4 if has_sums else 0)
+    frames = (_frame_window(window, adler) for window in cut_windows(table.runs()))
+    return len(HEADER) + sum(len(head) + data + len(tail) for head, data, tail in frames)
+
+
+def _encode_window(window: Window, view: memoryview, adler: bytes) -> bytes:
+    """Return the delta of ``window``, whose bytes are in ``view``."""
+    head, _, tail = _frame_window(window, adler)
+    data: list[bytes | memoryview] = [head]
+    position = 0
+    for run in window.runs:
+        if run.origin is not Origin.BASE:
+            end = position + (1 if run.origin is Origin.ZEROS else run.length)
+            data.append(view[position:end])
+        position += run.length
+    return b"".join([*data, tail])
+
+
+def _frame_window(window: Window, adler: bytes) -> tuple[bytes, int, bytes]:
+    """Return what stands before the data of ``window``, how many bytes they are, and what follows (section 4.3)."""
+    span, data = (0, 0), 0
+    for run in window.runs:
+        span = _join_spans(span, run)
+        data += {Origin.BASE: 0, Origin.ZEROS: 1, Origin.BYTES: run.length}[run.origin]
+    instructions, addresses = bytearray(), bytearray()
+    for run in window.runs:
+        instructions += _CODES[run.origin] + encode_number(run.length)
+        if run.origin is Origin.BASE:
+            addresses += encode_number(run.offset - span[0])
+    has_source = span[0] < span[1]
+    sizes = (encode_number(count) for count in (data, len(instructions), len(addresses)))
+    inside = b"".join([encode_number(window.length), b"\0", *sizes, adler])
+    indicator = (VCD_SOURCE if has_source else 0) | (VCD_ADLER32 if adler else 0)
+    source = encode_number(span[1] - span[0]) + encode_number(span[0]) if has_source else b""
+    length = encode_number(len(inside) + data + len(instructions) + len(addresses))
+    return bytes([indicator]) + source + length + inside, data, bytes(instructions + addresses)
