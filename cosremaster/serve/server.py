@@ -32,6 +32,9 @@ STALL_TIMEOUT = 60
 """Seconds within which a client takes what waits for it (256 KiB at most: some 4 kB a second)."""
 BACKLOG = 512
 
+_SHORT = 2048
+"""Bytes of a write that may wait for the next: a head has less."""
+
 
 class Address(NamedTuple):
     """Where the server listens."""
@@ -155,6 +158,46 @@ def _bounded_protocol(metrics: Metrics, limits: ServerLimits) -> type[asyncio.Pr
     return type("BoundedProtocol", (_BoundedProtocol,), {"all_connections": _Connections(metrics, limits)})
 
 
+class JoiningTransport:
+    """A transport that sends a short write together with the next: a head with its body, in one segment.
+
+    What no other write follows leaves with the next turn of the ``loop``.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        """Write to ``transport``."""
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the attribute ``name`` of the transport, for all that is not about writing."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write ``data``; if it is short, a little later."""
+        if not self._head and len(data) < _SHORT:
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data if head else data)
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        self._flush()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait."""
+        return self._transport.get_write_buffer_size() + len(self._head)
+
+    def _flush(self) -> None:
+        """Write what waits."""
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
+
 _Protocol: Any = AutoHTTPProtocol
 
 
@@ -166,7 +209,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin, unless there are too many connections."""
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport, self.loop))
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._address = (transport.get_extra_info("peername") or ("",))[0]
         if self.all_connections.add(self._address):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import http.client
@@ -19,7 +20,7 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.serve.app import Scope, Send
 from cosremaster.serve.metrics import Metrics
-from cosremaster.serve.server import Address, ServerLimits, make_server, open_socket
+from cosremaster.serve.server import Address, JoiningTransport, ServerLimits, make_server, open_socket
 from tests.fixtures.tools import require, require_module, run
 from tests.support.serving import Server, serve, write_images, write_recipes
 from tests.support.small import write_small
@@ -277,6 +278,46 @@ def test_a_client_has_a_share_of_the_connections(bounded: tuple[Endless, int]) -
         refused.sendall(b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
         assert read_all(refused) == 0
         assert app.metrics.refused_clients == 1
+
+
+class Written(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keeps it."""
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        """Keeps that, too."""
+        self.writes.append(b"closed")
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.writes[-1:] == [b"closed"]
+
+
+def test_a_head_and_its_body_leave_in_one_segment() -> None:
+    require_module("uvicorn")
+
+    async def write() -> list[bytes]:
+        inner = Written()
+        transport = JoiningTransport(inner, asyncio.get_running_loop())
+        for data in (b"head", b"body" * 9000, b"more" * 9000, b"head", b"short"):
+            transport.write(data)
+        transport.write(b"alone")
+        await asyncio.sleep(0)
+        transport.write(b"last")
+        transport.close()
+        transport.write(b"late")
+        await asyncio.sleep(0)
+        return inner.writes
+
+    expected = [b"head" + b"body" * 9000, b"more" * 9000, b"headshort", b"alone", b"last", b"closed"]
+    assert asyncio.run(write()) == expected
 
 
 def test_a_warning_where_anybody_can_read(tmp_path: Path) -> None:
