@@ -48,6 +48,9 @@ class AreaDescription(Struct, frozen=True):
     data: bytes
 
 
+_LONGEST = max(map(len, DESCRIPTIONS))
+
+
 class BootMenus(Struct, frozen=True):
     """The boot menus of an image (those of its tree first), its FAT file systems, and warnings of unreadable ones.
 
@@ -91,17 +94,22 @@ def _unread_warning(name: str, error: CosremasterError) -> str:
 def _menus_on_tree(tree_files: EditedFiles) -> Iterator[LocatedMenu]:
     """Yield the menus on the ISO's tree."""
     paths = dict.fromkeys((*tree_files.files, *tree_files.added))
-    small = [path for path in paths if 0 < tree_files.size_of(path) <= MAX_MENU and tree_files.is_plain(path)]
-    menus = find_menus(small, lambda path: tree_files.bytes_of(path).read(0, MAX_MENU))
+
+    def is_small(path: bytes) -> bool:
+        """Return whether the file at ``path`` may be a menu by its size, and is not compressed."""
+        return 0 < tree_files.size_of(path) <= MAX_MENU and tree_files.is_plain(path)
+
+    menus = find_menus(paths, lambda path: tree_files.bytes_of(path).read(0, MAX_MENU), is_small)
     for path, menu in menus.items():
         yield LocatedMenu(path=path, fat=None, names=tree_files.names_of(path), menu=menu)
 
 
 def _find_areas(tree_files: EditedFiles, warnings: list[str]) -> tuple[AreaDescription | None, tuple[KargArea, ...]]:
     """Return the file that describes areas for kernel arguments, and the areas, with paths as the tree spells them."""
-    paths = {path.lower(): path for path in (*tree_files.files, *tree_files.added)}
     pinned = tuple(find_header_areas(tree_files.image.embed_areas, tree_files.files))
-    path = next((paths[name] for name in DESCRIPTIONS if name in paths), None)
+    likely = (path for path in (*tree_files.files, *tree_files.added) if path[:1] in b"cC" and len(path) <= _LONGEST)
+    folded = {path.lower(): path for path in likely}
+    path = next((folded[name] for name in DESCRIPTIONS if name in folded), None)
     if path is None or tree_files.size_of(path) > MAX_MENU:
         return None, pinned
     data = tree_files.bytes_of(path).read(0, MAX_MENU)
@@ -109,6 +117,7 @@ def _find_areas(tree_files: EditedFiles, warnings: list[str]) -> tuple[AreaDescr
     if described is None:
         warnings.append(f"{printable(path)}: cannot be read, so the areas that it describes are not kept true")
         return None, pinned
+    paths = {path.lower(): path for path in (*tree_files.files, *tree_files.added)}
     spelled = tuple(
         replace(area, path=paths[area.path.lower()]) for area in described if area.path.lower() in paths
     )  # fmt: skip

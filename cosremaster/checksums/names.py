@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cosremaster.iso.model import IsoFile
 from cosremaster.lazy_regex import lazy_regex
@@ -23,6 +23,9 @@ TREEINFO_NAMES = (b".treeinfo", b"treeinfo")
 _SUSE_CONTENT = b"content"
 _SIGNATURES = (b".gpg", b".asc", b".sig", b".sign")
 _PACKAGE_INDEXES = frozenset((b"Release", b"repomd.xml", b"APKINDEX.tar.gz", b"MANIFEST"))
+_WORDS = (b"md5", b"sha", b"b2", b"blake2", b"checksum", b"digest", b"treeinfo", _SUSE_CONTENT,
+          *(name.lower() for name in _PACKAGE_INDEXES))  # fmt: skip
+"""What any name of a list or an index has in it, in small letters."""
 
 
 def is_list(path: bytes) -> bool:
@@ -57,3 +60,9 @@ def may_be_package_index(path: bytes) -> bool:
 def may_hold_checksums(file: IsoFile) -> bool:
     """Return True if a file of this name and size may be a checksum list or an index of packages."""
     return may_be_list(file) or may_be_package_index(file.path)
+
+
+def any_may_hold_checksums(files: Sequence[IsoFile]) -> bool:
+    """Return True if :func:`may_hold_checksums` is true of one of ``files``, which may be very many."""
+    paths = b"\n".join([file.path for file in files]).lower()
+    return any(word in paths for word in _WORDS) and any(map(may_hold_checksums, files))

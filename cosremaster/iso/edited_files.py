@@ -15,8 +15,11 @@ class EditedFiles:
     def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
         """Index the files of ``image`` that ``edits`` keep, and those that they add."""
         self.image, self._replaced = image, edits.replaced
+        leaves = edits.removed or edits.renamed
         self.files: dict[bytes, IsoFile] = {
-            file.path: file for file in image.files if file.is_regular and edits.new_path(file.path) is not None
+            file.path: file
+            for file in image.files
+            if file.is_regular and not (leaves and edits.new_path(file.path) is None)
         }
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
 
@@ -27,6 +30,14 @@ class EditedFiles:
         for path in self.files:
             sharing.setdefault(self._content_key(path), []).append(path)
         return sharing
+
+    @cached_property
+    def _by_start(self) -> dict[int, list[bytes]]:
+        """The paths of the files on the image, by the first block of their data."""
+        by_start: dict[int, list[bytes]] = {}
+        for path, file in self.files.items():
+            by_start.setdefault(file.records[0].lba, []).append(path)
+        return by_start
 
     def _content_key(self, path: bytes) -> object:
         """Return a key that paths with the same bytes share."""
@@ -46,7 +57,13 @@ class EditedFiles:
 
     def names_of(self, path: bytes) -> tuple[bytes, ...]:
         """Return all paths that share the bytes of ``path``."""
-        return (path,) if path in self.added else tuple(self._sharing[self._content_key(path)])
+        if path in self.added:
+            return (path,)
+        key = self._content_key(path)
+        if self._replaced:
+            return tuple(self._sharing[key])
+        same_start = self._by_start[self.files[path].records[0].lba]
+        return tuple([other for other in same_start if self._content_key(other) == key])
 
     def bytes_of(self, path: bytes) -> PieceTable:
         """Return the contents of the file."""

@@ -13,13 +13,14 @@ from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
-from cosremaster.iso.layout.expected import ExpectedFile, is_removed
+from cosremaster.iso.layout.expected import ExpectedTree, is_removed
 from cosremaster.iso.layout.extents import (
     check_apart,
     find_data_end,
     find_first_data,
     find_slack,
     find_unreferenced,
+    join_runs,
     list_udf_only_spans,
 )
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
@@ -61,8 +62,13 @@ class ImagePlan(Struct, frozen=True):
     replacements: tuple[FileReplacement, ...] = ()
     drops_hfsplus: bool = False
     overwrites: Mapping[int, PieceTable] = field(default_factory=dict)
-    expected_trees: Mapping[Lba, Mapping[bytes, ExpectedFile]] | None = None
+    expected_trees: Mapping[Lba, ExpectedTree] | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def replacements_by_record(self) -> dict[int, FileReplacement]:
+        """The replacements by the byte offset of each first record of a replaced file on the old image."""
+        return {file.records[0].offset: new for new in self.replacements for _, file in new.files}
 
 
 def plan_copy(
@@ -294,9 +300,12 @@ def _plan_layout(
     dropped = {partition.name for partition in image.hfs_partitions} if drop else set()
     unused = set(vacated)
     kept_spans = [span for span in image.fixed_spans if span.label not in dropped and span not in unused]
-    files = [
-        span for tree in image.trees for file in tree.files if not is_removed(file, removed_data) for span in file.spans
-    ]
+    files: list[Span]
+    if replacements or removed_data or (trees is not None and trees.late_records):
+        kept_files = (file for tree in image.trees for file in tree.files if not is_removed(file, removed_data))
+        files = [span for file in kept_files for span in file.spans]
+    else:  # none of them moves, so that it does not count which blocks are whose
+        files = list(join_runs(image.trees))
     if any(replacement.is_hidden for replacement in replacements):  # files of UDF alone make room for each other
         udf_only = set(list_udf_only_spans(image)) - unused
         files += udf_only
@@ -522,9 +531,10 @@ def _check_unchanged_files(
     removed_data = trees.removed_data if trees else frozenset[Lba]()
     files = (file for tree in image.trees for file in tree.files if not is_removed(file, removed_data))
     catalog_lba = image.catalog.lba if image.catalog else None
+    is_held = not (replaced or removed_data) and _holds_all(image, table, layout)
     records = [
         record
-        for file in files
+        for file in (() if is_held else files)
         for record in file.records
         if record.length and record.offset not in replaced and record.lba != catalog_lba
     ]
@@ -557,6 +567,18 @@ def _find_lost_records(
         is_held = (record.lba, record.length) in held
         if not is_held and not _holds_copy(image, table, layout, record.lba, record.length):
             yield record
+
+
+def _holds_all(image: IsoImage, table: PieceTable, layout: Layout) -> bool:
+    """Return whether the planned ``table`` holds all blocks of files of ``image``, where none of them moves.
+
+    False where it does not in some, as a file may end inside a block that changes.
+    """
+    if any(layout.may_move(tree.data_end) for tree in image.trees):
+        return False
+    spans = join_runs(image.trees)
+    ends = ((span.start, min(lba_offset(span.end), image.size) - lba_offset(span.start)) for span in spans)
+    return all(_holds_copy(image, table, layout, lba, length) for lba, length in ends)
 
 
 def _split_at_moves(layout: Layout, extents: Iterable[tuple[Lba, int]]) -> Iterator[list[tuple[Lba, int]]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
 from cosremaster.iso.udf.read import Udf, encode_path
 from cosremaster.records import replace
 from cosremaster.units import Lba
 
 Data: TypeAlias = tuple[Lba, int] | None
 """First block and bytes of a file's data, None for an empty file."""
+_HIDES = "a tree may hide names"
 _NO_FILE = Lba(-1), 0
 """Stands for the data of a file that a tree does not have."""
 
@@ -20,15 +22,36 @@ def may_hide_names(image: IsoImage) -> bool:
     """Return whether a tree of ``image`` may show what its primary tree does not: other paths, or other data there."""
     if len(image.trees) == 1 and image.udf is None:
         return False
+    if _HIDES not in image.memo:
+        image.memo[_HIDES] = _compare_trees(image)
+    return image.memo[_HIDES]
+
+
+def _compare_trees(image: IsoImage) -> bool:
+    """Return what :func:`may_hide_names` does."""
     primary = image.trees[0]
-    data: dict[bytes, Data] = {file.path: _data_of(file) for file in primary.files}
     directories = set(primary.directory_paths)
-    for tree in image.trees[1:]:
-        if not directories.issuperset(tree.directory_paths):
-            return True
-        if any(data.get(file.path, _NO_FILE) != _data_of(file) for file in tree.files):
-            return True
+    if not all(directories.issuperset(tree.directory_paths) for tree in image.trees[1:]):
+        return True
+    data = _data_by_path(primary)
+    if any(data != _data_by_path(tree) and _has_other_data(tree, data) for tree in image.trees[1:]):
+        return True
     return image.udf is not None and _may_udf_hide(image.udf, data, directories)
+
+
+def _has_other_data(tree: IsoTree, data: Mapping[bytes, Data]) -> bool:
+    """Return whether a file of ``tree`` is not in ``data``, or has other data there."""
+    return any(data.get(file.path, _NO_FILE) != _data_of(file) for file in tree.files)
+
+
+def _data_by_path(tree: IsoTree) -> dict[bytes, Data]:
+    """Return the data of the files of ``tree``, which may be very many."""
+    return {
+        file.path: (file.records[0].lba, file.records[0].length)
+        if len(file.records) == 1 and file.records[0].length
+        else _data_of(file)
+        for file in tree.files
+    }
 
 
 def _data_of(file: IsoFile) -> Data:
@@ -50,10 +73,10 @@ def with_hidden_files(image: IsoImage, source: ByteSource) -> IsoImage:
 
     hidden = tuple(list_hidden_files(image, read_merged_trees(image, source)))
     primary, *others = image.trees
-    return replace(image, trees=(replace(primary, files=(*primary.files, *hidden)), *others))
+    return replace(image, trees=(replace(primary, files=(*primary.files, *hidden)), *others), memo={})
 
 
-def _may_udf_hide(udf: Udf, data: dict[bytes, Data], directories: set[bytes]) -> bool:
+def _may_udf_hide(udf: Udf, data: Mapping[bytes, Data], directories: set[bytes]) -> bool:
     """Return whether ``udf`` may show what a tree with these files and directories does not."""
     paths = (encode_path(directory.file_entry.path) for directory in udf.directories)
     return not directories.issuperset(paths) or any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.boot.apm import Apm
@@ -19,8 +20,8 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import Udf
-from cosremaster.records import Struct
-from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
+from cosremaster.records import Struct, field
+from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:
     from cosremaster.boot.media_tags import MediaTags
@@ -79,7 +80,32 @@ class IsoFile(Struct, frozen=True, gc=False):
         return runs
 
 
-class IsoTree(Struct, frozen=True, kw_only=True):
+class IsoDirectory(Struct, eq=False):
+    """A directory of a tree, and which of the tree's files are in it.
+
+    ``path``: of the names that readers show. ``identifiers``: those of its path. ``record``: the one that names it,
+    None for the root. ``files``: which of the tree's files are in it. ``children``: the directories in it.
+    ``is_plain``: its records name neither continuation areas nor relocated directories, and each of them but ``.`` and
+    ``..`` is that of a whole file or of a directory; only then the other fields say anything.
+    ``is_ordinary``: each of its records has a name, a mode and times alone, in whole fields.
+    ``empty_blocks``: the blocks of its records without data. ``data_end``: the byte offset behind the last data that
+    its files name. ``crc``: the CRC-32 of its bytes.
+    """
+
+    path: bytes
+    extent: Extent
+    identifiers: tuple[bytes, ...]
+    record: DirectoryRecord | None
+    files: slice = slice(0)
+    children: Sequence[IsoDirectory] = ()
+    is_plain: bool = False
+    is_ordinary: bool = False
+    empty_blocks: tuple[Lba, ...] = ()
+    data_end: int = 0
+    crc: int = 0
+
+
+class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     """A directory tree of the image.
 
     ``kind``: the kind of tree in words. ``descriptor_lba``: the block of its volume descriptor. ``base``: the block
@@ -89,7 +115,8 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     ``empty_blocks``: the blocks that records without data name. ``extension_fields``: the fields of the root's ``.``
     that say something about the whole tree (SP, ER; SUSP 5.3, 5.5).
     ``volume_start``: the block from which the volume space size counts, where that is not ``base``: the start of a
-    session. A tree that shares the root of an earlier one has no files and no directories.
+    session. A tree that shares the root of an earlier one has no files and no directories. ``index``: its directories,
+    in the order of ``files``. ``skip``: the bytes in front of each system use area (SUSP 5.3), None without Rock Ridge.
     """
 
     kind: str
@@ -105,6 +132,27 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     empty_blocks: frozenset[Lba] = frozenset()
     extension_fields: tuple[bytes, ...] = ()
     volume_start: Lba = Lba(0)
+    index: tuple[IsoDirectory, ...] = ()
+    skip: int | None = None
+
+    @cached_property
+    def block_runs(self) -> list[tuple[Lba, Lba]]:
+        """The :attr:`IsoFile.block_runs` of all files, one behind the other."""
+        runs = list[tuple[Lba, Lba]]()
+        for file in self.files:
+            records = file.records
+            if len(records) == 1:  # as nearly all
+                record = records[0]
+                if record.length:
+                    runs.append((record.lba, Lba(record.lba - -record.length // BLOCK)))
+            else:
+                runs += file.block_runs
+        return runs
+
+    @cached_property
+    def data_end(self) -> Lba:
+        """The block after all data of files."""
+        return max([end for _, end in self.block_runs], default=Lba(0))
 
     @property
     def end(self) -> Lba:
@@ -218,7 +266,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
     damage, in words. ``cautions``: those that may name any block, so that what is on the image must stay as it is.
     ``limine``: the stage 2 of Limine that the MBR names. ``embed_areas``: places in files that the headers of a CoreOS
-    image name.
+    image name. ``memo``: what was found out of the trees and of UDF.
     """
 
     place: Place
@@ -244,6 +292,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     limine: LimineStage2 | None
     embed_areas: tuple[EmbedArea, ...] = ()
     media_tags: MediaTags | None = None
+    memo: dict[str, bool] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

@@ -13,12 +13,13 @@ from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_short_date
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.hidden import may_hide_names
-from cosremaster.iso.model import IsoFile, IsoImage
-from cosremaster.iso.read_trees import NamedRecord, walk_records
+from cosremaster.iso.model import IsoDirectory, IsoFile, IsoImage
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, PosixAttributes, find_susp_skip, read_attributes
 from cosremaster.iso.rockridge.zisofs import parse_zisofs
 from cosremaster.iso.udf.read import has_udf
+from cosremaster.iso.walk import DirectoryWalker, NamedBlocks, NamedRecord, walk_records
 from cosremaster.records import replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
@@ -140,6 +141,20 @@ def _walk_nodes(image: IsoImage, source: ByteSource, files: dict[bytes, IsoFile]
     root = tree.directories[0]
     skip = find_susp_skip(source.read(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
     for named in walk_records(source, root, tree.base, skip, joliet=False):
+        attributes = PosixAttributes() if skip is None else _read_attributes(source, named, skip, tree.base)
+        yield _make_node(named, attributes, image, files.get(named.path))
+
+
+def read_nodes_in(image: IsoImage, source: ByteSource, directory: IsoDirectory) -> Iterator[Node]:
+    """Yield a node for each record of one directory of the primary tree; hard links may have one name.
+
+    :raises ImageError: when a record cannot be read.
+    """
+    tree = image.trees[0]
+    files = {file.path: file for file in tree.files[directory.files]}
+    skip, others, limits = tree.skip, NamedBlocks(tree.base), TreeLimits(source)
+    walker = DirectoryWalker(source, tree.base, skip, joliet=False, others=others, limits=limits, seen=set())
+    for named in walker.walk(directory.extent, directory.identifiers, directory.path):
         attributes = PosixAttributes() if skip is None else _read_attributes(source, named, skip, tree.base)
         yield _make_node(named, attributes, image, files.get(named.path))
 

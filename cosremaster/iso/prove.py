@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from cosremaster.boot.eltorito import PLATFORMS
@@ -16,13 +16,14 @@ from cosremaster.iso.ecma119.records import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.embed_areas import map_embed_area
-from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
+from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, ExpectedTree, StayingDirectory
 from cosremaster.iso.layout.partition_tables import map_limine, map_partition
-from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
+from cosremaster.iso.layout.replace import FileReplacement
+from cosremaster.iso.model import BootImage, IsoDirectory, IsoFile, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.udf.read import encode_path
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, lba_offset
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 
 def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSo
     :param result: the file that holds the new image.
     :raises ProofError: when the new image differs from the plan.
     """
-    new = read_image(result)
+    new = read_image(result, old)
     _check_equal(new.size, plan.table.length, "the image's length", old)
     lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
     lines += _prove_limine(old, new, plan)
@@ -77,7 +78,7 @@ def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSou
         if plan.expected_trees is None:
             _prove_tree(old, old_tree, new_tree, plan)
         else:
-            _prove_restructured(old, new_tree, plan.expected_trees[old_tree.descriptor_lba])
+            _prove_restructured(old, new_tree, plan.expected_trees[old_tree.descriptor_lba], plan)
     prove_areas(old, new)
     if plan.expected_trees is not None:
         from cosremaster.iso.tree_edit.verify import prove_directories  # noqa: PLC0415 - a change of a layer goes without
@@ -103,27 +104,59 @@ def _find_volume_id(old: IsoImage, plan: ImagePlan) -> str:
 
 def _prove_tree(old: IsoImage, old_tree: IsoTree, new_tree: IsoTree, plan: ImagePlan) -> None:
     """Check that every file of a tree whose names did not change is at its planned place."""
-    # By their records: on a damaged image two files may have one name.
-    replacements = {file.records[0].offset: new for new in plan.replacements for _, file in new.files}
-    for old_file, new_file in zip_longest(old_tree.files, new_tree.files):
+    if [directory.path for directory in old_tree.index] != [directory.path for directory in new_tree.index]:
+        raise ProofError(f"the {old_tree.kind} tree has other directories", old.place)
+    replacements = plan.replacements_by_record
+    for old_directory, new_directory in zip(old_tree.index, new_tree.index, strict=True):
+        staying = StayingDirectory(old_directory, old_tree.files[old_directory.files])
+        _prove_staying(old, staying, new_directory, new_tree.files[new_directory.files], plan, replacements)
+
+
+def _prove_staying(
+    old: IsoImage, staying: StayingDirectory, new_directory: IsoDirectory, new_files: Sequence[IsoFile],
+    plan: ImagePlan, replacements: Mapping[int, FileReplacement],
+) -> None:  # fmt: skip
+    """Check that every file of a directory whose names did not change is at its planned place.
+
+    :param replacements: by their records, as on a damaged image two files may have one name.
+    """
+    if _stays(staying, plan) and new_files == staying.files and new_directory.path == staying.directory.path:
+        return
+    start, new_start = (len(each.path) for each in (staying.directory, new_directory))
+    for old_file, new_file in zip_longest(staying.files, new_files):
         path = (old_file or new_file).path
-        _check_equal(new_file and new_file.path, old_file and old_file.path, "a name in the tree", old)
+        name = new_file and new_file.path[new_start:].lstrip(b"/")
+        _check_equal(name, old_file and old_file.path[start:].lstrip(b"/"), "a name in the tree", old)
         replacement = replacements.get(old_file.records[0].offset)
         size = replacement.table.length if replacement else old_file.size
         _check_equal(new_file.size, size, f"the size of {path!r}", old)
         starts = (
             [replacement.start] if replacement else [plan.layout.map_block(record.lba) for record in old_file.records]
         )
-        for record, start in zip(new_file.records, starts, strict=False):
+        for record, place in zip(new_file.records, starts, strict=False):
             if record.length:
-                _check_equal(record.lba, start, f"the block of {path!r}", old)
+                _check_equal(record.lba, place, f"the block of {path!r}", old)
 
 
-def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: Mapping[bytes, ExpectedFile]) -> None:
+def _stays(staying: StayingDirectory, plan: ImagePlan) -> bool:
+    """Return whether all data that the files of a directory name are to stay at their place."""
+    end = Lba(blocks_for(staying.directory.data_end))
+    return staying.directory.is_plain and not (plan.replacements or plan.layout.may_move(end))
+
+
+def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: ExpectedTree, plan: ImagePlan) -> None:
     """Check that a tree whose names changed holds the planned files, and no others."""
-    files = {file.path: file for file in new_tree.files}
-    _check_equal(sorted(files), sorted(expected), f"the list of files in the {new_tree.kind} tree", old)
-    for path, expected_file in expected.items():
+    staying, files = dict(expected.staying), dict[bytes, IsoFile]()
+    replacements = plan.replacements_by_record
+    for directory in new_tree.index:
+        in_directory = new_tree.files[directory.files]
+        if directory.path in staying:
+            _prove_staying(old, staying.pop(directory.path), directory, in_directory, plan, replacements)
+        else:
+            files |= {file.path: file for file in in_directory}
+    _check_equal(sorted(staying), [], f"the list of missing directories in the {new_tree.kind} tree", old)
+    _check_equal(sorted(files), sorted(expected.files), f"the list of files in the {new_tree.kind} tree", old)
+    for path, expected_file in expected.files.items():
         file = files[path]
         _check_equal(file.size, expected_file.size, f"the size of {path!r}", old)
         starts = [record.lba for record in file.records if record.length]
@@ -134,7 +167,7 @@ def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: Mapping[byte
 def _expect_udf_files(old: IsoImage, plan: ImagePlan) -> Mapping[bytes, ExpectedFile]:
     """Return the files that UDF must have on the new image, by path."""
     if plan.expected_trees is not None:
-        return plan.expected_trees.get(IN_UDF, {})
+        return plan.expected_trees[IN_UDF].files if IN_UDF in plan.expected_trees else {}
     replaced = {new.old_span.start: new for new in plan.replacements if new.old_span}
     expected: dict[bytes, ExpectedFile] = {}
     for path, file in old.udf.named_files() if old.udf else ():

@@ -30,7 +30,7 @@ def count_data_outside(tree: IsoTree) -> int:
     """Return how many spans of data that records of ``tree`` name end behind its volume."""
     end = tree.end
     count = sum([span.end > end for span in tree.other_spans])
-    return count + sum([run_end > end for file in tree.files for _, run_end in file.block_runs])
+    return count + (sum([run_end > end for _, run_end in tree.block_runs]) if tree.data_end > end else 0)
 
 
 def _count_outside(tree: IsoTree) -> int:
@@ -44,7 +44,8 @@ def _has_shared_area(image: IsoImage) -> bool:
     areas = [span for tree in image.trees for span in tree.other_spans]
     if not areas:
         return False
-    runs = sorted({run for tree in image.trees for file in tree.files for run in file.block_runs})
+    first, last = min(area.start for area in areas), max(area.end for area in areas)
+    runs = sorted({run for tree in image.trees for run in tree.block_runs if run[0] < last and first < run[1]})
     starts = [start for start, _ in runs]
     for area in areas:
         at = bisect_right(starts, area.start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from cosremaster.boot import pointers
@@ -23,6 +23,7 @@ from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescript
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree, Partition
 from cosremaster.iso.partitions import PROTECTIVE_LABEL, find_hfs_partitions, has_hfs_header, list_partitions
+from cosremaster.iso.read_directories import EarlierTree
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import read_udf
@@ -50,10 +51,13 @@ def has_volume(source: ByteSource) -> bool:
     return source.read(SYSTEM_AREA + 1, 5) in (b"CD001", b"BEA01")
 
 
-def read_image(source: ByteSource) -> IsoImage:
+def read_image(source: ByteSource, earlier: IsoImage | None = None) -> IsoImage:
     """Read an ISO 9660 image: its volume descriptors, directories and boot records, but no file's data.
 
     Damaged structures beside ISO 9660 and El Torito are noted in the image's ``blockers``.
+
+    :param earlier: an image that this one was made from: what its directories say is taken where all their bytes are
+        the same.
 
     :raises ImageError: when this is not an ISO 9660 image, or the image is cut off or damaged.
     :raises UnsupportedError: when it is UDF without ISO 9660.
@@ -71,7 +75,8 @@ def read_image(source: ByteSource) -> IsoImage:
     partitions = list_partitions(mbr, choose_copy(gpt), apm)
     _check_ends(source, partitions, gpt, primary, is_damaged=bool(damaged))
     session = _find_session(source, primary)
-    trees, descriptor_spans = _read_all_trees(source, descriptors, _find_bases(source, partitions, primary), session)
+    bases = _find_bases(source, partitions, primary)
+    trees, descriptor_spans = _read_all_trees(source, descriptors, bases, session, earlier)
     catalog = _read_catalog(source, descriptors)
     boot_images = _read_boot_images(source, catalog, trees[0].files, partitions)
     udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
@@ -195,8 +200,9 @@ def _find_session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
 
 
 def _read_all_trees(
-    source: ByteSource, descriptors: Sequence[VolumeDescriptor], bases: Iterable[Lba], session: Lba
-) -> tuple[tuple[IsoTree, ...], list[Span]]:
+    source: ByteSource, descriptors: Sequence[VolumeDescriptor], bases: Iterable[Lba], session: Lba,
+    earlier: IsoImage | None,
+) -> tuple[tuple[IsoTree, ...], list[Span]]:  # fmt: skip
     """Read the trees of all sets of volume descriptors.
 
     :param descriptors: the descriptors from block 16 on.
@@ -205,16 +211,17 @@ def _read_all_trees(
     :return: the trees, the primary one first, and the spans of all descriptors.
     """
     limits = TreeLimits(source)
-    trees = [*read_trees(source, descriptors, IMAGE_START, limits=limits)]
+    earlier_trees = {tree.descriptor_lba: EarlierTree.of(tree, earlier) for tree in earlier.trees} if earlier else {}
+    trees = [*read_trees(source, descriptors, IMAGE_START, limits=limits, earlier=earlier_trees)]
     spans = [Span(descriptor.lba, 1, "volume descriptor") for descriptor in descriptors]
     for base in bases:
         partition_descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
-        trees += read_trees(source, partition_descriptors, base, limits=limits)
+        trees += read_trees(source, partition_descriptors, base, limits=limits, earlier=earlier_trees)
         spans += [Span(descriptor.lba, 1, "volume descriptor") for descriptor in partition_descriptors]
     if session:
         copies = read_descriptors(source, Lba(session + FIRST_DESCRIPTOR))
         roots = {descriptor.root.lba for descriptor in descriptors}
-        for tree in read_trees(source, copies, IMAGE_START, roots, limits):
+        for tree in read_trees(source, copies, IMAGE_START, roots, limits, earlier_trees):
             is_relative = session + tree.blocks == trees[0].blocks
             trees.append(replace(tree, volume_start=session) if is_relative else tree)
         spans.append(Span(IMAGE_START, session, "earlier sessions"))
@@ -235,18 +242,19 @@ def _read_boot_images(
     source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile], partitions: Sequence[Partition]
 ) -> tuple[BootImage, ...]:
     """Read the boot images of all entries. :raises ImageError: when one is outside the image."""
-    by_start = {file.start: file for file in files if file.size}
     entries = catalog.entries if catalog else ()
+    boot_blocks = {entry.lba for entry in entries}
+    by_start = {file.start: file for file in files if file.start in boot_blocks and file.size}
     images = list[BootImage]()
     for entry in entries:
         file = by_start.get(entry.lba)
-        size = file.size if file else _measure_boot_image(source, entry, by_start, partitions)
+        size = file.size if file else _measure_boot_image(source, entry, files, partitions)
         images.append(_read_boot_image(source, entry, file, size))
     return tuple(images)
 
 
 def _measure_boot_image(
-    source: ByteSource, entry: BootEntry, by_start: Mapping[Lba, IsoFile], partitions: Sequence[Partition]
+    source: ByteSource, entry: BootEntry, files: Iterable[IsoFile], partitions: Sequence[Partition]
 ) -> int:
     """Return the bytes of a boot image that is no file, by the FAT or the partition that begins there; 0 for neither.
 
@@ -258,7 +266,7 @@ def _measure_boot_image(
 
         bpb = parse_bpb(source.read(start, SECTOR))
         if bpb is not None:
-            following = min((lba for lba in by_start if lba > entry.lba), default=None)
+            following = min((file.start for file in files if file.size and file.start > entry.lba), default=None)
             return bpb.total_size if following is None else min(bpb.total_size, lba_offset(following) - start)
     sizes = [partition.end - partition.start for partition in partitions if partition.start * SECTOR == start]
     return min(sizes, default=0) * SECTOR

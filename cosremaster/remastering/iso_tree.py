@@ -78,13 +78,14 @@ def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeReques
     volume = image.volume
     if volume is None:
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
-    from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - a change of a layer goes without
+    from cosremaster.iso.lazy_nodes import LazyNodes  # noqa: PLC0415 - a change of a layer goes without
 
-    tree = _RenamedTree({path: node for path, node in read_nodes(volume, source).items() if path})
+    tree = _RenamedTree(LazyNodes(volume, source))
     spelling = _Spelling({} if volume.has_rock_ridge else _read_other_names(volume, source), tree)
     removals = [spelling.pattern(pattern) for pattern in request.remove]
     removal = merge(tree.nodes, (), removals, image.place, allow_missing=request.allow_missing)
-    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in removal.removed_paths}
+    if removal.removed_paths:
+        tree.nodes = {path: node for path, node in tree.nodes.items() if path not in removal.removed_paths}
     for rename in request.rename:
         spelled = replace(rename, old=spelling.path(rename.old), new=spelling.path(rename.new))
         _rename(tree, spelled, image.place, request.force_type)
@@ -99,7 +100,7 @@ class _RenamedTree(Struct):
     ``renamed``: the path on the image -> the present path; ``new_parents``: directories that renames needed.
     """
 
-    nodes: dict[bytes, Node]
+    nodes: Mapping[bytes, Node]
     renamed: dict[bytes, bytes] = field(default_factory=dict)
     new_parents: dict[bytes, Node] = field(default_factory=dict)
     _origins: dict[bytes, bytes] = field(default_factory=dict)
@@ -114,9 +115,10 @@ class _RenamedTree(Struct):
     def rename(self, old: bytes, new: bytes) -> None:
         """Move the entry at ``old``, and all below, to the free path ``new``."""
         origin = self.origin(old)
-        for path in [path for path in self.nodes if path == old or path.startswith(old + b"/")]:
+        nodes = self.nodes = dict(self.nodes)
+        for path in [path for path in nodes if path == old or path.startswith(old + b"/")]:
             target = new + path[len(old) :]
-            self.nodes[target] = replace(self.nodes.pop(path), path=target)
+            nodes[target] = replace(nodes.pop(path), path=target)
             if path in self.new_parents:
                 self.new_parents[target] = replace(self.new_parents.pop(path), path=target)
         for source, path in self.renamed.items():
@@ -150,7 +152,7 @@ def _rename(tree: _RenamedTree, rename: Rename, image: Place, force_type: bool) 
         )
     if new.startswith(old + b"/"):
         raise OverlayError("cannot be moved into itself", place)
-    tree.nodes |= parents
+    tree.nodes = {**tree.nodes, **parents}
     tree.new_parents |= parents
     tree.rename(old, new)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cosremaster.boot_config.values import BootSettingsPlan
-from cosremaster.checksums.names import may_hold_checksums
+from cosremaster.checksums.names import any_may_hold_checksums
 from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import UsageError
 from cosremaster.io.descriptors import MIN_HOLE
@@ -254,7 +254,7 @@ def plan_checksums(
     # The implanted MD5 and tagmedia's digests are in no file, and making them reads the whole image.
     plain = replace(image.volume, implanted=None, media_tags=None)
     whole = with_hidden_files(plain, context.source)
-    if not any(map(may_hold_checksums, whole.files)):
+    if not any_may_hold_checksums(whole.files):
         return RenewedLists()
     from cosremaster.checksums.update import update_checksums  # noqa: PLC0415 - only an image with lists needs it
 

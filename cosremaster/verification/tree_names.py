@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from cosremaster.errors import Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage, IsoTree
-from cosremaster.iso.read_trees import JOLIET, walk_records
+from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.rockridge.read import find_susp_skip
+from cosremaster.iso.walk import walk_records
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
 from cosremaster.tree.paths import ancestors

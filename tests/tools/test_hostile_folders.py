@@ -18,8 +18,8 @@ from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
-from cosremaster.iso.tree_edit.directories import read_editable_trees
 from cosremaster.iso.tree_edit.patches import find_path_tables
+from cosremaster.iso.tree_edit.read_editable import read_editable_trees
 from cosremaster.iso.tree_edit.serialize import TreePlacement, TreeSerializer
 from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.tree.content import BytesContent
@@ -153,6 +153,7 @@ def changed(path: Path) -> Iterator[tuple[bytearray, Callable[[str, bytes], int]
     raw = bytearray(path.read_bytes())
     with open_source(path) as source:
         trees = read_editable_trees(source, read_image(source).trees)
+        assert all(list(tree.entries()) for tree in trees)  # which are read when they are first asked for
 
     def record(kind: str, identifier: bytes) -> int:
         return next(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from cosremaster.boot_config.menus.assignments import detect_assignments, parse_esxi, parse_xen
 from cosremaster.boot_config.menus.grub import parse_grub
@@ -116,16 +116,20 @@ def resolve_path(name: bytes, home: bytes) -> bytes | None:
     return b"/".join(parts)
 
 
-def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[bytes, Menu]:
+def find_menus(
+    paths: Collection[bytes], read: Callable[[bytes], bytes], is_small: Callable[[bytes], bool] = lambda _: True
+) -> dict[bytes, Menu]:
     """Return the menus of one file system by their paths, with the menus that they include.
 
-    :param paths: the files of the file system that are small enough for a menu.
+    :param paths: the files of the file system, which may be very many.
     :param read: returns the bytes of a file; menus keep them.
+    :param is_small: returns whether the file at a path is small enough for a menu.
     """
-    by_folded_path = {path.lower(): path for path in paths}
+    by_folded_path: dict[bytes, bytes] | None = None
+    likely = {path.lower(): path for path in filter(may_be_menu, paths) if is_small(path)}
     menus: dict[bytes, Menu] = {}
     waiting: list[tuple[bytes, bytes]] = []
-    for path in sorted(filter(may_be_menu, by_folded_path.values())):
+    for path in sorted(likely.values()):
         menu = parse_menu(path, read(path))
         if menu is not None:
             menus[path] = menu
@@ -134,6 +138,8 @@ def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[b
         path, top = waiting.pop(0)
         menu = menus[path]
         for name in resolve_includes(menu, path, top):
+            if by_folded_path is None:
+                by_folded_path = {path.lower(): path for path in paths if is_small(path)}
             other = by_folded_path.get(name.lower())
             old = menus.get(other) if other else None
             if other is None or (old is not None and (old.defaults or not menu.defaults)):

@@ -7,7 +7,7 @@ or writes an image.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from cosremaster.errors import Place, UnsupportedError
@@ -107,6 +107,30 @@ class IdentifierRules(Struct, frozen=True, kw_only=True):
             return self.display_name(identifier).decode().encode("utf-16-be"), b""
         base, _, extension = split_version(identifier)[0].partition(b".")
         return base.ljust(255), extension.ljust(255)
+
+
+class InferredRules:
+    """The rules of a tree, inferred when an identifier is first made: from all of them, which may be very many."""
+
+    def __init__(self, is_joliet: bool, infer: Callable[[], IdentifierRules]) -> None:
+        """Begin without the rules that ``infer`` returns; identifiers are read and sorted without them."""
+        self._infer = infer
+        self._readable = IdentifierRules(is_joliet=is_joliet)
+        self._rules: IdentifierRules | None = None
+
+    def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
+        """Return an identifier for ``name``, see :meth:`IdentifierScheme.make_identifier`."""
+        if self._rules is None:
+            self._rules = self._infer()
+        return self._rules.make_identifier(name, directory, mark)
+
+    def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
+        """Return the key by which the identifiers of a directory are sorted."""
+        return self._readable.sort_key(identifier)
+
+    def display_name(self, identifier: bytes) -> bytes:
+        """Return the name that readers show for ``identifier``."""
+        return self._readable.display_name(identifier)
 
 
 class IdentifierAllocator:

@@ -52,6 +52,14 @@ class TreeLimits:
 
     def count_path(self, path: bytes, depth: int) -> None:
         """Count a path with ``depth`` directories above it. :raises ImageError: all together are too long."""
-        self._paths += len(path) + _LEVEL * depth
-        if self._paths > self._source.size + MAX_PATHS:
+        self.count_path_bytes(len(path) + _LEVEL * depth)
+
+    def count_path_bytes(self, length: int) -> None:
+        """Count paths of ``length`` bytes together. Raises as :meth:`count_path`."""
+        self._paths += length
+        if self.is_past(0):
             raise ImageError("its paths are too long: together they are larger than the image", self._source.place)
+
+    def is_past(self, length: int) -> bool:
+        """Return whether paths of ``length`` bytes more would be too long together."""
+        return self._paths + length > self._source.size + MAX_PATHS

@@ -32,8 +32,9 @@ VOLUME_SPACE_SIZE = 80
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 """File flags of a directory record (9.1.6)."""
-_MIN_RECORD = 34
-_HEAD = struct.Struct("<BBL4xL4x7xBBB4xB")
+MIN_RECORD = 34
+"""Bytes of the shortest directory record (9.1)."""
+RECORD_HEAD = struct.Struct("<BBL4xL4x7xBBB4xB")
 """Of a directory record (9.1): its length, the blocks of its extended attribute record, block and length of the data,
 flags, file unit size, interleave gap, and the length of the identifier that follows."""
 
@@ -169,6 +170,14 @@ def read_directory(
             yield record, raw
 
 
+def read_directory_bytes(source: ByteSource, directory: Extent, path: tuple[bytes, ...]) -> bytes:
+    """Return the bytes of a directory. :raises ImageError: it lies outside the image; ``path`` as below."""
+    start = lba_offset(directory.lba)
+    if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
+        raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
+    return source.read(start, directory.length)
+
+
 def read_all_records(
     source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
@@ -180,17 +189,14 @@ def read_all_records(
     :param base: the block from which the records count their blocks.
     :raises ImageError: when a record is malformed, or the directory lies outside the image.
     """
-    start = lba_offset(directory.lba)
-    if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
-        raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
-    data = source.read(start, directory.length)
+    start, data = lba_offset(directory.lba), read_directory_bytes(source, directory, path)
     for block in range(0, len(data), BLOCK):
         at, end = block, min(block + BLOCK, len(data))
         while at < end and data[at]:
             length = data[at]
-            if length < _MIN_RECORD or at + length > end or 33 + data[at + 32] > length:
+            if length < MIN_RECORD or at + length > end or 33 + data[at + 32] > length:
                 raise ImageError("malformed directory record", _inside(source.place, path).at(start + at))
-            _, attributes, lba, size, flags, unit, gap, name_length = _HEAD.unpack_from(data, at)
+            _, attributes, lba, size, flags, unit, gap, name_length = RECORD_HEAD.unpack_from(data, at)
             record = DirectoryRecord(
                 start + at,
                 base + lba + attributes,  # data follow the extended attribute record
@@ -198,6 +204,17 @@ def read_all_records(
             )  # fmt: skip
             yield record, data[at : at + length]
             at += length
+
+
+def list_identifiers(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield flags and identifier of each record in the bytes of a directory without malformed ones, except the dots."""
+    for block in range(0, len(data), BLOCK):
+        at, end = block, min(block + BLOCK, len(data))
+        while at < end and data[at]:
+            identifier = data[at + 33 : at + 33 + data[at + 32]]
+            if identifier not in (b"\0", b"\1"):
+                yield data[at + 25], identifier
+            at += data[at]
 
 
 def locate_record(place: Place, record: DirectoryRecord) -> Place:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from cosremaster.iso.model import IsoFile
+from collections.abc import Sequence
+
+from cosremaster.iso.model import IsoDirectory, IsoFile
 from cosremaster.records import Struct
 from cosremaster.units import Lba
 
 IN_UDF = Lba(-1)
 """Stands for the UDF file system where trees are named by the block of their volume descriptor."""
+
+
+class StayingDirectory(Struct, frozen=True):
+    """A directory whose entries are those of ``directory`` on the old image, where they are ``files`` beside others."""
+
+    directory: IsoDirectory
+    files: Sequence[IsoFile]
+
+
+class ExpectedTree(Struct, frozen=True):
+    """The files of a tree on the new image.
+
+    ``staying``: the directories whose entries stay, by their path on the new image. ``files``: the files of all others,
+    by path.
+    """
+
+    files: dict[bytes, ExpectedFile]
+    staying: dict[bytes, StayingDirectory]
 
 
 class ExpectedFile(Struct, frozen=True, gc=False):

@@ -31,13 +31,12 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
     spans = [SYSTEM_AREA, *descriptors, *_list_tree_spans(image.trees), *(udf.metadata_spans if udf else ())]
     if catalog:
         spans.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
-    files = [file for tree in image.trees for file in tree.files]
-    special = (file for file in files if len(file.records) > 1 or not file.records[0].is_plain)
-    spans += [s for file in special if not all(record.is_plain for record in file.records) for s in file.spans]
+    directories = ((tree, directory) for tree in image.trees for directory in tree.index if not directory.is_plain)
+    others = (file for tree, directory in directories for file in tree.files[directory.files])
+    spans += [s for file in others if not all(record.is_plain for record in file.records) for s in file.spans]
     spans += list_udf_only_spans(image)
-    runs = [run for file in files for run in file.block_runs]
-    file_starts = {start for start, _ in runs}
-    end = max(chain((span.end for span in spans), (end for _, end in runs)))
+    file_starts = {start for tree in image.trees for start, _ in tree.block_runs}
+    end = max(chain((span.end for span in spans), (tree.data_end for tree in image.trees)))
     spans += _list_boot_images(image, end)
     spans += _list_partitions(image, end, file_starts)
     spans += _list_firmware_targets(image, end)
@@ -58,7 +57,7 @@ def list_udf_only_spans(image: IsoImage) -> Iterator[Span]:
     if image.udf is None:
         return
     named = dict[Lba, int]()
-    for start, end in (run for tree in image.trees for file in tree.files for run in file.block_runs):
+    for start, end in (run for tree in image.trees for run in tree.block_runs):
         named[start] = max(end - start, named.get(start, 0))
     for file in image.udf.files:
         yield from (span for span in file.spans if span.blocks > named.get(span.start, 0))
@@ -130,8 +129,20 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
 
 def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """Return the block after all files and all ``fixed`` spans."""
-    ends = [end for tree in trees for file in tree.files for _, end in file.block_runs]
-    return max(chain(ends, (span.end for span in fixed)))
+    return max(chain((tree.data_end for tree in trees), (span.end for span in fixed)))
+
+
+def join_runs(trees: Iterable[IsoTree]) -> Iterator[Span]:
+    """Yield the blocks of all files of ``trees``, those that touch as one span."""
+    start = end = Lba(0)
+    for first, behind in sorted({run for tree in trees for run in tree.block_runs}):
+        if first > end:
+            if end > start:
+                yield Span(start, end - start, "files")
+            start = first
+        end = max(end, behind)
+    if end > start:
+        yield Span(start, end - start, "files")
 
 
 def find_slack(ends: Iterable[Lba], blocks: Iterable[Lba]) -> int | None:

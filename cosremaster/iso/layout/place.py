@@ -83,6 +83,10 @@ class Layout(Struct, frozen=True, dict=True):
         """The old starts of :attr:`_by_old_start`."""
         return [placed.span.start for placed in self._by_old_start]
 
+    def may_move(self, end: Lba) -> bool:
+        """Return whether anything in front of block ``end`` moves, as far as blocks can tell."""
+        return bool(self.moved_starts) or (end > self.old_tail and self.tail != self.old_tail)
+
     def map_block(self, old: Lba) -> Lba:
         """Return the new place of block ``old`` of a span or of the tail."""
         if old >= self.old_tail:

@@ -47,7 +47,7 @@ def _patch_old_records(image: IsoImage, layout: Layout, replacements: Iterable[F
     """Yield the patches of directory records (ECMA-119, 9.1) of files that are not replaced, in all trees."""
     replaced = {record.offset for new in replacements for _, file in new.files for record in file.records}
     for tree in image.trees:
-        for file in tree.files:
+        for file in tree.files if layout.may_move(tree.data_end) else ():
             for record in file.records:
                 lba = layout.map_block(record.lba) if record.length else record.lba
                 if lba != record.lba and record.offset not in replaced:

@@ -91,7 +91,7 @@ def resolve_replacements(
     :raises ImageError: when a file does not exist.
     :raises UnsupportedError: when a file cannot be replaced.
     """
-    by_path = {file.path: file for file in image.files}
+    by_path = {file.path: file for file in image.files} if replaced else {}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
     resolved = list[FileReplacement]()
     for path, table in sorted(replaced.items(), key=lambda item: item[0]):
@@ -104,7 +104,7 @@ def resolve_replacements(
         if not file.is_regular:
             raise UnsupportedError("is no regular file", image.place.inside(path))
         groups[id(table), file.start if file.size else None].append(file)
-    by_start = [_group_by_start(tree) for tree in image.trees]
+    by_start = [_group_by_start(tree) for tree in image.trees] if groups else []
     for files in _split_empty(groups.values()):
         resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path], names))
     return tuple(resolved)

@@ -77,8 +77,10 @@ _unpack_px = struct.Struct("<L4xL4xL4xL4x").unpack_from
 _PX, _PX_1_10, _PN = 44, 36, 20
 """Bytes of the fields; PX has a serial number since RRIP 1.12 (4.1.1)."""
 _MODIFIED, _LONG_FORM = 0x02, 0x80
+_TF_HEAD, _STAMP = 5, (7, 17)
+"""Bytes of a TF field in front of its time stamps, and of a stamp, short or long (RRIP 4.1.6)."""
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
-_PLACING_FIELDS = frozenset((b"CE", b"ST", b"CL", b"RE", b"SL", b"ZF"))
+_PLACING_FIELDS = frozenset((b"CE", b"ST", b"CL", b"RE", b"SL", b"ZF", b"PN"))
 """The fields that say more of an entry than its name, its mode and its times, or lead elsewhere."""
 
 
@@ -125,26 +127,42 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
 
 
 def _read_plain_fields(raw: bytes, skip: int) -> RockRidge | None:
-    """Return what :func:`read_rock_ridge` does for the record of an ordinary file or directory, None for others.
-
-    Such a record is whole, and has a name, a mode and times alone; an image may have very many of them.
-    """
-    end = len(raw)
-    if end < _MIN_RECORD:
+    """Return what :func:`read_rock_ridge` does for the record of an ordinary file or directory, None for others."""
+    if len(raw) < _MIN_RECORD:
         return None
-    at = 33 + raw[32] + (1 - raw[32] % 2) + skip
+    plain = parse_plain_fields(raw, 33 + raw[32] + (1 - raw[32] % 2) + skip, len(raw))
+    return None if plain is None else RockRidge(plain[0], None, False, plain[1], 0, plain[2])
+
+
+def parse_plain_fields(data: bytes, at: int, end: int) -> tuple[bytes, bool, int] | None:
+    """Return name, whether it is a regular file, and serial number of the record of an ordinary file or directory.
+
+    None for others. Such a record is whole, and has a name, a mode and times alone; an image may have very many of
+    them. Its fields are in ``data`` from ``at`` to ``end``.
+    """
     name, regular, serial = b"", True, 0
-    while at + 4 <= end and raw[at + 2]:
-        signature, length = raw[at : at + 2], raw[at + 2]
+    while at + 4 <= end and data[at + 2]:
+        signature, length = data[at : at + 2], data[at + 2]
         if length < 4 or at + length > end or signature in _PLACING_FIELDS:
             return None
         if signature == b"NM":
-            name += raw[at + 5 : at + length]
-        elif signature == b"PX" and length >= 8:
-            regular = regular and raw[at + 5] & 0xF0 in (0, 0x80)
-            serial = int.from_bytes(raw[at + 36 : at + 40], "little") if length >= _PX else 0
+            name += data[at + 5 : at + length]
+        elif signature == b"PX":
+            if length < _PX_1_10:
+                return None
+            regular = regular and data[at + 5] & 0xF0 in (0, 0x80)
+            serial = int.from_bytes(data[at + 36 : at + 40], "little") if length >= _PX else 0
+        elif signature == b"TF" and _is_short_stamp(data[at : at + length]):
+            return None
         at += length
-    return RockRidge(name.partition(b"\0")[0] if b"\0" in name else name, None, False, regular, 0, serial)
+    return name.partition(b"\0")[0] if b"\0" in name else name, regular, serial
+
+
+def _is_short_stamp(field: bytes) -> bool:
+    """Return whether a TF field is too short for the times that it says it has (RRIP 4.1.6)."""
+    if len(field) < _TF_HEAD:
+        return True
+    return len(field) < _TF_HEAD + _STAMP[field[4] >> 7] * (field[4] & 0x7F).bit_count()
 
 
 def find_areas(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> tuple[tuple[int, int], ...]:

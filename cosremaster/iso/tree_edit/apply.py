@@ -189,7 +189,7 @@ class _TreeEditor(Struct):
         :raises UnsupportedError: when one does.
         """
         for directory in self.applied.removed_directories:
-            if any(entry.is_relocated_record for entry in directory.entries):
+            if any(entry.is_relocated_record for entry in directory.directory_entries):
                 name = (directory.entry.primary_name if directory.entry else None) or b""
                 raise UnsupportedError(
                     "cannot be removed: deep directories are recorded in it", self.place.inside(name)
@@ -332,7 +332,7 @@ def _set_levels(top: EditableDirectory, top_level: int) -> None:
     while waiting:
         directory, level = waiting.pop()
         directory.level = level
-        for entry in directory.entries:
+        for entry in directory.directory_entries:
             if entry.directory and not entry.is_placeholder:
                 waiting.append((entry.directory, level + 1))
 
@@ -348,9 +348,7 @@ def _relocate_deep_directories(tree: EditableTree, moved: Iterable[EditableDirec
         if id(directory) in seen:
             continue
         seen.add(id(directory))
-        waiting += [
-            entry.directory for entry in directory.entries if entry.directory is not None and not entry.is_hidden
-        ]
+        waiting += [entry.directory for entry in directory.directory_entries if entry.directory and not entry.is_hidden]
         entry = directory.entry
         if directory.level <= MAX_LEVEL or directory.parent is relocation or entry is None or not directory.named_in:
             continue
@@ -402,7 +400,7 @@ def altered_name_warnings(tree: EditableTree) -> Iterator[str]:
     """
     altered = [
         (entry.primary_name, entry.shown_name)
-        for entry in tree.entries()
+        for entry in tree.read_entries()
         if entry.needs_records and entry.primary_name and entry.primary_name.lower() != entry.shown_name.lower()
     ]
     if altered and tree.rock_ridge is None:
@@ -415,7 +413,7 @@ def shortened_name_warnings(tree: EditableTree) -> Iterator[str]:
     """Yield a sentence if a Joliet tree or UDF shows new entries under other names than their own."""
     altered = [
         (entry.primary_name, entry.shown_name)
-        for entry in tree.entries()
+        for entry in tree.read_entries()
         if entry.needs_records and not entry.is_hidden and entry.primary_name not in (None, entry.shown_name)
     ]
     if altered:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import takewhile
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoTree
-from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree, read_editable_trees
-from cosremaster.records import Struct
+from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.read_editable import read_editable_trees
 from cosremaster.units import Lba
 
 _MAX_COMPARISONS = 10**6
@@ -40,17 +41,11 @@ def match_entries(primary: EditableTree, other: EditableTree) -> None:
     ``primary`` does not show keeps its own name. Where several entries of ``primary`` may be the same one, the name is
     None.
     """
-    for entry in other.entries():
-        entry.primary_name = None
-    matcher = _TreeMatcher(primary, other, _DataIndex(primary), _sample_data(other))
+    matcher = _TreeMatcher(primary, other)
     waiting: list[tuple[EditableDirectory | None, EditableDirectory]] = [(primary.root, other.root)]
     while waiting:
         primary_directory, directory = waiting.pop()
-        shown = ((None, entry) for entry in directory.entries if not entry.is_hidden)
-        pairs = matcher.match_directories(primary_directory, directory) if primary_directory else shown
-        for primary_entry, entry in pairs:
-            entry.primary_name = primary_entry.primary_name if primary_entry else entry.shown_name
-            entry.is_outside_primary = primary_entry is None
+        for primary_entry, entry in matcher.pair_directory(primary_directory, directory):
             if entry.directory is not None:
                 waiting.append((primary_entry.directory if primary_entry else None, entry.directory))
 
@@ -100,28 +95,82 @@ def _sample_data(tree: EditableTree) -> dict[int, tuple[Lba, ...]]:
     return samples
 
 
-class _TreeMatcher(Struct, frozen=True):
-    """Matches the directories of two trees. ``samples``: of ``other``, see :func:`_sample_data`."""
+class _TreeMatcher:
+    """Matches the directories of two trees."""
 
-    primary: EditableTree
-    other: EditableTree
-    primary_index: _DataIndex
-    samples: dict[int, tuple[Lba, ...]]
+    def __init__(self, primary: EditableTree, other: EditableTree) -> None:
+        """Begin with no entries that match; the entries of both trees are as on the image."""
+        self.primary, self.other = primary, other
 
-    def match_directories(
-        self, primary_directory: EditableDirectory, other_directory: EditableDirectory
+    @cached_property
+    def primary_index(self) -> _DataIndex:
+        """The data of the files of ``primary``; few trees are matched by them."""
+        return _DataIndex(self.primary)
+
+    @cached_property
+    def samples(self) -> dict[int, tuple[Lba, ...]]:
+        """Samples of ``other``, see :func:`_sample_data`."""
+        return _sample_data(self.other)
+
+    def pair_directory(
+        self, primary_directory: EditableDirectory | None, directory: EditableDirectory
+    ) -> list[tuple[DirectoryEntry | None, DirectoryEntry]]:
+        """Set the primary names in ``directory``; return each entry, at least of a directory, with that of ``primary``.
+
+        The files of directories that nobody asked for yet are matched as soon as somebody does.
+        """
+        if primary_directory is not None and primary_directory.unread and directory.unread:
+            pairs = _pair_by_name(primary_directory, directory)
+            if pairs is not None:
+                self._match_later(primary_directory, directory)
+                return pairs
+        return self._match_now(primary_directory, directory, directory.entries)
+
+    def _match_now(
+        self, primary_directory: EditableDirectory | None, directory: EditableDirectory,
+        entries: Sequence[DirectoryEntry],
+    ) -> list[tuple[DirectoryEntry | None, DirectoryEntry]]:  # fmt: skip
+        """Set the primary names of ``entries`` of ``directory``, and return those that match with what they match."""
+        for entry in entries:
+            entry.primary_name = None
+        shown: Iterable[tuple[DirectoryEntry | None, DirectoryEntry]]
+        shown = ((None, entry) for entry in entries if not entry.is_hidden)
+        pairs = list(self.match_entries(primary_directory, entries) if primary_directory else shown)
+        for primary_entry, entry in pairs:
+            entry.primary_name = primary_entry.primary_name if primary_entry else entry.shown_name
+            entry.is_outside_primary = primary_entry is None
+        return pairs
+
+    def _match_later(self, primary_directory: EditableDirectory, directory: EditableDirectory) -> None:
+        """Match the files of both directories when the entries of either are first read, before any is changed."""
+        assert primary_directory.unread is not None and directory.unread is not None
+        calls = list[bool]()
+
+        def match_files() -> None:
+            """Match the files, once."""
+            if not calls:
+                calls.append(True)
+                _read_both(primary_directory, directory)
+                files = [entry for entry in directory.entries if entry.directory is None]
+                self._match_now(primary_directory, directory, files)
+
+        primary_directory.unread.followers.append(match_files)
+        directory.unread.followers.append(match_files)
+
+    def match_entries(
+        self, primary_directory: EditableDirectory, entries: Iterable[DirectoryEntry]
     ) -> Iterator[tuple[DirectoryEntry | None, DirectoryEntry]]:
-        """Yield each entry of ``other_directory`` with the same entry of ``primary_directory``, None if it has none.
+        """Yield each of the ``entries`` of the other tree with the same entry of ``primary_directory``, None for none.
 
         Entries that may be several ones are left out.
         """
-        candidates = _CandidateIndex(primary_directory, self.primary_index)
+        candidates = _CandidateIndex(self, primary_directory)
         taken: set[int] = set()
         unmatched: list[DirectoryEntry] = []
-        for entry in other_directory.entries:
+        for entry in entries:
             if entry.is_hidden:
                 continue
-            match = _take_first(candidates.find_candidates(entry, self.samples), taken)
+            match = _take_first(candidates.find_candidates(entry), taken)
             if match is not None:
                 yield match, entry
             else:
@@ -190,6 +239,36 @@ class _TreeMatcher(Struct, frozen=True):
         return by_identifier
 
 
+def _read_both(*directories: EditableDirectory) -> None:
+    """Read the entries of both directories."""
+    for directory in directories:
+        len(directory.entries)
+
+
+def _pair_by_name(
+    primary_directory: EditableDirectory, directory: EditableDirectory
+) -> list[tuple[DirectoryEntry | None, DirectoryEntry]] | None:
+    """Return the entries of the directories in ``directory`` with those of the same name; None where one has none.
+
+    Upper and lower case count only where that tells names apart.
+    """
+    by_name = {entry.shown_name: entry for entry in primary_directory.directory_entries}
+    folded = {name.lower(): entry for name, entry in by_name.items()}
+    if not len(primary_directory.directory_entries) == len(by_name) == len(folded):
+        return None
+    pairs = list[tuple[DirectoryEntry | None, DirectoryEntry]]()
+    for entry in directory.directory_entries:
+        match = by_name.get(entry.shown_name) or folded.get(entry.shown_name.lower())
+        if match is None:
+            return None
+        pairs.append((match, entry))
+    if len({id(match) for match, _ in pairs}) < len(pairs):
+        return None
+    for match, entry in pairs:
+        entry.primary_name, entry.is_outside_primary = None if match is None else match.primary_name, False
+    return pairs
+
+
 def _take_first(candidates: Iterator[DirectoryEntry], taken: set[int]) -> DirectoryEntry | None:
     """Return the first candidate whose id is not in ``taken``, and add its id there."""
     match = next((candidate for candidate in candidates if id(candidate) not in taken), None)
@@ -234,27 +313,32 @@ def _keep_alphanumeric(name: bytes) -> bytes:
 class _CandidateIndex:
     """The entries of a directory of the primary tree, by name and by data."""
 
-    def __init__(self, directory: EditableDirectory, data_index: _DataIndex) -> None:
-        """Index the entries of ``directory`` that are not hidden; ``data_index`` is that of its tree."""
-        self._directory, self._data_index = directory, data_index
-        entries = [entry for entry in directory.entries if not entry.is_hidden]
+    def __init__(self, matcher: _TreeMatcher, directory: EditableDirectory) -> None:
+        """Index the entries of ``directory`` that are not hidden."""
+        self._matcher, self._directory = matcher, directory
+        self._entries = entries = [entry for entry in directory.entries if not entry.is_hidden]
         self._by_name = {entry.primary_name or b"": entry for entry in entries}
         self._by_folded_name = {name.lower(): entry for name, entry in self._by_name.items()}
         self._by_data: dict[Lba, list[DirectoryEntry]] = {}
         for entry in entries:
             if entry.has_data:
                 self._by_data.setdefault(entry.records[0].lba, []).append(entry)
-        children = [(data_index.number[id(entry.directory)], entry) for entry in entries if entry.directory is not None]
-        children.sort(key=lambda child: child[0])
-        self._numbers, self._children = [number for number, _ in children], [entry for _, entry in children]
 
-    def find_candidates(self, entry: DirectoryEntry, samples: dict[int, tuple[Lba, ...]]) -> Iterator[DirectoryEntry]:
+    @cached_property
+    def _children(self) -> tuple[list[int], list[DirectoryEntry]]:
+        """The numbers of the directories among the entries, and their entries."""
+        number = self._matcher.primary_index.number
+        children = [(number[id(entry.directory)], entry) for entry in self._entries if entry.directory is not None]
+        children.sort(key=lambda child: child[0])
+        return [number for number, _ in children], [entry for _, entry in children]
+
+    def find_candidates(self, entry: DirectoryEntry) -> Iterator[DirectoryEntry]:
         """Yield the entries of the primary tree that may be ``entry`` of the other tree, the likeliest first."""
         named = (self._by_name.get(entry.shown_name), self._by_folded_name.get(entry.shown_name.lower()))
         by_name = [candidate for candidate in named if candidate is not None]
         if entry.directory is not None:
             yield from (candidate for candidate in by_name if candidate.directory is not None)
-            yield from self._find_by_samples(samples[id(entry.directory)])
+            yield from self._find_by_samples(self._matcher.samples[id(entry.directory)])
         elif entry.has_data:
             lba = entry.records[0].lba
             same_data = self._by_data.get(lba, [])
@@ -277,9 +361,10 @@ class _CandidateIndex:
 
     def _find_by_samples(self, samples: tuple[Lba, ...]) -> Iterator[DirectoryEntry]:
         """Yield the directories in this directory that lead to files with these data."""
+        numbers, children = self._children
         for lba in samples:
-            number = self._data_index.find_below(self._directory, lba)
+            number = self._matcher.primary_index.find_below(self._directory, lba)
             if number is not None:
-                at = bisect_left(self._numbers, number + 1) - 1
+                at = bisect_left(numbers, number + 1) - 1
                 if at >= 0:
-                    yield self._children[at]
+                    yield children[at]

@@ -164,10 +164,10 @@ def _patch_relocations(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield patches for a directory that moved to block ``lba``: of the CL that leads to it, of the PLs back to it."""
     if directory.named_in is not None and directory.named_in is not directory.parent:
-        placeholder = next(entry for entry in directory.named_in.entries if entry.directory is directory)
+        placeholder = next(entry for entry in directory.named_in.directory_entries if entry.directory is directory)
         for record in placeholder.records:
             yield from _patch_field(source, tree, record.offset, b"CL", 4, pack_both_endian(lba))
-    for entry in directory.entries:
+    for entry in directory.directory_entries:
         if entry.is_placeholder and entry.directory is not None and entry.directory.extent is not None:
             dot_dot = find_parent_record(source, entry.directory.extent)
             yield from _patch_field(source, tree, dot_dot, b"PL", 4, pack_both_endian(lba))
@@ -181,7 +181,7 @@ def _patch_link_counts(
     records = _own_records(directory)
     if directory is tree.root:
         records.append(find_parent_record(source, directory.extent))
-    for entry in directory.entries:
+    for entry in directory.directory_entries:
         if entry.directory is not None and entry.directory.extent is not None and not entry.is_placeholder:
             records.append(find_parent_record(source, entry.directory.extent))
     count = pack_both_endian(2 + directory.subdirectory_count)

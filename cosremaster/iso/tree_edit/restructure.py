@@ -15,7 +15,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, is_removed
+from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, ExpectedTree, StayingDirectory, is_removed
 from cosremaster.iso.layout.extents import check_apart, list_udf_only_spans
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
@@ -72,31 +72,40 @@ class RestructuredTrees(Struct):
         """How many of :attr:`appended` have to be the last ones of the data: those of UDF."""
         return len(self.udf.needed_spans) if self.udf is not None else 0
 
-    def expected_files(
-        self, layout: Layout, replacements: Sequence[FileReplacement]
-    ) -> dict[Lba, dict[bytes, ExpectedFile]]:
-        """Return the files of each tree of the new image, by the block of its volume descriptor and by path.
+    def expected_files(self, layout: Layout, replacements: Sequence[FileReplacement]) -> dict[Lba, ExpectedTree]:
+        """Return the files of each tree of the new image, by the block of its volume descriptor.
 
         Those of UDF are under :data:`IN_UDF`. Descriptors that share an earlier one's root have no files.
         """
-        by_record = {file.records[0].offset: new for new in replacements for _, file in new.files}
         by_start = {new.old_span.start: new for new in replacements if new.old_span}
-        expected: dict[Lba, dict[bytes, ExpectedFile]] = {}
+        expected: dict[Lba, ExpectedTree] = {}
         for tree in (rewrite.tree for rewrite in self.rewrites):
-            expected |= {descriptor.lba: {} for descriptor in tree.descriptors}
-            expected[tree.descriptors[0].lba] = {
-                path: self._expect_file(
-                    entry, by_record.get(entry.records[0].offset) if entry.records else None, layout
-                )
-                for path, entry in tree.files_by_path()
-            }
+            expected |= {descriptor.lba: ExpectedTree({}, {}) for descriptor in tree.descriptors}
+            expected[tree.descriptors[0].lba] = self._expect_tree(tree, layout, replacements)
         if self.udf is not None:
-            expected[IN_UDF] = {
+            files = {
                 path: self._expect_udf_file(
                     entry, by_start.get(entry.records[0].lba) if entry.records else None, layout
                 )
                 for path, entry in self.udf.tree.files_by_path()
             }
+            expected[IN_UDF] = ExpectedTree(files, {})
+        return expected
+
+    def _expect_tree(self, tree: EditableTree, layout: Layout, replacements: Iterable[FileReplacement]) -> ExpectedTree:
+        """Return the files of ``tree`` on the new image. Directories that nobody read stay as they are."""
+        by_record = {file.records[0].offset: new for new in replacements for _, file in new.files}
+        old_tree = next(old for old in self.image.trees if old.descriptor_lba == tree.descriptors[0].lba)
+        old_directories = {directory.extent.lba: directory for directory in old_tree.index}
+        expected = ExpectedTree({}, {})
+        for path, directory in tree.directories_by_path():
+            old = old_directories.get(directory.extent.lba) if directory.unread and directory.extent else None
+            if old is not None and path not in expected.staying:
+                expected.staying[path] = StayingDirectory(old, old_tree.files[old.files])
+                continue
+            for file_path, entry in directory.files_by_path(path):
+                replacement = by_record.get(entry.records[0].offset) if entry.records else None
+                expected.files[file_path] = self._expect_file(entry, replacement, layout)
         return expected
 
     def _expect_udf_file(
@@ -150,7 +159,7 @@ class RestructuredTrees(Struct):
         entries = {
             entry.records[-1].offset: entry
             for rewrite in self.rewrites
-            for entry in rewrite.tree.entries()
+            for entry in rewrite.tree.read_entries()
             if entry.extra_records > 0
         }
         extra: dict[int, list[tuple[Lba, int]]] = {}
@@ -183,7 +192,7 @@ def restructure_trees(
     mended = [line for tree in trees for line in _list_mended(source, tree)]
     _add_extra_records(trees, changed_files)
     for tree in trees:
-        tree.serial_numbers |= frozenset(serials)
+        tree.serial_numbers.add_all(serials)
     _check_no_overlap(image, trees)
     udf = restructure_udf(source, merged.udf, edits) if merged.udf else None
     rewrites = [TreeRewrite(source, tree, apply_edits(tree, edits, image.place)) for tree in trees]
@@ -216,15 +225,19 @@ def _list_mended(source: ByteSource, tree: EditableTree) -> Iterator[str]:
         yield f"{tree.kind}: path tables that disagreed with the directories were mended"
 
 
-def _add_extra_records(trees: Iterable[EditableTree], changed_files: Iterable[tuple[IsoFile, int]]) -> None:
+def _add_extra_records(trees: Iterable[EditableTree], changed_files: Sequence[tuple[IsoFile, int]]) -> None:
     """Note in ``trees`` how many more records each of the files needs, or how many fewer."""
-    by_record = {
-        entry.records[-1].offset: (directory, entry)
-        for tree in trees
-        for directory in tree.directories()
-        for entry in directory.entries
-        if entry.records
-    }
+    by_record = (
+        {}
+        if not changed_files
+        else {
+            entry.records[-1].offset: (directory, entry)
+            for tree in trees
+            for directory in tree.directories()
+            for entry in directory.entries
+            if entry.records
+        }
+    )
     for file, count in changed_files:
         directory, entry = by_record[file.records[-1].offset]
         entry.extra_records = count

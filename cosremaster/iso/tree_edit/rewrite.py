@@ -88,9 +88,8 @@ class TreeRewrite(Struct):
         extents = {id(directory): Extent(tree.base, 0) for directory in tree.directories()}
         if len(extents) > MAX_DIRECTORIES:
             raise SizeError(f"{len(extents):,} directories are more than the {tree.kind} tree can have", place)
-        sections = {
-            id(entry): [(tree.base, 0)] * entry.extra_records for entry in tree.entries() if entry.extra_records > 0
-        }
+        grown = (entry for entry in tree.read_entries() if entry.extra_records > 0)
+        sections = {id(entry): [(tree.base, 0)] * entry.extra_records for entry in grown}
         serializer = self._make_serializer(self.source.read, TreePlacement(extents, lambda _: tree.base, sections))
         records, continuations = serializer.serialize_directories()
         for directory in tree.directories():

@@ -126,7 +126,7 @@ class TreeSerializer(Struct):
                 table += identifier + bytes(len(identifier) % 2)
                 next_level += [
                     (number, entry.identifier, entry.directory)
-                    for entry in directory.entries
+                    for entry in directory.directory_entries
                     if entry.directory is not None and not entry.is_placeholder
                 ]
             level = sorted(next_level, key=lambda item: (item[0], self.tree.naming.sort_key(item[1])))

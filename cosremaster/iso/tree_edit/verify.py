@@ -8,8 +8,9 @@ from cosremaster.errors import ProofError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import PATH_TABLE_SIZE, pack_both_endian
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.tree_edit.directories import EditableTree, read_editable_trees
+from cosremaster.iso.tree_edit.directories import EditableTree
 from cosremaster.iso.tree_edit.patches import count_stale_dots, find_path_tables
+from cosremaster.iso.tree_edit.read_editable import read_editable_trees
 from cosremaster.iso.tree_edit.serialize import TreePlacement, TreeSerializer
 from cosremaster.units import lba_offset
 

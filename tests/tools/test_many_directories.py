@@ -1,0 +1,148 @@
+"""Directories that nobody touches are not read into values; what is wrong in them is noticed still."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from cosremaster.errors import ImageError, ProofError
+from cosremaster.io.output import Written
+from cosremaster.io.source import ByteSource, open_source
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.encode import plan_image
+from cosremaster.iso.lazy_nodes import LazyNodes
+from cosremaster.iso.merged import read_merged_trees
+from cosremaster.iso.model import IsoImage
+from cosremaster.iso.nodes import read_nodes
+from cosremaster.iso.prove import prove_image
+from cosremaster.iso.read import read_image
+from cosremaster.iso.read_trees import JOLIET
+from cosremaster.iso.tree_edit.apply import apply_edits
+from cosremaster.iso.walk import walk_records
+from cosremaster.records import replace
+from cosremaster.tree.content import BytesContent
+from cosremaster.tree.nodes import Node, NodeKind
+from tests.fixtures import families, tools
+from tests.fixtures.families import FAMILIES
+from tests.fixtures.tools import run
+
+ADDED = IsoEdits(added=(Node(path=b"d03/new", kind=NodeKind.FILE, mode=0o644, content=BytesContent(b"new\n")),))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Forty directories of five files, one of them with a symlink."""
+    tools.require("genisoimage")
+    tree = tools.Tree(tmp_path / "tree")
+    for number in range(200):
+        tree.file(f"d{number % 40:02}/a name in small letters {number}", b"%d" % number)
+    os.symlink("elsewhere", tree.root / "d07" / "link")
+    run(["genisoimage", "-quiet", "-R", "-J", "-o", tmp_path / "in.iso", tree.root])
+    return tmp_path / "in.iso"
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "data-large"])
+def test_files_are_those_that_records_tell_one_by_one(name: str) -> None:
+    tools.require(*families.TOOLS)
+    with open_source(families.build(name)) as source:
+        image = read_image(source)
+        for tree in (tree for tree in image.trees if tree.directories):
+            records = list(walk_records(source, tree.directories[0], tree.base, tree.skip, tree.kind == JOLIET))
+            names = [(named.path, named.record.offset) for named in records if named.directory is None]
+            assert {(file.path, file.records[-1].offset) for file in tree.files} <= set(names)
+            assert {named.path for named in records if named.directory} | {b""} == set(tree.directory_paths)
+            assert len(tree.index) == len(tree.directories)
+            for directory in tree.index:
+                parents = {file.path.rpartition(b"/")[0] for file in tree.files[directory.files]}
+                assert parents <= {directory.path}
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "data-large"])
+def test_nodes_read_one_by_one_are_those_read_together(name: str) -> None:
+    tools.require(*families.TOOLS)
+    with open_source(families.build(name)) as source:
+        image = read_image(source)
+        nodes = {path: node for path, node in read_nodes(image, source).items() if path}
+        lazy = LazyNodes(image, source)
+        for path in random.Random(name).sample(sorted(nodes), min(40, len(nodes))):
+            assert describe(lazy[path]) == describe(nodes[path])
+        assert b"no/such/path" not in lazy
+        assert list(map(describe, lazy.values())) == list(map(describe, nodes.values()))
+
+
+def describe(node: Node) -> tuple[Node, bytes | None]:
+    """What it is, and its bytes, which zisofs unpacks."""
+    return replace(node, content=None), None if node.content is None else node.content.table().read(0, 1 << 16)
+
+
+def test_an_addition_reads_the_directories_that_change(many: Path) -> None:
+    with open_source(many) as source:
+        image = read_image(source)
+        for tree in read_merged_trees(image, source).trees:
+            apply_edits(tree, ADDED, image.place)
+            paths = {path for path, directory in tree.directories_by_path() if directory.unread is None}
+            assert paths == {b"", b"d03"}  # the root's . has a continuation area, so that it is read whole
+
+
+def test_files_of_both_trees_match_whichever_is_read_first(many: Path) -> None:
+    with open_source(many) as source:
+        image = read_image(source)
+        expected = {(file.path, file.start) for file in image.files if file.size}
+        assert len(expected) == 200
+        for first in (0, 1):
+            trees = read_merged_trees(image, source).trees
+            assert list(trees[first].entries())
+            for tree in trees:
+                entries = (pair for pair in tree.named_entries() if pair[1].has_data)
+                assert {(path, entry.records[0].lba) for path, entry in entries} == expected
+
+
+@pytest.mark.parametrize(
+    ("at", "is_proved"), [(2, True), (10, True), (25, True), (33, False), (40, False), (60, False)]
+)
+def test_a_byte_changed_where_nobody_touched_anything(many: Path, tmp_path: Path, at: int, is_proved: bool) -> None:
+    """Block, length or flags of a record make the proof fail; and never says the old image what the new one says."""
+    target = tmp_path / "out.iso"
+    with open_source(many) as source:
+        image = read_image(source)
+        plan = plan_image(image, source, ADDED)
+        raw = b"".join(plan.table.chunks())
+        for tree in image.trees:
+            changed = bytearray(raw)
+            changed[next(file for file in tree.files if file.path.startswith(b"d11/")).records[0].offset + at] ^= 2
+            target.write_bytes(changed)
+            with open_source(target) as result:
+                assert files_of(result, image) == files_of(result, None)
+                if is_proved:
+                    with pytest.raises((ProofError, ImageError)):
+                        prove_image(image, plan, Written(target, ()), result)
+
+
+def files_of(source: ByteSource, earlier: IsoImage | None) -> object:
+    """The files of all trees; a sentence where they cannot be read."""
+    try:
+        return [tree.files for tree in read_image(source, earlier).trees]
+    except ImageError as error:
+        return str(error)
+
+
+def test_an_original_that_changed_meanwhile_says_nothing(many: Path, tmp_path: Path) -> None:
+    """The bytes of both are the same, and others than those that were read."""
+    copy = tmp_path / "copy.iso"
+    raw = bytearray(many.read_bytes())
+    with open_source(many) as source:
+        image = read_image(source)
+        offset = next(file for file in image.files if file.path.startswith(b"d11/")).records[0].offset
+        raw[offset + 10] ^= 1
+        with open(many, "r+b") as file:
+            file.seek(offset + 10)
+            file.write(raw[offset + 10 : offset + 11])
+        copy.write_bytes(raw)
+        with open_source(copy) as result:
+            new = read_image(result, image)
+    size = next(file.size for file in new.files if file.records[0].offset == offset)
+    assert size == raw[offset + 10]
+    assert new.files != image.files
