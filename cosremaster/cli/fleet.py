@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from cosremaster.cli.options import OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
+from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.read import read_fleet
 from cosremaster.fleet.run import FleetOptions, FleetPlan, FleetReport, plan_fleet, run_fleet
 from cosremaster.fleet.state import STATE, SUMS, SiteRecord
 from cosremaster.recipe.variables import parse_setting
+from cosremaster.records import replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 
@@ -33,6 +36,11 @@ from cosremaster.units import format_size
     default=1,
     show_default=True,
     help="Images that are made at once, each by a process of its own.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask cluster make the images, as in tcp://10.0.0.1:8786; they reach the same paths.",
 )
 @click.option(
     "--set",
@@ -76,9 +84,12 @@ def fleet_command(
             click.echo(line)
         return 0
     listener = SiteLines(quiet=quiet)
-    report = run_fleet(
-        read, names, options=FleetOptions(**options), listener=listener, progress=terminal_progress(quiet=quiet)
-    )
+    scheduler, progress = options.pop("scheduler"), terminal_progress(quiet=quiet)
+    with nullcontext() if scheduler is None else open_cluster(scheduler) as cluster:
+        settings = FleetOptions(**options)
+        if cluster is not None:
+            settings = replace(settings, executor=cluster.executor, window=cluster.window)
+        report = run_fleet(read, names, options=settings, listener=listener, progress=progress)
     listener.end()
     with reporting_finished_work(f"{report.folder / STATE} tells what became of the sites"):
         if as_json:

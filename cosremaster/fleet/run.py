@@ -19,7 +19,7 @@ from cosremaster.fleet.read import Fleet, FleetSite
 from cosremaster.fleet.split import split_requests
 from cosremaster.fleet.state import FleetState, SiteKeys, SiteRecord
 from cosremaster.io.parallel import cpu_count
-from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.io.part_files import lock_part, remove_stale_parts
 from cosremaster.progress import Progress
 from cosremaster.records import Struct
 from cosremaster.records import replace as replace_record
@@ -202,7 +202,9 @@ class _FleetRun:
             if is_ours or not os.path.lexists(site.output):
                 begun = SiteRecord(site=site.name, path=self._path_of(site.output), state="begun", key=key)
                 self._record(begun if old is None else _with_image_of(begun, old))
-            yield Site(name=site.name, target=site.output, request=request, force=is_ours or self._options.force)
+            may_come_again = self._options.executor is not None and not os.path.lexists(site.output)
+            is_replaced = is_ours or self._options.force or may_come_again  # a cluster tries again after a worker died
+            yield Site(name=site.name, target=site.output, request=request, force=is_replaced)
 
     def _path_of(self, output: Path) -> str:
         """Return the path of ``output`` from the folder of fleet.json."""
@@ -228,17 +230,20 @@ class _FleetRun:
     def _inner_base(self, progress: Progress | None) -> Iterator[Path]:
         """Give the image that sites are made from: the base, or one in which what is common is done.
 
-        That one is removed at the end, and so is its index.
+        That one is removed at the end, and so is its index. It is locked meanwhile: what a killed run left is not.
         """
         base, folder = self._fleet.base, self._plan.folder
         if self._plan.common is None:
             yield base
             return
-        inner = folder / f"{_INNER}-{os.getpid()}{base.suffix}"
+        _remove_stale_bases(folder)
+        inner = folder / f"{_INNER}-{os.urandom(4).hex()}{base.suffix}"
         try:
             with Image(base, check_index=self._options.check_index) as image:
-                image.remaster(inner, self._plan.common, force=True, sync=False, progress=progress)
-            yield inner
+                image.remaster(inner, self._plan.common, sync=False, progress=progress)
+            with open(inner, "rb+") as file:
+                lock_part(file.fileno())
+                yield inner
         finally:
             _remove_base(inner)
 
@@ -323,6 +328,14 @@ def _check_outputs(fleet: Fleet) -> None:
         for path in (fleet.base, fleet.path):
             if os.path.exists(site.output) and os.path.exists(path) and os.path.samefile(site.output, path):
                 raise UsageError(f"{site.name}: {site.output} is what it is made from, which is never changed")
+
+
+def _remove_stale_bases(folder: Path) -> None:
+    """Remove the inner bases in ``folder`` that killed runs left."""
+    for path in folder.glob(f"{_INNER}-*"):
+        with suppress(OSError), open(path, "rb+") as file:
+            if lock_part(file.fileno()):
+                path.unlink()
 
 
 def _remove_base(path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ import cosremaster
 from cosremaster import AddPath, InlineFile, Request, Symlink
 from cosremaster.cli import main
 from cosremaster.errors import OverlayError, RecipeError, UsageError
-from cosremaster.fleet import FleetOptions, read_fleet, run_fleet
+from cosremaster.fleet import FleetOptions, cluster, read_fleet, run_fleet
+from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.split import split_requests
 from cosremaster.fleet.state import SiteRecord
 from cosremaster.recipe import build
 from tests.fixtures import tools
-from tests.fixtures.tools import require, run
+from tests.fixtures.tools import require, require_module, run
 from tests.support.mounted_trees import on_disk
 from tests.support.small import CGZ, write_small
 
@@ -170,6 +172,8 @@ class _Stop:
 
 def test_an_interrupted_run_leaves_nothing_half(folder: Path) -> None:
     fleet = read_fleet("fleet.toml")
+    (folder / "out").mkdir()
+    (folder / "out/.cosremaster-fleet-base-0123.iso").write_bytes(b"of a killed run")
     with pytest.raises(KeyboardInterrupt):
         run_fleet(fleet, listener=_Stop())
     assert _states(folder) == {"extra": "written", "north": "begun", "south": "begun"}
@@ -333,3 +337,52 @@ def test_templates_are_for_recipes_too_and_strict(tmp_path: Path) -> None:
     run(["tar", "-cf", tmp_path / "t.tar", "-C", tmp_path, "t.conf"])
     with pytest.raises(UsageError, match="is an archive, and a template is a file or a directory"):
         cosremaster.remaster(base, tmp_path / "other.iso", add=[AddPath(tmp_path / "t.tar", template=())])
+
+
+class _KillWorker:
+    """Kills a worker of a cluster when the first image is there."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        pass
+
+    def add(self, record: SiteRecord) -> None:
+        while self.pids:
+            os.kill(self.pids.pop(), signal.SIGKILL)
+
+
+def test_a_dask_cluster_makes_the_images_and_outlives_a_worker(folder: Path) -> None:
+    """Two worker processes, the first of which is killed in the middle: its nanny starts another."""
+    require_module("distributed")
+    require("sha256sum")
+    from distributed import Client, LocalCluster  # noqa: PLC0415 - it may be missing
+
+    rows = "".join(f"site{number},{number}\n" for number in range(4))
+    (folder / "sites.csv").write_text("name,HOST\n" + rows)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(folder / "dask"),
+                      host="127.0.0.1", scheduler_port=0) as local:  # fmt: skip
+        with Client(local) as client:
+            pids = sorted(client.run(os.getpid).values())
+        with open_cluster(local.scheduler_address) as workers:
+            assert workers.window == 2
+            options = FleetOptions(executor=workers.executor, window=workers.window)
+            report = run_fleet(read_fleet("fleet.toml"), options=options, listener=_KillWorker(pids[:1]))
+    assert [(record.site, record.error) for record in report.records if record.error] == []
+    run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out")
+    assert sorted(os.listdir("out")) == sorted(
+        ["SHA256SUMS", "fleet.json", "extra.iso", *(f"site{n}.iso" for n in range(4))]
+    )
+
+
+def test_a_cluster_that_is_not_there_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_module("distributed")
+    monkeypatch.setattr(cluster, "_SECONDS", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"  # nobody listens there while it is bound
+        assert main(["fleet", "fleet.toml", "--scheduler", address]) == 2
+    assert "--scheduler" in capsys.readouterr().err and not (folder / "out").exists()
