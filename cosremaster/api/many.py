@@ -183,7 +183,8 @@ def remaster_many(
         run = os.urandom(8).hex()
         tasks = [_SiteTask(run=run, base=os.fspath(base), site=site, options=settings) for site in listed]
         try:
-            _run_tasks(executor, tasks, window or int(getattr(executor, "_max_workers", UNKNOWN_WINDOW)), record)
+            at_once = window or int(getattr(executor, "_max_workers", UNKNOWN_WINDOW))
+            _TaskRun(executor, tasks, at_once, record).finish()
         finally:
             _BASES.close()
     return tuple(results[site.name] for site in listed)
@@ -215,36 +216,75 @@ def _index_base(base: StrPath, options: BaseOptions, progress: Progress | None) 
         image.layers(progress=progress)
 
 
-def _run_tasks(
-    executor: Executor, tasks: Sequence[_SiteTask], window: int, record: Callable[[SiteResult], None]
-) -> None:
-    """Let ``executor`` work on ``tasks``, of which it has ``window`` at once, and ``record`` the results."""
-    waiting, running = deque(tasks), dict[Future[SiteResult], Site]()
-    is_broken = False
-    try:
-        while running or (waiting and not is_broken):
-            while waiting and len(running) < window and not is_broken:
-                try:
-                    running[executor.submit(_remaster_site, waiting[0])] = waiting[0].site
-                    waiting.popleft()
-                except BrokenExecutor:
-                    is_broken = True
-            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-                site = running.pop(future)
-                error = _error_of(future)
-                is_broken = is_broken or isinstance(error, BrokenExecutor)
-                record(future.result() if error is None else _failure(site, _explain(error), 0.0))
-    except BaseException:
-        for future in running:
-            future.cancel()
-        raise
-    if is_broken:
-        executor.shutdown(wait=True)
-        for folder in {Path(os.path.realpath(task.site.target)).parent for task in tasks}:
+class _TaskRun:
+    """Lets ``executor`` work on ``tasks``, of which it has ``window`` at once; ``record`` gets the results."""
+
+    def __init__(
+        self, executor: Executor, tasks: Sequence[_SiteTask], window: int, record: Callable[[SiteResult], None]
+    ) -> None:
+        """Keep the arguments, and what is at the targets before."""
+        self._executor, self._window, self._record = executor, window, record
+        self._waiting = deque(tasks)
+        self._running: dict[Future[SiteResult], Site] = {}
+        self._before = {task.site.name: _stamp_of(task.site) for task in tasks}
+        self._lost: list[Site] = []
+        self._is_broken = False
+
+    def finish(self) -> None:
+        """Work until there is a result for each task; where that is interrupted, none more begins."""
+        try:
+            while self._running or (self._waiting and not self._is_broken):
+                self._submit()
+                self._take_results()
+        except BaseException:
+            for future in self._running:
+                future.cancel()
+            raise
+        if self._is_broken:
+            self._clear_up()
+
+    def _submit(self) -> None:
+        """Give the executor as many tasks as it may have at once."""
+        while self._waiting and len(self._running) < self._window and not self._is_broken:
+            try:
+                self._running[self._executor.submit(_remaster_site, self._waiting[0])] = self._waiting[0].site
+                self._waiting.popleft()
+            except BrokenExecutor:
+                self._is_broken = True
+
+    def _take_results(self) -> None:
+        """Wait for a result, and record all that are there."""
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done if self._running else ():
+            site = self._running.pop(future)
+            error = _error_of(future)
+            if isinstance(error, BrokenExecutor):
+                self._is_broken = True
+                self._lost.append(site)
+            else:
+                self._record(future.result() if error is None else _failure(site, _explain(error), 0.0))
+
+    def _clear_up(self) -> None:
+        """Remove what dead workers left, and record the sites that they had, and those that nobody had."""
+        self._executor.shutdown(wait=True)
+        sites = [*self._lost, *(task.site for task in self._waiting)]
+        for folder in {Path(os.path.realpath(site.target)).parent for site in sites}:
             remove_stale_parts(folder)
-    for task in waiting:
-        error = OutputError("was not begun, as the workers died")
-        record(_failure(task.site, error, 0.0, is_begun=False))
+        for site in self._lost:
+            if _stamp_of(site) != self._before[site.name]:  # it got its name, and the worker died before it could tell
+                Path(site.target).unlink(missing_ok=True)
+            self._record(_failure(site, OutputError("a worker died while it was made: killed, or out of memory"), 0.0))
+        for task in self._waiting:
+            error = OutputError("was not begun, as the workers died")
+            self._record(_failure(task.site, error, 0.0, is_begun=False))
+
+
+def _stamp_of(site: Site) -> tuple[int, int, int] | None:
+    """Return what tells the file at the target of ``site`` from another; None without one."""
+    try:
+        status = os.stat(site.target)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _error_of(future: Future[SiteResult]) -> BaseException | None:
@@ -256,15 +296,13 @@ def _error_of(future: Future[SiteResult]) -> BaseException | None:
 
 
 def _explain(error: BaseException) -> BaseException:
-    """Return ``error`` of an executor, or what it means for a site that a worker had."""
-    if isinstance(error, BrokenExecutor):
-        return OutputError("a worker died while it was made: killed, or out of memory")
+    """Return ``error`` of an executor, or what it means for a site."""
     if isinstance(error, CancelledError):
         return OutputError("was not begun, as the executor was told to stop")
     return error
 
 
-class _WorkerStopped(BaseException):
+class _WorkerStopped(SystemExit):
     """A signal asks this worker to end; unwinding removes what is unfinished."""
 
 
@@ -282,7 +320,7 @@ def start_worker() -> None:
 
 def _stop_worker(number: int, _: FrameType | None) -> None:
     """Let the worker end: what it does unwinds first."""
-    raise _WorkerStopped(number)
+    raise _WorkerStopped(128 + number)
 
 
 def _follow_parent(parent: multiprocessing.process.BaseProcess) -> None:
