@@ -200,11 +200,11 @@ class _Kill:
 
 def test_killed_workers_take_their_sites_alone(folder: Path) -> None:
     require("sha256sum")
-    rows = "".join(f"site{number},{number}\n" for number in range(5))
+    rows = "".join(f"site{number},{number}\n" for number in range(3))
     (folder / "sites.csv").write_text("name,HOST\n" + rows)
     report = run_fleet(read_fleet("fleet.toml"), options=FleetOptions(jobs=2), listener=_Kill())
     states = [record.state for record in report.records]
-    assert set(states) <= {"written", "failed"} and states.count("failed") <= 2 < states.count("written")
+    assert set(states) <= {"written", "failed"} and states.count("failed") <= 2 <= states.count("written")
     assert all("a worker died" in record.error for record in report.records if record.state == "failed")
     assert report.exit_code == (8 if "failed" in states else 0)
     written = {record.path for record in report.records if record.state == "written"}
