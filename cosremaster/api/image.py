@@ -678,26 +678,32 @@ class Image:
             return self._enter(ROOT_NAME)
         return containers.NodeRef(container, containers.ROOT)
 
-    def _find(self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None) -> NodeRef:
-        """Return the node at ``address``; ``keeper``: keeps plain bytes that are decoded for it."""
+    def _find(
+        self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None, enters: bool = False
+    ) -> NodeRef:  # fmt: skip
+        """Return the node at ``address``; ``keeper``: keeps plain bytes that are decoded for it.
+
+        ``enters``: if it is an archive, that will be entered.
+        """
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
 
         parts = self._parse(address)
+        inner = parts if enters else parts[:-1]
         with self._lock:
             if self._container is None:
                 options = containers.ALONE._replace(max_expand=self._max_expand, keeper=keeper)
-                container, rest = containers.open_container(self._browsing, parts, options)
+                container, rest = containers.open_container(self._browsing, parts, options, inner=inner)
                 if rest == parts:  # else it is one of several archives
                     self._container = container
             else:
                 container, rest = self._container, parts
-        return containers.follow(container, rest, last=follow)
+        return containers.follow(container, rest, last=follow, inner=inner)
 
     def _enter(self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None) -> NodeRef:
         """Return the node at ``address``, or the root of the archive that it is; ``keeper`` as in :meth:`_find`."""
         from cosremaster.browse.container import enter_if_container  # noqa: PLC0415 - a remaster needs none of it
 
-        return enter_if_container(self._find(address, follow=follow, keeper=keeper))
+        return enter_if_container(self._find(address, follow=follow, keeper=keeper, enters=True))
 
     def _open_side(self, address: str, beside: Container | None = None) -> NodeRef:
         """Return the node at ``address`` for a comparison, in containers that know digests."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from cosremaster.layers.address import Address, archive_number, format_address, 
 from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
-from cosremaster.layers.scan import ScanOptions
+from cosremaster.layers.scan import NESTING, ScanOptions
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, resolve_links, row_of
@@ -43,7 +43,8 @@ class Container:
     ``address`` leads to it; its first part is the image's own file. ``nodes`` are the container's nodes by path.
     ``options`` say how closely archives in it are read. ``image`` is the parsed image of an ISO 9660 container,
     ``layer`` the last archive of a file of archives. ``entered`` are the containers in it that addresses led through,
-    by path and number. ``ignores_case``: names in other letters are found too, as in a FAT file system.
+    by path and number. ``nested`` are archives in it by path that were indexed with it. ``ignores_case``: names in
+    other letters are found too, as in a FAT file system.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Container:
         self.kind = kind
         self.nodes = nodes
         self.entered: dict[tuple[bytes, int | None], Container] = {}
+        self.nested: Mapping[bytes, Layer] = {}
         self._names: Names | None = None
         self._folded: dict[str, bytes] | None = None
 
@@ -163,14 +165,16 @@ def split_address(text: str) -> tuple[Path | Url, Address]:
 
 
 def open_container(
-    source: ByteSource, address: Address = (), options: ScanOptions = ALONE, beside: Container | None = None
-) -> tuple[Container, Address]:
+    source: ByteSource, address: Address = (), options: ScanOptions = ALONE, beside: Container | None = None,
+    inner: Collection[bytes] = (),
+) -> tuple[Container, Address]:  # fmt: skip
     """Return the outermost container, recognized by the content of ``source``, and the rest of ``address``, which leads
     on in it.
 
     Where ``address`` begins with an archive's number, the container is that one of several concatenated archives.
     ``options`` say how closely archives are read. ``beside`` is an opened container that this one may be made from:
-    bytes that both begin with are not read closely again.
+    bytes that both begin with are not read closely again. ``inner``: the archives in it that will be entered, which
+    are indexed by the same reading.
 
     :raises ImageError: ``source`` is neither an ISO 9660 image nor an archive.
     :raises LayerError: there are fewer archives than the number.
@@ -189,7 +193,7 @@ def open_container(
         return Container(own, source.place, "UDF", read_udf_nodes(source), options), address
     table = PieceTable([Range(source, 0, source.size)])
     number = archive_number(address[0]) if address else None
-    inside = _open_archive(table, own, source.place, options, number, beside)
+    inside = _open_archive(table, own, source.place, options, number, beside, inner)
     if inside is None and number is None:
         inside = _open_disk(source, own, options)
     if inside is None:
@@ -218,9 +222,12 @@ def _open_disk(source: ByteSource, address: Address, options: ScanOptions) -> Co
 
 def _open_archive(
     table: PieceTable, address: Address, place: Place, options: ScanOptions, number: int | None = None,
-    beside: Container | None = None,
+    beside: Container | None = None, inner: Collection[bytes] = (),
 ) -> Container | None:  # fmt: skip
-    """Return the container that the bytes ``table`` hold, or the archive ``number`` of them; None if they hold none."""
+    """Return the container that the bytes ``table`` hold, or the archive ``number`` of them; None if they hold none.
+
+    ``inner``: as in :func:`open_container`.
+    """
     identification = identify_table(table)
     if identification.format is None:
         if identification.foreign and number is None:
@@ -232,10 +239,16 @@ def _open_archive(
 
         shared = index_beside(address[-1], table, identification, place, options, beside.layer)
         indexed = None if shared is None else shared.file
-    indexed = indexed or index_file(address[-1], table, place, options, identification)
-    layers = build_layers(indexed, table, place)
+    closely = options
+    if inner and number is None and options.nesting == 0:
+        closely = options._replace(nesting=NESTING, inner=frozenset(inner))
+    indexed = indexed or index_file(address[-1], table, place, closely, identification)
+    every = build_layers(indexed, table, place)
+    layers = [layer for layer in every if layer.parent is None]
     if number is None:
-        return Container(address, place, _describe_archives(layers), layers[-1].tree(), options, layer=layers[-1])
+        container = Container(address, place, _describe_archives(layers), layers[-1].tree(), options, layer=layers[-1])
+        container.nested = {layer.address[-1]: layer for layer in every if layer.parent is layers[-1]}
+        return container
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], preceding=())
@@ -296,9 +309,15 @@ def _is_fat(content: Content) -> bool:
     return bpb is not None and bpb.total_size <= content.size
 
 
-def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:
+def enter(
+    container: Container,
+    node: Node,
+    number: int | None = None,
+    beside: Container | None = None,
+    inner: Collection[bytes] = (),
+) -> Container:
     """Return the container that the file ``node`` is, or its archive ``number``; ``beside`` as in
-    :func:`open_container`.
+    :func:`open_container`, and ``inner`` too.
 
     :raises LayerError: the file is no container.
     :raises UnsupportedError: it is a container of a kind that cannot be opened.
@@ -307,8 +326,11 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
         raise LayerError(f"is {_with_article(node.kind.noun)}, not an archive", place)
+    layer = _find_nested(container, node) if number is None and beside is None else None
+    if layer is not None:
+        return Container(address, place, _describe_archives([layer]), layer.tree(), container.options, layer=layer)
     table = node.content.table()
-    inside = _open_archive(table, address, place, container.options, number, beside)
+    inside = _open_archive(table, address, place, container.options, number, beside, inner)
     if inside is None and number is None:
         inside = _open_fat(table, address, place, container.options)
     if inside is None:
@@ -321,11 +343,21 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     return inside
 
 
-def _enter_once(container: Container, node: Node, number: int | None = None) -> Container:
+def _find_nested(container: Container, node: Node) -> Layer | None:
+    """Return the archive that the file ``node`` is, where it was indexed with ``container``; else None."""
+    layer = container.nested.get(node.path)
+    if layer is None or node.content is None or layer.format.random_access:
+        return None
+    return layer if node.content.table().pieces == layer.packed.pieces else None  # a later entry may have its name
+
+
+def _enter_once(
+    container: Container, node: Node, number: int | None = None, inner: Collection[bytes] = ()
+) -> Container:  # fmt: skip
     """Return what :func:`enter` does; a container that was entered before is not read again."""
     key = (node.path, number)
     if key not in container.entered:
-        container.entered[key] = enter(container, node, number)
+        container.entered[key] = enter(container, node, number, inner=inner)
     return container.entered[key]
 
 
@@ -374,8 +406,10 @@ def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
+def follow(top: Container, address: Address, *, last: bool = True, inner: Collection[bytes] = ()) -> NodeRef:
     """Return the node at ``address`` in ``top``. Symlinks are followed, a symlink at the end only if ``last``.
+
+    ``inner``: as in :func:`open_container`.
 
     :raises LayerError: there is no such node, or a file on the way is no container.
     """
@@ -400,10 +434,10 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
         node = target
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
-            container = _enter_once(container, node, number)
+            container = _enter_once(container, node, number, inner)
             node = replace(ROOT)
         elif parts:
-            container = _enter_once(container, node)
+            container = _enter_once(container, node, inner=inner)
             node = replace(ROOT)
     return NodeRef(container, node)
 
@@ -413,7 +447,7 @@ def enter_if_container(reference: NodeRef, beside: Container | None = None) -> N
     :func:`open_container`.
     """
     container, node = reference.container, reference.node
-    if not is_container(node):
+    if _find_nested(container, node) is None and not is_container(node):
         return reference
     try:
         inside = _enter_once(container, node) if beside is None else enter(container, node, beside=beside)

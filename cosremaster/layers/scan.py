@@ -16,6 +16,7 @@ from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, sha256_of
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.layers.identify import Identification, identify
+from cosremaster.tree.paths import normal_name
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec, Decoding, StreamParameters
@@ -44,7 +45,7 @@ class ScanOptions(NamedTuple):
     whether a layer may be packed again; what only that needs is not noted otherwise. ``tail``: plain bytes kept from
     each layer's end. ``names``: only the names of entries, so that no layer can be made. ``max_expand``: a stream
     that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb. ``keeper``: keeps plain bytes that will be
-    read again and take long to decode.
+    read again and take long to decode. ``inner``: the only files that may be archives in archives; None for all.
     """
 
     digests: bool = True
@@ -54,6 +55,7 @@ class ScanOptions(NamedTuple):
     max_expand: int = MAX_EXPAND
     names: bool = False
     keeper: PlainKeeper | None = None
+    inner: frozenset[bytes] | None = None
 
 
 ALL_DETAILS = ScanOptions()
@@ -142,7 +144,8 @@ class MemberScanner:
         :param number: the file's place among the entries.
         :raises CorruptError: the data end too early, or the file is a bomb.
         """
-        if self._enters:
+        inner = self.options.inner
+        if self._enters and (inner is None or normal_name(name) in inner):
             identification = identify(lambda count: reader.peek(min(size, count)))
             layer_format = None if identification.prefix else identification.format
             if layer_format is not None and layer_format.refusal is not None:
