@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cosremaster
 from cosremaster.browse import container
 from cosremaster.errors import ImageError, LayerError
+from cosremaster.io.streams import ByteReader
 from cosremaster.layers.model import IndexedFile, index_file
+from cosremaster.layers.scan import MemberScanner
 from tests.support.small import CGZ, write_overlay, write_small
 
 ROOT = f"{CGZ}::rootfs.cxz"
@@ -37,14 +40,20 @@ def test_paths_may_be_any_path_like(tmp_path: Path) -> None:
 
 
 def test_archives_are_read_once_for_all_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inner archive is indexed by the reading of the outer one (test_descent), or by one of its own."""
     indexed: list[bytes] = []
-    real = index_file
+    real, real_inner = index_file, MemberScanner._index
 
     def noted(path: bytes, *rest: object, **more: object) -> IndexedFile:
         indexed.append(path)
         return real(path, *rest, **more)  # type: ignore[arg-type]
 
+    def noted_inner(self: MemberScanner, reader: ByteReader, size: int, name: bytes, *rest: Any) -> bytes:
+        indexed.append(name)
+        return real_inner(self, reader, size, name, *rest)
+
     monkeypatch.setattr(container, "index_file", noted)
+    monkeypatch.setattr(MemberScanner, "_index", noted_inner)
     with cosremaster.open(write_small(tmp_path)) as image:
         for _ in range(2):
             assert image.read(f"{ROOT}::etc/hostname") == b"debirf\n"
