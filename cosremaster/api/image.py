@@ -107,13 +107,13 @@ class Image:
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
         from cosremaster.api.info import InfoParts, make_info  # noqa: PLC0415
-        from cosremaster.boot_config.boot_lines import list_loaded_files  # noqa: PLC0415 - a remaster needs none of these
-        from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - the same
+        from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
         from cosremaster.boot_memory.needs import (  # noqa: PLC0415
             estimate_image_memory,
             estimate_live_systems,
             estimate_packed_memory,
         )
+        from cosremaster.iso.far_images import is_far  # noqa: PLC0415
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
 
         opened = self._remastering
@@ -123,7 +123,11 @@ class Image:
             layers = image_layers.layers
             chosen, problem = self._choose(image_layers, layer)
         menus = None if image.volume is None else find_boot_menus(image.volume, quick=not deep)
-        loaded = () if menus is None else list_loaded_files(menus.menus, image)
+        loaded: Collection[bytes] = ()
+        if menus is not None and is_far(image):  # else all files are looked at, whether a menu loads them or not
+            from cosremaster.boot_config.boot_lines import list_loaded_files  # noqa: PLC0415
+
+            loaded = list_loaded_files(menus.menus, image)
         archives, filesystems = find_archive_files(image, loaded)
         if layers is None:
             memory = estimate_packed_memory(
