@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools zipapp packages release clean
+.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools site zipapp packages release clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -42,6 +42,10 @@ boot-table: tools setup-test
 bench: tools setup-test
 	$(BIN)/python -m benchmarks $(if $(WRITE),--write)
 
+# The documentation site, build/site: strict, so a link or an anchor that leads nowhere is a failure.
+site: $(VENV)/.docs
+	$(BIN)/python -m tests.support.site_pages
+
 # One file that any Python of this version and kind of machine runs: dist/cosremaster.pyz.
 zipapp: $(VENV)/.release
 	PATH="$(abspath $(BIN)):$$PATH" sh packaging/zipapp.sh
@@ -65,7 +69,11 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.release: pyproject.toml | $(VENV)/bin/python
