@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.address import Address
     from cosremaster.layers.find import ImageLayers
     from cosremaster.layers.kept_plain import PlainKeeper
+    from cosremaster.layers.member_files import Keepers
     from cosremaster.layers.model import Layer
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.output_options import OutputKeywords
@@ -71,7 +72,7 @@ class Image:
         self._closing = ExitStack()
         self._lock = threading.RLock()
         self._source: ByteSource | None = None
-        self._container: Container | None = None
+        self._containers: dict[Address, tuple[Container, int]] = {}
         self._opened: OpenedImage | None = None
 
     def __enter__(self) -> Image:
@@ -237,7 +238,7 @@ class Image:
         if not full:
             return entry
         contains = reference.container.kind if not node.path else None
-        if node.path and is_container(node):
+        if node.path and is_container(node, reference.container):
             contains = enter_if_container(reference).container.kind
         digest = None if node.content is None else node.content.digest().hex()
         return replace(entry, sha256=digest, contains=contains)
@@ -256,14 +257,16 @@ class Image:
         """
         from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.walk import walk  # noqa: PLC0415 - the same
+        from cosremaster.layers.member_files import MemberKeeper  # noqa: PLC0415 - the same
         from cosremaster.overlay.patterns import Pattern  # noqa: PLC0415 - the same
         from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
 
         compiled = None if pattern is None else Pattern(os.fsencode(pattern))
-        reference = self._enter(address)
+        members = self._closing.enter_context(MemberKeeper())
+        reference = self._enter(address, members=members)
         if reference.node.kind is not NodeKind.DIRECTORY:
             return
-        for below, depth in walk(reference.container, reference.node.path):
+        for below, depth in walk(reference.container, reference.node.path, members):
             if compiled is None or compiled.matches(below.node.path):
                 yield entry_of(below, depth)
 
@@ -682,32 +685,24 @@ class Image:
             return self._enter(ROOT_NAME)
         return containers.NodeRef(container, containers.ROOT)
 
-    def _find(
-        self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None, enters: bool = False
-    ) -> NodeRef:  # fmt: skip
-        """Return the node at ``address``; ``keeper``: keeps plain bytes that are decoded for it.
+    def _find(self, address: str, *, follow: bool = True, enters: bool = False, **keepers: Unpack[Keepers]) -> NodeRef:
+        """Return the node at ``address``; ``keepers`` keep what is decoded on the way.
 
-        ``enters``: if it is an archive, that will be entered.
+        ``enters``: the root of the archive, if it is one.
         """
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
 
-        parts = self._parse(address)
+        parts, members = self._parse(address), keepers.get("members")
+        options = containers.ALONE._replace(max_expand=self._max_expand, **keepers)
         inner = parts if enters else parts[:-1]
         with self._lock:
-            if self._container is None:
-                options = containers.ALONE._replace(max_expand=self._max_expand, keeper=keeper)
-                container, rest = containers.open_container(self._browsing, parts, options, inner=inner)
-                if rest == parts:  # else it is one of several archives
-                    self._container = container
-            else:
-                container, rest = self._container, parts
-        return containers.follow(container, rest, last=follow, inner=inner)
+            way = containers.open_once(self._containers, self._browsing, parts, options, inner)
+        node = containers.follow(*way, last=follow, inner=inner, members=members)
+        return containers.enter_if_container(node, members=members) if enters else node
 
-    def _enter(self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None) -> NodeRef:
-        """Return the node at ``address``, or the root of the archive that it is; ``keeper`` as in :meth:`_find`."""
-        from cosremaster.browse.container import enter_if_container  # noqa: PLC0415 - a remaster needs none of it
-
-        return enter_if_container(self._find(address, follow=follow, keeper=keeper, enters=True))
+    def _enter(self, address: str, *, follow: bool = True, **keepers: Unpack[Keepers]) -> NodeRef:
+        """Return the node at ``address``, or the root of the archive that it is; ``keepers`` as in :meth:`_find`."""
+        return self._find(address, follow=follow, enters=True, **keepers)
 
     def _open_side(self, address: str, beside: Container | None = None) -> NodeRef:
         """Return the node at ``address`` for a comparison, in containers that know digests."""

@@ -16,23 +16,23 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.io.urls import Url, is_url, parse_image_path, split_image_path
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
+from cosremaster.layers.container_heads import FAT_JUMPS, identify_container
 from cosremaster.layers.formats import format_names
-from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
+from cosremaster.layers.identify import HEAD_SIZE, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import NESTING, ScanOptions
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, replace
-from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, resolve_links, row_of
+from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, resolve_links, row_of
 from cosremaster.tree.paths import SymlinkLoopError
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
+    from cosremaster.layers.member_files import MemberFiles, MemberKeeper
 
 AREA = lazy_regex(rb"@(gpt|mbr|apm|eltorito)[0-9]+", re.IGNORECASE)
 """The address of an area of the image that is no file: a partition, or a boot image without a name."""
-FAT_JUMPS = (b"\xeb", b"\xe9")
-"""The first byte of a FAT file system: a jump ("Boot Sector and BPB")."""
 ALONE = ScanOptions(digests=False, nesting=0, edits=False)
 ROOT = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
 
@@ -43,8 +43,8 @@ class Container:
     ``address`` leads to it; its first part is the image's own file. ``nodes`` are the container's nodes by path.
     ``options`` say how closely archives in it are read. ``image`` is the parsed image of an ISO 9660 container,
     ``layer`` the last archive of a file of archives. ``entered`` are the containers in it that addresses led through,
-    by path and number. ``nested`` are archives in it by path that were indexed with it. ``ignores_case``: names in
-    other letters are found too, as in a FAT file system.
+    by path and number. ``nested`` are archives in it by path that were indexed with it, and ``members`` its files that
+    were looked at then. ``ignores_case``: names in other letters are found too, as in a FAT file system.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Container:
         self.nodes = nodes
         self.entered: dict[tuple[bytes, int | None], Container] = {}
         self.nested: Mapping[bytes, Layer] = {}
+        self.members: MemberFiles | None = None
         self._names: Names | None = None
         self._folded: dict[str, bytes] | None = None
 
@@ -164,6 +165,19 @@ def split_address(text: str) -> tuple[Path | Url, Address]:
     return path, parse_address(rest) if separator and rest else ()
 
 
+def open_once(
+    opened: dict[Address, tuple[Container, int]], source: ByteSource, address: Address, options: ScanOptions,
+    inner: Collection[bytes] = (),
+) -> tuple[Container, Address]:  # fmt: skip
+    """Return what :func:`open_container` does; ``opened`` are the containers that it returned before."""
+    own = address[:1] if address and archive_number(address[0]) is not None else ()
+    if own not in opened:
+        container, rest = open_container(source, address, options, inner=inner)
+        opened[own] = container, len(address) - len(rest)
+    container, used = opened[own]
+    return container, address[used:]
+
+
 def open_container(
     source: ByteSource, address: Address = (), options: ScanOptions = ALONE, beside: Container | None = None,
     inner: Collection[bytes] = (),
@@ -239,22 +253,27 @@ def _open_archive(
 
         shared = index_beside(address[-1], table, identification, place, options, beside.layer)
         indexed = None if shared is None else shared.file
-    closely = options
-    if inner and number is None and options.nesting == 0:
+    closely, keeper = options, None if options.members is None else options.members.begin_file()
+    if keeper is not None:
+        closely = options._replace(members=keeper)
+    elif inner and number is None and options.nesting == 0:
         closely = options._replace(nesting=NESTING, inner=frozenset(inner))
     indexed = indexed or index_file(address[-1], table, place, closely, identification)
     every = build_layers(indexed, table, place)
     layers = [layer for layer in every if layer.parent is None]
+    members = None if keeper is None else keeper.list_files(layers)
     if number is None:
         container = Container(address, place, _describe_archives(layers), layers[-1].tree(), options, layer=layers[-1])
         container.nested = {layer.address[-1]: layer for layer in every if layer.parent is layers[-1]}
+        container.members = members
         return container
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], preceding=())
-    return Container(
-        (*address, number_part(number)), place, _describe_archives([layer]), layer.tree(), options, layer=layer
-    )
+    part = number_part(number)
+    container = Container((*address, part), place, _describe_archives([layer]), layer.tree(), options, layer=layer)
+    container.members = members
+    return container
 
 
 def container_of(layer: Layer, address: Address, options: ScanOptions = ALONE) -> Container | None:
@@ -291,22 +310,18 @@ def _describe_archives(layers: Sequence[Layer]) -> str:
     return ", ".join(f"{layer.format.name} {layer.codec_label}".removesuffix(" none") for layer in layers)
 
 
-def is_container(node: Node) -> bool:
-    """Tell whether ``node`` is a file that holds an archive or a FAT file system, by its first bytes."""
+def is_container(node: Node, container: Container | None = None) -> bool:
+    """Tell whether ``node`` is a file that holds an archive or a FAT file system, by its first bytes.
+
+    They are not read where ``container``, which it is in, knows it.
+    """
     content = node.content
     if node.kind is not NodeKind.FILE or content is None or not content.size:
         return False
-    return identify(content.head).format is not None or _is_fat(content)
-
-
-def _is_fat(content: Content) -> bool:
-    """Tell whether a file holds a FAT file system, by its first sector."""
-    if content.head(1) not in FAT_JUMPS:
-        return False
-    from cosremaster.boot.fat import parse_bpb  # noqa: PLC0415 - few files begin so
-
-    bpb = parse_bpb(content.head(SECTOR))
-    return bpb is not None and bpb.total_size <= content.size
+    member = None if container is None or container.members is None else container.members.find(node)
+    if member is not None:
+        return member.is_container
+    return identify_container(content.head, content.size) is not None
 
 
 def enter(
@@ -315,9 +330,10 @@ def enter(
     number: int | None = None,
     beside: Container | None = None,
     inner: Collection[bytes] = (),
+    members: MemberKeeper | None = None,
 ) -> Container:
     """Return the container that the file ``node`` is, or its archive ``number``; ``beside`` as in
-    :func:`open_container`, and ``inner`` too.
+    :func:`open_container`, and ``inner`` too. ``members``: keeps the containers in it.
 
     :raises LayerError: the file is no container.
     :raises UnsupportedError: it is a container of a kind that cannot be opened.
@@ -329,12 +345,14 @@ def enter(
     layer = _find_nested(container, node) if number is None and beside is None else None
     if layer is not None:
         return Container(address, place, _describe_archives([layer]), layer.tree(), container.options, layer=layer)
-    table = node.content.table()
-    inside = _open_archive(table, address, place, container.options, number, beside, inner)
+    member = None if container.members is None else container.members.find(node)
+    table = node.content.table() if member is None or member.kept is None else PieceTable([member.kept])
+    options = container.options if members is None else container.options._replace(members=members)
+    inside = _open_archive(table, address, place, options, number, beside, inner)
     if inside is None and number is None:
-        inside = _open_fat(table, address, place, container.options)
+        inside = _open_fat(table, address, place, options)
     if inside is None:
-        head = node.content.head(min(node.content.size, HEAD_SIZE))
+        head = table.read(0, min(table.length, HEAD_SIZE))
         foreign = identify_partition(table).foreign
         if foreign is not None:
             raise UnsupportedError(f"is {foreign}, which cannot be looked into", place)
@@ -352,12 +370,13 @@ def _find_nested(container: Container, node: Node) -> Layer | None:
 
 
 def _enter_once(
-    container: Container, node: Node, number: int | None = None, inner: Collection[bytes] = ()
+    container: Container, node: Node, number: int | None = None, inner: Collection[bytes] = (),
+    members: MemberKeeper | None = None,
 ) -> Container:  # fmt: skip
     """Return what :func:`enter` does; a container that was entered before is not read again."""
     key = (node.path, number)
     if key not in container.entered:
-        container.entered[key] = enter(container, node, number, inner=inner)
+        container.entered[key] = enter(container, node, number, inner=inner, members=members)
     return container.entered[key]
 
 
@@ -406,10 +425,13 @@ def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def follow(top: Container, address: Address, *, last: bool = True, inner: Collection[bytes] = ()) -> NodeRef:
+def follow(
+    top: Container, address: Address, *, last: bool = True, inner: Collection[bytes] = (),
+    members: MemberKeeper | None = None,
+) -> NodeRef:  # fmt: skip
     """Return the node at ``address`` in ``top``. Symlinks are followed, a symlink at the end only if ``last``.
 
-    ``inner``: as in :func:`open_container`.
+    ``inner``: as in :func:`open_container`; ``members`` as in :func:`enter`.
 
     :raises LayerError: there is no such node, or a file on the way is no container.
     """
@@ -434,23 +456,28 @@ def follow(top: Container, address: Address, *, last: bool = True, inner: Collec
         node = target
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
-            container = _enter_once(container, node, number, inner)
+            container = _enter_once(container, node, number, inner, members)
             node = replace(ROOT)
         elif parts:
-            container = _enter_once(container, node, inner=inner)
+            container = _enter_once(container, node, inner=inner, members=members)
             node = replace(ROOT)
     return NodeRef(container, node)
 
 
-def enter_if_container(reference: NodeRef, beside: Container | None = None) -> NodeRef:
+def enter_if_container(
+    reference: NodeRef, beside: Container | None = None, members: MemberKeeper | None = None
+) -> NodeRef:
     """Return the root of the container that ``reference`` is, or ``reference`` itself; ``beside`` as in
-    :func:`open_container`.
+    :func:`open_container`, ``members`` as in :func:`enter`.
     """
     container, node = reference.container, reference.node
-    if _find_nested(container, node) is None and not is_container(node):
+    if _find_nested(container, node) is None and not is_container(node, container):
         return reference
     try:
-        inside = _enter_once(container, node) if beside is None else enter(container, node, beside=beside)
+        if beside is None:
+            inside = _enter_once(container, node, members=members)
+        else:
+            inside = enter(container, node, beside=beside)
     except ImageError:  # a damaged FAT file system is a plain file
         return reference
     return NodeRef(inside, replace(ROOT))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from cosremaster.browse.container import Container, NodeRef, enter
 from cosremaster.browse.walk import find_archives
 from cosremaster.errors import CosremasterError
+from cosremaster.layers.member_files import MemberKeeper
 from cosremaster.tree.paths import join
 
 _DEPTH = 2
@@ -22,19 +23,20 @@ _MOST_ENTERED = 8
 
 def suggest_path(container: Container, path: bytes) -> str:
     """Return the end of a sentence about ``path``, which ``container`` lacks; empty where nothing is like it."""
-    address = next(_layers_with(container, path, _DEPTH), None) or _similar_path(container, path)
+    with MemberKeeper() as members:
+        address = next(_layers_with(container, path, _DEPTH, members), None) or _similar_path(container, path)
     return f"; did you mean {address}?" if address else ""
 
 
-def _layers_with(container: Container, path: bytes, depth: int) -> Iterator[str]:
+def _layers_with(container: Container, path: bytes, depth: int, members: MemberKeeper) -> Iterator[str]:
     """Yield the address of each node at ``path`` in an archive inside ``container``, the deepest first."""
     for name in sorted(find_archives(container))[:_MOST_ENTERED] if depth else ():
         node = container.node(name)
         if node is None:
             continue
         try:
-            inside = enter(container, node)
-            yield from _layers_with(inside, path, depth - 1)
+            inside = enter(container, node, members=members)
+            yield from _layers_with(inside, path, depth - 1, members)
             found = inside.node(inside.resolve(path, last=False))
         except CosremasterError:
             continue

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import ImageError, UnsupportedError
 
+if TYPE_CHECKING:
+    from cosremaster.layers.member_files import MemberKeeper
+
 DEPTH = 6
 """Containers in containers that are entered; more only a bomb has."""
 
 
-def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterator[tuple[NodeRef, int]]:
+def walk(
+    container: Container, path: bytes = b"", members: MemberKeeper | None = None, depth: int = DEPTH
+) -> Iterator[tuple[NodeRef, int]]:
     """Yield every node below ``path`` with its depth, each directory and container before its content.
 
-    Raises as reading a layer does.
+    ``members``: keeps the containers in archives while these are read, so that nothing is read twice. Raises as
+    reading a layer does.
     """
     archives = find_archives(container) if depth and not _is_file_system(container) else frozenset()
     base = path.count(b"/") + 1 if path else 0
@@ -27,10 +34,10 @@ def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterato
         if name not in archives:
             continue
         try:
-            inside = enter(container, node)
+            inside = enter(container, node, members=members)
         except (ImageError, UnsupportedError):  # a damaged FAT file system or a strange squashfs is a plain file
             continue
-        for reference, deeper in walk(inside, b"", depth - 1):
+        for reference, deeper in walk(inside, b"", members, depth - 1):
             yield reference, level + 1 + deeper
 
 
@@ -45,14 +52,14 @@ def _is_file_system(container: Container) -> bool:
 def find_archives(container: Container) -> frozenset[bytes]:
     """Return the paths of the files in ``container`` that are containers.
 
-    The first bytes of each file are read, in order.
+    The first bytes of each file are read, in order, where they were not seen before.
     """
     seen: dict[object, bool] = {}
     paths = set()
     for node in files_in_order(container.nodes[path] for path in container.nodes):
         key = node.path if node.link is None else node.link
         if key not in seen:
-            seen[key] = is_container(node)
+            seen[key] = is_container(node, container)
         if seen[key]:
             paths.add(node.path)
     return frozenset(paths)

@@ -5,6 +5,7 @@ Listing itself is in ``listing``, which loads next to nothing.
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
 
 import click
@@ -63,8 +64,10 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 def tree_command(address: str, max_expand: int) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
     with image_at(address, max_expand=max_expand) as (image, inner):
+        entries = image.walk(inner)
+        first = list(islice(entries, 1))  # reads what the next line looks at in such a way that it is not read again
         click.echo(image.stat(inner, follow=True).address)
-        for entry in image.walk(inner):
+        for entry in chain(first, entries):
             mark = "/" if entry.type == "directory" else ""
             if entry.target is not None:
                 mark = f" -> {printable(entry.target)}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.decoded import DecodedSource
     from cosremaster.layers.formats import Converter
     from cosremaster.layers.kept_plain import KeptPlain, PlainKeeper
+    from cosremaster.layers.member_files import MemberKeeper
 
 TAIL = 4 << 20
 """Plain bytes kept from a layer's end: twice what an LZMA2 chunk holds, so that additions decode nothing again."""
@@ -46,6 +47,7 @@ class ScanOptions(NamedTuple):
     each layer's end. ``names``: only the names of entries, so that no layer can be made. ``max_expand``: a stream
     that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb. ``keeper``: keeps plain bytes that will be
     read again and take long to decode. ``inner``: the only files that may be archives in archives; None for all.
+    ``members``: looks at the files of the archives, in place of digests and nesting.
     """
 
     digests: bool = True
@@ -56,6 +58,7 @@ class ScanOptions(NamedTuple):
     names: bool = False
     keeper: PlainKeeper | None = None
     inner: frozenset[bytes] | None = None
+    members: MemberKeeper | None = None
 
 
 ALL_DETAILS = ScanOptions()
@@ -133,7 +136,8 @@ class MemberScanner:
         self.unreadable: list[UnreadableFile] = []
         self._depth = depth
         self._enters = depth < options.nesting
-        self.wants_data = options.digests or self._enters
+        self.watch = options.members
+        self.wants_data = options.digests or self._enters or self.watch is not None
         """Whether :meth:`scan` has anything to do."""
 
     def scan(self, reader: ByteReader, size: int, name: bytes, number: int) -> bytes:
@@ -144,6 +148,9 @@ class MemberScanner:
         :param number: the file's place among the entries.
         :raises CorruptError: the data end too early, or the file is a bomb.
         """
+        if self.watch is not None:
+            self.watch.watch(reader, size)
+            return b""
         inner = self.options.inner
         if self._enters and (inner is None or normal_name(name) in inner):
             identification = identify(lambda count: reader.peek(min(size, count)))
@@ -270,6 +277,8 @@ def _scan_stream(
     assert layer_format is not None
     decoding = (codec if options.edits else codec.for_reading()).decode(packed)
     convert = layer_format.converter(variant)
+    if options.members is not None:
+        options.members.begin_stream(is_packed=not codec.is_identity or convert is not None)
     if codec.is_identity and convert is None:
         start = packed.position
         members = MemberScanner(options, depth)

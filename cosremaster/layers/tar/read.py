@@ -17,6 +17,7 @@ from cosremaster.layers.tar.entries import SparseMap, TarEntries, TarEntry
 from cosremaster.layers.tar.index import TarIndex, TarStyle
 
 if TYPE_CHECKING:
+    from cosremaster.layers.member_files import MemberKeeper
     from cosremaster.layers.scan import MemberScanner
 
 MAX_ENTRIES = 2_000_000
@@ -95,8 +96,8 @@ class EntryReader:
         """The offset of the next byte."""
         return self.reader.position - self.origin
 
-    def read(self, *, digests: bool) -> TarIndex:
-        """Read to the end of the archive; ``digests``: take those of regular files.
+    def read(self, *, digests: bool, watch: MemberKeeper | None = None) -> TarIndex:
+        """Read to the end of the archive; ``digests``: take those of regular files, or ``watch`` looks at these.
 
         :raises CorruptError: damage, with its place.
         """
@@ -105,6 +106,8 @@ class EntryReader:
                 raise CorruptError(f"more than {MAX_ENTRIES:,} entries are taken for a bomb", self._place(entry.start))
             if max(entry.uid, entry.gid) > MAX_OWNER:
                 raise CorruptError(f"no system has an owner {max(entry.uid, entry.gid)}", self._place(entry.start))
+            if watch is not None and entry.is_regular and entry.sparse is None and entry.stored:
+                watch.watch(self.reader, entry.stored)
             self.entries.add(entry, self._read_digest(entry) if digests else b"")
         return TarIndex(
             self.entries, self.style, self.end, self.globals, self.inner_globals, globals_end=self.globals_end,
@@ -483,6 +486,9 @@ def _paired_segments(records: pax.Records) -> Iterator[int]:
 def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> TarIndex:
     """Index the archive that begins where ``reader`` stands; offsets count from position ``origin``.
 
-    The digests of regular files are taken if ``scanner`` says so. :raises CorruptError: damage, with its place.
+    ``scanner`` says whether the digests of regular files are taken, and what looks at these.
+
+    :raises CorruptError: damage, with its place.
     """
-    return EntryReader(reader, origin).read(digests=scanner.options.digests)
+    digests = scanner.options.digests and scanner.watch is None
+    return EntryReader(reader, origin).read(digests=digests, watch=scanner.watch)
