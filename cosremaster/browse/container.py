@@ -21,6 +21,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import NESTING, ScanOptions
+from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, resolve_links, row_of
@@ -30,6 +31,8 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
     from cosremaster.layers.member_files import MemberFiles, MemberKeeper
+
+_LOG = LazyLogger(__name__)
 
 AREA = lazy_regex(rb"@(gpt|mbr|apm|eltorito)[0-9]+", re.IGNORECASE)
 """The address of an area of the image that is no file: a partition, or a boot image without a name."""
@@ -65,6 +68,7 @@ class Container:
         self.members: MemberFiles | None = None
         self._names: Names | None = None
         self._folded: dict[str, bytes] | None = None
+        _LOG.info("%s is read as %s", place, kind)
 
     def node(self, path: bytes) -> Node | None:
         """Return the node at exactly ``path``, or None.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 from cosremaster.browse.container import Container, NodeRef, enter
 from cosremaster.browse.walk import find_archives
 from cosremaster.errors import CosremasterError
 from cosremaster.layers.member_files import MemberKeeper
+from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
 from cosremaster.tree.paths import join
 
 _DEPTH = 2
 """Archives in archives that are looked into: an initramfs, and the root file system in it."""
-
-_CUTOFF = 0.75
-"""How like a name is, of 1 (difflib); ``hostnam`` is, ``motd`` is not."""
 
 _MOST_ENTERED = 8
 """Archives of a container that are looked into; each may have to be decoded."""
@@ -25,7 +22,7 @@ def suggest_path(container: Container, path: bytes) -> str:
     """Return the end of a sentence about ``path``, which ``container`` lacks; empty where nothing is like it."""
     with MemberKeeper() as members:
         address = next(_layers_with(container, path, _DEPTH, members), None) or _similar_path(container, path)
-    return f"; did you mean {address}?" if address else ""
+    return format_suggestion([address] if address else [])
 
 
 def _layers_with(container: Container, path: bytes, depth: int, members: MemberKeeper) -> Iterator[str]:
@@ -61,10 +58,9 @@ def _similar_path(container: Container, path: bytes) -> str | None:
 def _similar_name(names: Sequence[bytes], wanted: bytes) -> bytes | None:
     """Return the path among ``names``, those in a directory, that is most like ``wanted``; None where none is."""
     texts = {_text(name): name for name in names}
-    text = _text(wanted)
-    same = (other for other in texts if other.lower() == text.lower())
-    like = difflib.get_close_matches(text, texts, n=1, cutoff=_CUTOFF)
-    return wanted if wanted in names else texts.get(next(same, next(iter(like), "")))
+    if wanted in names:
+        return wanted
+    return next((texts[name] for name in find_similar(_text(wanted), texts, 1, PATH_CUTOFF)), None)
 
 
 def _address_of(container: Container, path: bytes) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cosremaster.api.delta import apply
-from cosremaster.cli.options import MAX_EXPAND, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, QUIET, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -24,7 +24,7 @@ from cosremaster.units import format_size
     "--no-sync", "sync", is_flag=True, flag_value=False, default=True,
     help="Do not wait until OUT is on the disk; a power cut may then lose it.",
 )  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def apply_command(
     base: Path, delta: Path, target: Path, max_expand: int, force: bool, sync: bool, quiet: bool
 ) -> None:  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cosremaster.cli.commands import takes_output_options, write_result
-from cosremaster.cli.options import OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
@@ -38,7 +38,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 )
 @takes_output_options
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 @click.option(
     "--schema",
     is_flag=True,

@@ -6,13 +6,14 @@ from datetime import datetime, timezone
 
 import click
 
+from cosremaster.cli.options import StrictCommand
 from cosremaster.errors import OutputError, Place, printable
 from cosremaster.layers.cache import indexed_image
 from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes, measure_runs
 from cosremaster.units import format_size
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("action", type=click.Choice(("list", "clear", "path")))
 def cache_command(action: str) -> None:
     """List or remove the remembered indexes, or print where they are.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cosremaster import __version__
 from cosremaster.api.image import Image
-from cosremaster.cli.options import GZIP, MAX_EXPAND, ORDER, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import GZIP, MAX_EXPAND, ORDER, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.run_options import RUN_OPTIONS, order_items, pop_scripts
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
@@ -26,26 +25,6 @@ from cosremaster.units import format_size
 
 if TYPE_CHECKING:
     from cosremaster.api.results import ChangedLayer, Result
-
-_EPILOG = """\b
-Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
-cosremaster plan IN [options], cosremaster build RECIPE [options],
-cosremaster fleet FLEET [options],
-cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--keep DIR],
-cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
-cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,
-cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst,
-cosremaster shell IN OUT [options], cosremaster prepare IN OUT,
-cosremaster apply BASE DELTA OUT.
-(For a file of such a name write ./inspect.)"""
-
-
-def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
-    """Print the version and exit, where the flag is given."""
-    if value:
-        click.echo(f"cosremaster {__version__}")
-        context.exit()
-
 
 _CHECK_INDEX = click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of IN have its SHA-256."
@@ -276,7 +255,7 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
     return described
 
 
-@click.command(cls=StrictCommand, epilog=_EPILOG)
+@click.command(cls=StrictCommand)
 @_IMAGE
 @click.argument("target", metavar="OUT", type=OutputPath())
 @takes_request
@@ -293,10 +272,7 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
 @click.option(
     "--plain", is_flag=True, help="Write the delta without checksums, for other decoders of VCDIFF than xdelta3."
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
-)
+@QUIET
 def remaster_command(
     source: Path | Url, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
 ) -> None:

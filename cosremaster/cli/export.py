@@ -10,7 +10,7 @@ import click
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
-from cosremaster.cli.options import GZIP, MAX_EXPAND, InputAddress, StrictCommand
+from cosremaster.cli.options import GZIP, MAX_EXPAND, QUIET, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -50,7 +50,7 @@ from cosremaster.errors import UsageError
 @click.option("--output", type=click.Path(path_type=Path), help="The archive; named after NAME by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@QUIET
 @MAX_EXPAND
 def export_command(
     address: str, maas: str | None, lxd: str | None, docker: str | None, pxe: Path | None, entry: str | None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cosremaster.cli.options import OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
@@ -67,7 +67,7 @@ from cosremaster.units import format_size
 @click.option("--read-back", is_flag=True, help="Read all images from the disk again and compare every byte.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records of the sites as JSON.")
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def fleet_command(
     fleet: Path, names: tuple[str, ...], only_plan: bool, as_json: bool, quiet: bool, **options: Any
 ) -> int:

@@ -14,7 +14,7 @@ from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
-from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, QUIET, InputAddress, StrictCommand, takes_flags
 from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
@@ -27,9 +27,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/j
 @click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
-@click.option("-l", "--long", "long", is_flag=True, help="Mode, owner, size, time (UTC) and symlink target.")
-@click.option("-R", "--recursive", is_flag=True, help="Everything below, not into archives.")
-@_JSON
+@takes_flags("ls")
 def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """List what stands in the directory, image or archive at ADDRESS, as in in.iso::live.cgz::rootfs.cxz::etc."""
     list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=max_expand)
@@ -99,7 +97,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool, max_expand: int) -> None:
     """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import Any
 
 import click
 
+from cosremaster.cli.plain import FLAGS
+from cosremaster.cli.settings import Settings
 from cosremaster.io.urls import Url, parse_image_path, split_image_path
 from cosremaster.layers.scan import MAX_EXPAND as DEFAULT
+from cosremaster.suggestions import find_similar, format_suggestion
 
 MAX_EXPAND = click.option(
     "--max-expand", type=click.IntRange(min=1), default=DEFAULT, show_default=True, metavar="RATIO",
@@ -20,6 +24,7 @@ GZIP = click.option(
     help="What packs gzip: isal takes a sixth of the time, makes some 12 % more bytes, and has to be installed.",
 )  # fmt: skip
 
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 
 ORDER = "cosremaster.order"
 """Where a context keeps the names of its parameters, in the order in which they were given."""
@@ -32,6 +37,8 @@ class InputPath(click.ParamType["Path | Url"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | Url:
         """Return ``value`` as a path or a URL. Raises as ``keep_standard_input`` and ``parse_image_path``."""
+        if ctx is not None and ctx.resilient_parsing:  # a shell completes the line: nothing is read
+            return Path(value)
         return _kept_standard_input() if value == "-" else parse_image_path(value)
 
 
@@ -42,6 +49,8 @@ class InputAddress(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return ``value`` with a path for ``-``. Raises as ``keep_standard_input``."""
+        if ctx is not None and ctx.resilient_parsing:
+            return str(value)
         image, separator, rest = split_image_path(str(value))
         return f"{_kept_standard_input()}{separator}{rest}" if image == "-" else str(value)
 
@@ -67,21 +76,95 @@ def _kept_standard_input() -> Path:
     return keep_standard_input()
 
 
+_QUIETNESS, _VERBOSITY = "cosremaster.quiet", "cosremaster.verbose"
+
+
+def takes_flags(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds the flags that the command ``name`` has without click, too, to a command."""
+
+    def add_flags(command: Callable[..., None]) -> Callable[..., None]:
+        """Add them to ``command``."""
+        for names, field, text in reversed(FLAGS[name]):
+            command = click.option(*names, field, is_flag=True, help=text)(command)
+        return command
+
+    return add_flags
+
+
+def make_common_options() -> list[click.Parameter]:
+    """Return the options that every command takes, and that may stand before it."""
+    return [
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_keep_quiet,
+            help="Print nothing but results, warnings and errors.",
+        ),
+        click.Option(
+            ["-v", "--verbose"], count=True, expose_value=False, callback=_keep_verbose,
+            help="Tell what is done, with -vv each step and its time.",
+        ),
+    ]  # fmt: skip
+
+
+def _keep_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Remember ``--quiet``, wherever it stands."""
+    ctx.meta[_QUIETNESS] = value or ctx.meta.get(_QUIETNESS, False)
+
+
+def _keep_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
+    """Count ``-v``, wherever it stands."""
+    ctx.meta[_VERBOSITY] = value + ctx.meta.get(_VERBOSITY, 0)
+
+
+def _settle(ctx: click.Context) -> None:
+    """Let the common options that ``ctx`` was given count. :raises UsageError: few words and many were asked for."""
+    quiet = bool(ctx.meta.get(_QUIETNESS) or ctx.params.get("quiet"))
+    verbosity = ctx.meta.get(_VERBOSITY, 0)
+    if quiet and verbosity:
+        raise click.UsageError("-q and -v exclude each other.", ctx)
+    if "quiet" in ctx.params:
+        ctx.params["quiet"] = quiet
+    Settings.is_quiet = quiet
+    if verbosity:
+        from cosremaster.cli.verbosity import show_messages  # noqa: PLC0415 - loads logging
+
+        ctx.find_root().call_on_close(show_messages(verbosity))
+
+
 class StrictCommand(click.Command):
-    """A command whose options with a value stand once, unless their help says that they may be given again."""
+    """A command whose options with a value stand once, unless their help says that they may be given again.
+
+    It takes the common options beside its own.
+    """
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        """Create the command, as click does, with the common options."""
+        super().__init__(*args, **keywords)
+        names = {parameter.name for parameter in self.params}
+        self.params += [option for option in make_common_options() if option.name not in names]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse ``args``; one that begins with ``-::`` is an address.
 
-        :raises UsageError: an option stands twice, so that one of its values would be lost.
+        :raises UsageError: an option stands twice, so that one of its values would be lost; or there is no such option.
         """
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        if args == ["-h"]:  # of ls, too, whose -h is another one
+            args = ["--help"]
         args = [InputAddress().convert(word, None, ctx) if word.startswith("-::") else word for word in args]
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except click.NoSuchOption as error:
+            names = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
+            meant = format_suggestion(find_similar(error.option_name, names))
+            raise click.UsageError(f"No such option {error.option_name}{meant or '.'}", ctx) from None
         ctx.meta[ORDER] = [parameter.name for parameter in order]
         for number, parameter in enumerate(order):
             if isinstance(parameter, click.Option) and _takes_single_value(parameter) and parameter in order[:number]:
                 raise click.UsageError(f"{parameter.opts[0]} is given twice, and only one of them can count.", ctx)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        _settle(ctx)
+        return rest
 
 
 def _takes_single_value(option: click.Option) -> bool:

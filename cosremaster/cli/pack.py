@@ -10,7 +10,7 @@ import click
 
 from cosremaster.api.pack import pack
 from cosremaster.cli.commands import describe_mtree, takes_options, takes_output_options
-from cosremaster.cli.options import OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.overlay.request import AddPath
@@ -27,7 +27,7 @@ _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")
 @click.option("--compression", metavar="NAME", help="Of a squashfs: zstd, xz, gzip, lz4 or lzo. Default: zstd.")
 @click.option("--block-size", metavar="SIZE", help="Of a squashfs: 4K to 1M, a power of two. Default: 128K.")
 @takes_output_options
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, **options: Any) -> None:
     """Make OUT, an archive or file system, from folders, archives and files, by the rules of --add.
 

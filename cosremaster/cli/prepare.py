@@ -10,7 +10,7 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.commands import takes_options, takes_output_options
-from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @MAX_EXPAND
 @takes_output_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def prepare_command(
     source: Path | Url,
     target: Path,

@@ -9,7 +9,7 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.commands import pop_request, takes_output_options, takes_request, write_result
-from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.files import SHOWN_NAMES
@@ -22,7 +22,7 @@ from cosremaster.io.urls import Url
 @takes_request
 @MAX_EXPAND
 @takes_output_options
-@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def shell_command(source: Path | Url, target: Path, max_expand: int, quiet: bool, **options: Any) -> None:
     """Open a shell in the root filesystem of IN, and write OUT with what was changed in it.
 

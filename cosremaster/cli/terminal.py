@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cosremaster.cli.settings import Settings
 from cosremaster.progress import Advance
 from cosremaster.units import format_size
 
@@ -85,6 +86,6 @@ class Quiet(Lines):
 
 def terminal_progress(*, quiet: bool) -> Lines:
     """Return the progress that suits standard error."""
-    if quiet:
+    if quiet or Settings.is_quiet:
         return Quiet()
     return Bars() if sys.stderr.isatty() else Lines()

@@ -9,6 +9,10 @@ import os
 import struct
 from collections.abc import Iterator
 
+from cosremaster.lazy_log import LazyLogger
+
+_LOG = LazyLogger(__name__)
+
 _FICLONERANGE = 0x4020940D
 """_IOW(0x94, 13, struct file_clone_range) of linux/fs.h, where Python does not know it."""
 
@@ -58,6 +62,7 @@ def share_range(source_fd: int, fd: int, offset: int, length: int, position: int
     try:
         request = getattr(fcntl, "FICLONERANGE", _FICLONERANGE)
         fcntl.ioctl(fd, request, struct.pack("=qQQQ", source_fd, offset, length, position))
-    except OSError:
+    except OSError as error:
+        _LOG.debug("blocks are not shared, but copied: %s", error.strerror)
         return False
     return True

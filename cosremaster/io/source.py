@@ -12,6 +12,7 @@ from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share
 from cosremaster.io.pieces import Source
 from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import Url, is_url, parse_image_path
+from cosremaster.lazy_log import LazyLogger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from cosremaster.errors import Place
     from cosremaster.io.urls import ImagePath
+
+_LOG = LazyLogger(__name__)
 
 COPY_STEP = 1 << 26
 """Bytes that the kernel copies in one call."""
@@ -124,14 +127,17 @@ def open_source(path: ImagePath) -> ByteSource:
     else:
         file = FileSource(place)
     if file.read(0, len(_QCOW2_MAGIC)) != _QCOW2_MAGIC:
+        _LOG.info("opened %s: %d bytes", file.place, file.size)
         return file
     from cosremaster.io.qcow2 import Qcow2Source  # noqa: PLC0415 - few images are
 
     try:
-        return Qcow2Source(file, FileSource)
+        disk = Qcow2Source(file, FileSource)
     except BaseException:
         file.close()
         raise
+    _LOG.info("opened %s: a disk of %d bytes in a qcow2 image", file.place, disk.size)
+    return disk
 
 
 def open_file(path: str | os.PathLike[str]) -> ByteSource:
@@ -232,6 +238,7 @@ def _copy_part(
                 count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
             except OSError as error:
                 if error.errno in _NO_COPY:
+                    _LOG.debug("copy_file_range: %s; %s is read and written", error.strerror, source.place)
                     break
                 raise failure(error) from error
             if not count:

@@ -28,6 +28,7 @@ from cosremaster.layers.system_images import (
 )
 from cosremaster.progress import Progress
 from cosremaster.records import Struct
+from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
 
 if TYPE_CHECKING:
     from cosremaster.iso.fats import LocatedFat
@@ -108,14 +109,12 @@ def identify_files(
 
 def _suggest_file(image: SourceImage, path: bytes) -> str:
     """Return the end of a sentence about ``path``, which ``image`` lacks: a file of that name or of a like one."""
-    import difflib  # noqa: PLC0415 - only where a file is not there
-
     names = {file.path.decode("utf-8", "surrogateescape"): file.path for file in image.files}
     base = path.rpartition(b"/")[2].lower()
     same = [file.path for file in image.files if file.path.rpartition(b"/")[2].lower() == base]
-    like = difflib.get_close_matches(path.decode("utf-8", "surrogateescape"), names, n=3, cutoff=0.75)
+    like = find_similar(path.decode("utf-8", "surrogateescape"), names, 3, PATH_CUTOFF)
     meant = same[:3] or [names[name] for name in like]
-    return f"; did you mean {' or '.join(format_address((name,)) for name in meant)}?" if meant else ""
+    return format_suggestion([format_address((name,)) for name in meant])
 
 
 def group_shared_paths(image: SourceImage) -> dict[bytes, tuple[bytes, ...]]:

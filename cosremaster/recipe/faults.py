@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
@@ -22,6 +21,7 @@ from cosremaster.recipe.document import (
     XzTable,
 )
 from cosremaster.recipe.toml_lines import KeyPath, line_of
+from cosremaster.suggestions import find_similar, format_suggestion
 
 _TABLES: dict[str, type[BaseModel]] = {
     "expect": ExpectTable,
@@ -64,8 +64,7 @@ def format_key_path(path: KeyPath) -> str:
 
 def suggest_name(name: str, valid_names: Iterable[str]) -> str:
     """Return a question to append to a message about the wrong ``name``; empty if no valid name is similar."""
-    similar = difflib.get_close_matches(name, list(valid_names), n=1)
-    return f"; did you mean {similar[0]}?" if similar else ""
+    return format_suggestion(find_similar(name, valid_names))
 
 
 class Faults:

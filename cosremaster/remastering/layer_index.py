@@ -21,6 +21,7 @@ from cosremaster.layers.inner import open_inner_layers
 from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
 from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.lazy_log import LazyLogger
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.records import replace
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from cosremaster.iso.edits import IsoEdits
     from cosremaster.layers.boot_facts import BootFacts, BootLine
     from cosremaster.layers.kept_plain import PlainKeeper
+
+_LOG = LazyLogger(__name__)
 
 
 class LayerIndex:
@@ -140,7 +143,10 @@ class LayerIndex:
         """Return the layers by a stored index; None if none fits."""
         index = load_index(self._source, self._image, check=self._check_index) if self._remember else None
         if index is None:
+            reason = "no index that fits is remembered" if self._remember else "no index is remembered of such an image"
+            _LOG.info("%s: %s, its layers are read", self._image.place, reason)
             return None
+        _LOG.info("%s: the remembered index is used: %s", self._image.place, index_path(self._source))
         files = [file for file in index.files if address is None or file.path == address[0]]
         self._checks.append(Worker(lambda: self._compare(files)))
         return layers_from_index(self._image, files, index.foreign_files) if files or address is None else None
@@ -156,8 +162,15 @@ class LayerIndex:
         """Index the layers, and store the index beside other work."""
         layers = find_layers(self._image, address, progress, self._options._replace(keeper=keeper))
         if self._remember and address is None and not layers.refusals and not self._has_twins(layers.indexed_files):
-            self._storing = Worker(lambda: store_index(self._source, layers.indexed_files, layers.foreign_files))
+            self._storing = Worker(lambda: self._store(layers))
         return layers
+
+    def _store(self, layers: ImageLayers) -> bool:
+        """Store the index of ``layers``; return whether it could be."""
+        is_stored = store_index(self._source, layers.indexed_files, layers.foreign_files)
+        outcome = "is remembered in" if is_stored else "cannot be remembered in"
+        _LOG.info("%s: the index %s %s", self._image.place, outcome, index_path(self._source))
+        return is_stored
 
     def _has_twins(self, indexed: Sequence[IndexedFile]) -> bool:
         """Return whether another file of a damaged image has the path of a file in ``indexed``: no index tells them."""

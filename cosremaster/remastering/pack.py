@@ -21,6 +21,7 @@ from cosremaster.layers.early_files import find_early_borders
 from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.lazy_log import LazyLogger
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.records import Struct, field, replace
 from cosremaster.remastering.context import RemasterContext
@@ -29,6 +30,8 @@ from cosremaster.remastering.spread_edits import ArchiveEdits
 from cosremaster.tree.nodes import Edits
 from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import with_new_contents
+
+_LOG = LazyLogger(__name__)
 
 
 class Packing(Struct, frozen=True, kw_only=True):
@@ -192,6 +195,10 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
             find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)
+    _LOG.info(
+        "%s: %s, %d bytes packed as before, %d compressed anew, %d stored, by %d threads",
+        layer.place, parameters.name, packed.reused, packed.encoded, packed.stored, packing.threads,
+    )  # fmt: skip
     if is_new:
         return RepackedLayer(layer.address, _with_coder(parameters.name, parameters, packing), packed)
     by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks

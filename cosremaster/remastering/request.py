@@ -13,6 +13,7 @@ from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
 
 
+_LOG = LazyLogger(__name__)
 _MAX_ALIGNMENT = 1 << 20  # bytes
 _SIZE = lazy_regex(r"([0-9]{1,9})([kKmM]?)")
 
@@ -180,6 +182,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
     threads = cpu_count() if request.threads is None else request.threads
     if threads < 1:
         raise UsageError(f"{threads} threads cannot do anything")
+    _LOG.debug("%s: up to %d threads", image.place, threads)
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
     if request.gzip != "zlib":

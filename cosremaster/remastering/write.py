@@ -10,8 +10,11 @@ from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
 from cosremaster.iso.prove import prove_image
+from cosremaster.lazy_log import LazyLogger
 from cosremaster.progress import Progress
 from cosremaster.remastering.open import RemasterImage
+
+_LOG = LazyLogger(__name__)
 
 
 def plan_result(
@@ -47,6 +50,7 @@ def write_image(
         proof = prove_result(image, plan, written, result, output.place)
     size = plan.table.length
     kept = size - sum(run.end - run.start for run in written.new_runs)
+    _LOG.info("%s: %d bytes written, %d of them copied from the input", output.place, size, kept)
     if read_back:
         with progress.step("read back", size) as advance:
             output.read_back(plan.table, advance)

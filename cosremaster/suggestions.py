@@ -1,0 +1,28 @@
+"""What somebody may have meant by a name that is not there. Everything that says so asks here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+CUTOFF = 0.6
+"""How like a name has to be, of 1 (difflib)."""
+
+
+PATH_CUTOFF = 0.75
+"""How like a path has to be: ``hostnam`` is like ``hostname``, ``motd`` is not; there are more paths than commands."""
+
+
+def find_similar(wanted: str, names: Iterable[str], count: int = 1, cutoff: float = CUTOFF) -> list[str]:
+    """Return at most ``count`` of ``names`` that are most like ``wanted``, the same in other letters first."""
+    from difflib import get_close_matches  # noqa: PLC0415 - most names are right
+
+    every = list(names)
+    folded = wanted.casefold()
+    same = [name for name in every if name.casefold() == folded]
+    like = get_close_matches(wanted, every, n=count, cutoff=cutoff)
+    return list(dict.fromkeys([*same, *like]))[:count]
+
+
+def format_suggestion(names: Sequence[str]) -> str:
+    """Return the end of a sentence about a name that is not there: that one of ``names`` may be meant, if any."""
+    return f"; did you mean {' or '.join(names)}?" if names else ""
