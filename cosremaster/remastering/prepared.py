@@ -16,7 +16,7 @@ from cosremaster.io.output import NewFrames, Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.table_source import TableSource
-from cosremaster.remastering.write import prove_result
+from cosremaster.remastering.write import begin_second_proof, prove_result
 
 if TYPE_CHECKING:
     from cosremaster.io.blobs import BlobStore
@@ -154,7 +154,9 @@ def prepare_plan(
     frozen = freeze_table(table, base, store)
     base.check_unchanged()
     result = TableSource(PieceTable([Range(frozen, 0, frozen.size)]), base, place)
-    proof = prove_result(image, plan.result, Written(Path(), tuple(_find_frames(table))), result, place)
+    with begin_second_proof(image, base) as second:
+        written = Written(Path(), tuple(_find_frames(table)))
+        proof = prove_result(image, plan.result, written, result, place, second)
     return Prepared(frozen, use, name=str(place), identical=plan.identical, warnings=plan.warnings, proof=proof)
 
 

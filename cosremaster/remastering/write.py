@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from cosremaster.errors import CosremasterError, Place, ProofError
 from cosremaster.io.output import Output, Written
@@ -13,6 +14,7 @@ from cosremaster.iso.prove import prove_image
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.progress import Progress
 from cosremaster.remastering.open import RemasterImage
+from cosremaster.remastering.second_proof import SecondProof
 
 _LOG = LazyLogger(__name__)
 
@@ -44,10 +46,11 @@ def write_image(
 
     :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
     """
-    with progress.step("write", plan.table.length) as advance:
-        written = output.write(plan.table, source, advance)
-    with progress.step("prove", None), open_source(written.path) as result:
-        proof = prove_result(image, plan, written, result, output.place)
+    with begin_second_proof(image, source) as second:
+        with progress.step("write", plan.table.length) as advance:
+            written = output.write(plan.table, source, advance)
+        with progress.step("prove", None), open_source(written.path) as result:
+            proof = prove_result(image, plan, written, result, output.place, second)
     size = plan.table.length
     kept = size - sum(run.end - run.start for run in written.new_runs)
     _LOG.info("%s: %d bytes written, %d of them copied from the input", output.place, size, kept)
@@ -63,18 +66,27 @@ def write_image(
     return proof
 
 
+def begin_second_proof(image: RemasterImage, source: ByteSource) -> AbstractContextManager[SecondProof | None]:
+    """Begin to read the old ``image`` in ``source`` with the second reader; None for an image that is no ISO 9660."""
+    return nullcontext() if image.volume is None else SecondProof(image, source)
+
+
 def prove_result(
-    image: RemasterImage, plan: ImagePlan, written: Written, result: ByteSource, place: Place
-) -> tuple[str, ...]:
+    image: RemasterImage, plan: ImagePlan, written: Written, result: ByteSource, place: Place,
+    second: SecondProof | None,
+) -> tuple[str, ...]:  # fmt: skip
     """Prove the new image in ``result`` and return the proof, in lines.
 
     :param place: the new image's place in messages, by the name that it will have.
+    :param second: from :func:`begin_second_proof`.
     :raises ProofError: it cannot be read, or is not what was planned.
     """
     try:
         if image.volume is None:
             return image.prove(plan, written, result)
-        return prove_image(image, plan, written, result)
+        lines = prove_image(image, plan, written, result)
+        seen = second.prove(result) if second is not None else None
+        return lines if seen is None else (*lines, seen)
     except CosremasterError as error:
         message = error.message if isinstance(error, ProofError) else f"the result cannot be read: {error.message}"
         where = error.place or result.place

@@ -22,6 +22,7 @@ from cosremaster.verification.layers import check_archive_file, check_layers
 from cosremaster.verification.media_tags import check_media_tags
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
+from cosremaster.verification.second_reader import check_second_reader, check_still_readable
 from cosremaster.verification.subject import Subject, read_subject
 from cosremaster.verification.udf import check_udf
 from cosremaster.verification.volume import (
@@ -35,7 +36,7 @@ from cosremaster.verification.volume import (
 CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
     check_descriptors, check_path_tables, check_records, check_overlaps, check_agreement, check_rock_ridge,
     check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_embed_areas, check_udf, check_implanted,
-    check_media_tags,
+    check_media_tags, check_second_reader,
 )  # fmt: skip
 
 
@@ -82,9 +83,12 @@ def verify(
             return report
         with open_source(against) as original, progress.step("compare", None):
             original_subject = read_subject(original)
-            report = report.mark_preexisting(_run_checks(original_subject))
-            compared = tuple(check_against(original_subject, subject, changed, changed_volume=changed_volume))
-            return VerificationReport(report.place, report.size, (*report.findings, *compared))
+            original_findings = tuple(_run_checks(original_subject))
+            report = report.mark_preexisting(original_findings)
+            report = report.with_findings(check_still_readable(original_findings, findings))
+            return report.with_findings(
+                check_against(original_subject, subject, changed, changed_volume=changed_volume)
+            )
 
 
 def _run_checks(subject: Subject) -> Iterator[Finding]:
