@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cosremaster.api.image import Image
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import GZIP, MAX_EXPAND, ORDER, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.run_options import RUN_OPTIONS, order_items, pop_scripts
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
@@ -305,6 +306,7 @@ def remaster_command(
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_DELTA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@takes_expected("source", "IN")
 def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
 
@@ -443,6 +445,7 @@ _NOT_REMEMBERED = "could not be remembered: the cache directory cannot be writte
 @_IMAGE
 @_CHECK_INDEX
 @MAX_EXPAND
+@takes_expected("source", "IN")
 def index_command(source: Path | Url, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options

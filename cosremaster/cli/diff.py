@@ -6,6 +6,7 @@ import click
 
 from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.io.urls import shown_image_path
@@ -20,6 +21,7 @@ _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content":
 @click.option("--text", is_flag=True, help="Show how text files differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @MAX_EXPAND
+@takes_expected("old", "A", "new", "B")
 def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int) -> int:
     """Compare two addresses by meaning: boot records, files, and layers entry by entry.
 

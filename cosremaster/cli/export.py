@@ -10,6 +10,7 @@ import click
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import GZIP, MAX_EXPAND, QUIET, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
@@ -52,6 +53,7 @@ from cosremaster.errors import UsageError
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @QUIET
 @MAX_EXPAND
+@takes_expected("address", "ADDRESS")
 def export_command(
     address: str, maas: str | None, lxd: str | None, docker: str | None, pxe: Path | None, entry: str | None,
     **options: Any,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cosremaster.api.image import Image
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import print_facts, terminal_only_progress
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, StrictCommand, takes_flags
 from cosremaster.cli.standard_streams import reporting_finished_work
@@ -33,6 +34,7 @@ from cosremaster.units import format_size
 )
 @click.option("--force", is_flag=True, help="With --html: replace FILE if it exists.")
 @MAX_EXPAND
+@takes_expected("source", "IMAGE", "against", "ORIGINAL")
 def inspect_command(source: Path | Url, as_json: bool, html: Path | None, max_expand: int, **options: Any) -> None:
     """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
 

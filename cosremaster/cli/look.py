@@ -12,6 +12,7 @@ import click
 
 from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import MAX_EXPAND, QUIET, InputAddress, StrictCommand, takes_flags
@@ -26,6 +27,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/j
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 @takes_flags("ls")
 def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
@@ -35,6 +37,7 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 def cat_command(address: str, max_expand: int) -> None:
     """Write the bytes of the file at ADDRESS to standard output."""
@@ -43,6 +46,7 @@ def cat_command(address: str, max_expand: int) -> None:
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 @_JSON
 def stat_command(address: str, as_json: bool, max_expand: int) -> None:
@@ -58,6 +62,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 def tree_command(address: str, max_expand: int) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
@@ -74,6 +79,7 @@ def tree_command(address: str, max_expand: int) -> None:
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 @click.argument("pattern")
 @_JSON
@@ -93,6 +99,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 
 @click.command(cls=StrictCommand)
 @_ADDRESS
+@takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")

@@ -10,6 +10,7 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.commands import takes_options, takes_output_options
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @takes_output_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @QUIET
+@takes_expected("source", "IN")
 def prepare_command(
     source: Path | Url,
     target: Path,

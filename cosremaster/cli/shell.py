@@ -9,6 +9,7 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.commands import pop_request, takes_output_options, takes_request, write_result
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -23,6 +24,7 @@ from cosremaster.io.urls import Url
 @MAX_EXPAND
 @takes_output_options
 @QUIET
+@takes_expected("source", "IN")
 def shell_command(source: Path | Url, target: Path, max_expand: int, quiet: bool, **options: Any) -> None:
     """Open a shell in the root filesystem of IN, and write OUT with what was changed in it.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cosremaster.api.image import verify
+from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import AGAINST_MISSING, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
@@ -33,6 +34,7 @@ from cosremaster.reports.verify import verify_lines, verify_report
 @click.option("--deep", is_flag=True, help="Decode every layer.")
 @click.option("--digest", is_flag=True, help="Compare with IMAGE.sha256 or IMAGE.md5, as sha256sum -c does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@takes_expected("source", "IMAGE", "against", "ORIGINAL")
 def verify_command(
     source: Path | Url, against: Path | Url | None, changed: tuple[str, ...], changed_volume: bool, as_json: bool,
     **checks: bool,

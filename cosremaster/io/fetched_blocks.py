@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections import OrderedDict
 from contextlib import suppress
 from typing import BinaryIO
+
+from cosremaster.errors import OutputError, Place
 
 BLOCK_SIZE = 1 << 16
 """Bytes of a block: directories and tables stand close together, so a request for less would come again."""
@@ -16,6 +19,12 @@ MAX_BYTES = 8 << 30
 
 _IN_MEMORY = 256
 """Blocks that are kept where the folder for temporary files cannot be written."""
+
+
+def cannot_keep(error: OSError, place: Place) -> OutputError:
+    """Return the error for a file at ``place`` whose bytes cannot be kept because of ``error``."""
+    folder = tempfile.gettempdir()
+    return OutputError(f"cannot be kept in {folder}: {error.strerror} (TMPDIR names another folder)", place)
 
 
 class FetchedBlocks:
@@ -33,7 +42,11 @@ class FetchedBlocks:
         self._lengths: dict[int, int] = {}
         self._memory: OrderedDict[int, bytes] = OrderedDict()
         self._count = 0
-        self._is_broken = False
+        self._is_broken = self._keeps_all = False
+
+    def keep_all(self, size: int) -> None:
+        """Keep all blocks of a file of ``size`` bytes from now on; :meth:`store` fails where they have no room."""
+        self._limit, self._keeps_all, self._is_broken = size + BLOCK_SIZE, True, False
 
     def close(self) -> None:
         """Give up all blocks."""
@@ -67,12 +80,14 @@ class FetchedBlocks:
         return data
 
     def store(self, number: int, data: bytes) -> None:
-        """Keep ``data`` as block ``number``."""
+        """Keep ``data`` as block ``number``. :raises OSError: it cannot be, and all are to be kept."""
         if not self._is_broken:
             try:
                 self._write(number, data)
                 return
             except OSError:
+                if self._keeps_all:
+                    raise
                 self._is_broken = True  # those that are on the disk stay there
         self._memory[number] = data
         while len(self._memory) > _IN_MEMORY:
@@ -94,5 +109,5 @@ class FetchedBlocks:
             slot = self._count
             self._count += 1
         if os.pwrite(self._file.fileno(), data, slot * BLOCK_SIZE) < len(data):
-            raise OSError("the disk is full")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._slots[number], self._lengths[number] = slot, len(data)

@@ -20,7 +20,7 @@ import urllib3.util
 
 from cosremaster.errors import ImageError, OutputError, Place, printable
 from cosremaster.io.descriptors import write_all
-from cosremaster.io.fetched_blocks import BLOCK_SIZE
+from cosremaster.io.fetched_blocks import BLOCK_SIZE, cannot_keep
 from cosremaster.io.http_errors import ConnectionLostError, describe_failure, is_lasting
 from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, Url
 from cosremaster.units import format_size
@@ -217,11 +217,10 @@ def _open_once(url: Url, client: _FileClient, place: Place) -> HttpFile | Downlo
 
 def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: Place) -> DownloadedFile:
     """Keep the whole body of ``response`` in a nameless temporary file. Raises as :func:`_open_once`."""
-    folder = tempfile.gettempdir()
 
     def failure(error: OSError) -> OutputError:
         """Return the error to raise for one of writing."""
-        return OutputError(f"cannot be kept in {folder}: {error.strerror} (TMPDIR names another folder)", place)
+        return cannot_keep(error, place)
 
     length = response.headers.get("Content-Length", "")
     told = f" ({format_size(int(length))})" if length.isdecimal() else ""

@@ -59,7 +59,7 @@ class Qcow2Source:
 
     def __init__(self, file: ByteSource, open_file: Callable[[Path], ByteSource], chain: tuple[Path, ...] = ()) -> None:
         """Read the header; ``open_file`` opens a file as it is. ``chain``: the images that this one stands below."""
-        self._file = file
+        self.file = file
         self.name, self.place = file.name, file.place
         header = _parse_header(file)
         self.size = header.size
@@ -75,12 +75,12 @@ class Qcow2Source:
     @property
     def local_paths(self) -> tuple[Path, ...]:
         """The image's path, and those of the images below it."""
-        return (*self._file.local_paths, *(self._below.local_paths if self._below is not None else ()))
+        return (*self.file.local_paths, *(self._below.local_paths if self._below is not None else ()))
 
     @property
     def is_far(self) -> bool:
         """Whether the image is on another machine."""
-        return self._file.is_far
+        return self.file.is_far
 
     @property
     def descriptor(self) -> None:
@@ -100,13 +100,13 @@ class Qcow2Source:
     def close(self) -> None:
         """End reading."""
         with ExitStack() as stack:
-            stack.callback(self._file.close)
+            stack.callback(self.file.close)
             if self._below is not None:
                 stack.callback(self._below.close)
 
     def identity(self) -> SourceIdentity:
         """Return the identity of the file, and of those below it."""
-        identity = self._file.identity()
+        identity = self.file.identity()
         if self._below is None:
             return identity
         below = self._below.identity()
@@ -115,7 +115,7 @@ class Qcow2Source:
 
     def check_unchanged(self) -> None:
         """Check that nobody wrote to the file, nor to one below it. :raises ImageError: somebody did."""
-        self._file.check_unchanged()
+        self.file.check_unchanged()
         if self._below is not None:
             self._below.check_unchanged()
 
@@ -169,7 +169,7 @@ class Qcow2Source:
         if not is_there:
             below = b"" if self._below is None else self._below.read(offset, count)
             return below.ljust(count, b"\0")
-        data = self._file.read((entry & _OFFSET) + within, count)
+        data = self.file.read((entry & _OFFSET) + within, count)
         if len(data) < count and not self._is_last(cluster):
             raise CorruptError("a cluster of the qcow2 image is outside of the file", self.place.at(entry & _OFFSET))
         return data.ljust(count, b"\0")
@@ -192,7 +192,7 @@ class Qcow2Source:
 
     def _read_l2(self, offset: int) -> bytes:
         """Return the table at ``offset``. :raises CorruptError: it is cut off."""
-        raw = self._file.read(offset, 1 << self._header.bits)
+        raw = self.file.read(offset, 1 << self._header.bits)
         if len(raw) < 1 << self._header.bits:
             raise CorruptError("a table of the qcow2 image is cut off", self.place.at(offset))
         return raw
@@ -203,7 +203,7 @@ class Qcow2Source:
         boundary = 62 - (self._header.bits - 8)
         offset = entry & ((1 << boundary) - 1)
         sectors = (entry & (_PACKED - 1)) >> boundary
-        packed = self._file.read(offset, (sectors + 1) * 512 - offset % 512)
+        packed = self.file.read(offset, (sectors + 1) * 512 - offset % 512)
         try:
             plain = _unpack_zstd(packed, size) if self._header.is_zstd else _inflate(packed, size)
         except (ValueError, zlib.error) as error:

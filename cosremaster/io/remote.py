@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
-from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
+from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks, cannot_keep
 from cosremaster.io.source import SourceIdentity
 from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import HTTP_SCHEMES, Url
@@ -104,6 +104,11 @@ class RemoteSource:
         self._file.close()
         self._blocks.close()
 
+    def keep_whole(self) -> None:
+        """Keep all blocks from now on, so that none comes twice. Reading raises OutputError where there is no room."""
+        with self._lock:
+            self._blocks.keep_all(self.size)
+
     def identity(self) -> SourceIdentity:
         """Return a digest of the URL, without user and password, and what the server tells of the file's state."""
         import hashlib  # noqa: PLC0415 - loads OpenSSL, which a listing does not need
@@ -192,7 +197,10 @@ class RemoteSource:
             number = first + at // BLOCK_SIZE
             if len(part) == BLOCK_SIZE or number * BLOCK_SIZE + len(part) == self.size:
                 blocks[number] = part
-                self._blocks.store(number, part)
+                try:
+                    self._blocks.store(number, part)
+                except OSError as error:
+                    raise cannot_keep(error, self.place) from error
         return blocks
 
 

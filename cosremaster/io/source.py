@@ -140,6 +140,21 @@ def open_source(path: ImagePath) -> ByteSource:
     return disk
 
 
+def own_bytes(source: ByteSource) -> ByteSource:
+    """Return the bytes of the file that ``source`` was opened from: those of a qcow2 image, not of the disk in it."""
+    return getattr(source, "file", source)
+
+
+def keep_whole(source: ByteSource) -> None:
+    """Let all bytes of a far ``source`` stay on this machine once they came, whatever room they take."""
+    file = own_bytes(source)
+    if file.is_far:
+        from cosremaster.io.remote import RemoteSource  # noqa: PLC0415 - few images are far
+
+        assert isinstance(file, RemoteSource)
+        file.keep_whole()
+
+
 def open_file(path: str | os.PathLike[str]) -> ByteSource:
     """Open the file at ``path`` as it is, whatever is in it. :raises ImageError: it cannot be opened, or is none."""
     from cosremaster.io.files import FileSource  # noqa: PLC0415 - as above

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
-from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError, UsageError
+from cosremaster.errors import CorruptError, ProofError, ScriptError, UsageError
 from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.source import ByteSource, open_source
-from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
@@ -110,12 +109,10 @@ class OpenedImage:
         :raises ImageError: the digest differs. :raises UsageError: there is no such digest.
         """
         from cosremaster.io.output import check_digest_name  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.remastering.output_options import compare_digests  # noqa: PLC0415 - the same
 
         check_digest_name(name)
-        with (progress or SilentProgress()).step(f"check {name}", self._file.size) as advance:
-            digest = digest_of(name, count_chunks(self._file.chunks(0, self._file.size), advance)).hex()
-        if digest != digits.lower():
-            raise ImageError(f"its {name} is {digest}, and {digits.lower()} was expected", self._file.place)
+        compare_digests(self._file, [(name, digits)], progress or SilentProgress())
 
     def layers(
         self, layer: str | None = None, progress: Progress | None = None, keeper: PlainKeeper | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
@@ -13,7 +13,8 @@ from typing import TypedDict
 from cosremaster.errors import CosremasterError, ImageError, UsageError
 from cosremaster.io.output import DIGESTS, check_digest_name
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
-from cosremaster.io.source import ByteSource
+from cosremaster.io.source import ByteSource, keep_whole, own_bytes
+from cosremaster.progress import Progress
 from cosremaster.records import Struct
 
 
@@ -66,7 +67,12 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
 
         :raises UsageError: one is no digest.
         """
-        return tuple(_parse_digest(text) for text in self.expect)
+        return parse_digests(self.expect)
+
+
+def parse_digests(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return name and hexadecimal digits of each digest in ``texts``. :raises UsageError: one is none."""
+    return tuple(_parse_digest(text) for text in texts)
 
 
 def _parse_digest(text: str) -> tuple[str, str]:
@@ -78,32 +84,59 @@ def _parse_digest(text: str) -> tuple[str, str]:
     return name, digits
 
 
+def _sum_bytes(
+    source: ByteSource, expected: Iterable[tuple[str, str]], advance: Callable[[int], None]
+) -> list[str]:  # fmt: skip
+    """Return the digests of all bytes of ``source`` that are ``expected``; ``advance`` gets the count of each part."""
+    sums = [hashlib.new(name) for name, _ in expected]
+    for chunk in source.chunks(0, source.size):
+        advance(len(chunk))
+        for digest in sums:
+            digest.update(chunk)
+    return [digest.hexdigest() for digest in sums]
+
+
+def _check_sums(source: ByteSource, expected: Iterable[tuple[str, str]], sums: Iterable[str]) -> None:
+    """Compare ``sums`` of ``source`` with those that are ``expected``. :raises ImageError: one differs."""
+    for (name, digits), digest in zip(expected, sums, strict=True):
+        if digest != digits.lower():
+            raise ImageError(f"its {name} is {digest}, and {digits.lower()} was expected", source.place)
+
+
+def compare_digests(source: ByteSource, expected: Iterable[tuple[str, str]], progress: Progress) -> None:
+    """Read all of the file that ``source`` was opened from, and compare its digests with those that are ``expected``.
+
+    All of a far one is on this machine then. :raises ImageError: one differs.
+    :raises OutputError: there is no room for it.
+    """
+    file, listed = own_bytes(source), tuple(expected)
+    if not listed:
+        return
+    keep_whole(file)
+    with progress.step(f"check {', '.join(name for name, _ in listed)}", file.size) as advance:
+        sums = _sum_bytes(file, listed, advance)
+    _check_sums(file, listed, sums)
+
+
 class DigestCheck:
     """Sums the bytes of ``source`` on a thread of its own, beside the work on them, and compares the digests."""
 
     def __init__(self, source: ByteSource, expected: tuple[tuple[str, str], ...]) -> None:
         """Start the thread, if anything is expected."""
-        self._source, self._expected = source, expected
+        self._source, self._expected = own_bytes(source), expected
         self._stop = StopFlag()
         self._worker = Worker(self._sum) if expected else None
 
     def _sum(self) -> list[str]:
         """Return the digests of the whole source, in hexadecimal digits."""
-        sums = [hashlib.new(name) for name, _ in self._expected]
-        for chunk in self._source.chunks(0, self._source.size):
-            self._stop.check()
-            for digest in sums:
-                digest.update(chunk)
-        return [digest.hexdigest() for digest in sums]
+        return _sum_bytes(self._source, self._expected, lambda count: self._stop.check())
 
     def check(self) -> None:
         """Wait for the sums. :raises ImageError: the source cannot be read, or has another digest."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        for (name, digits), digest in zip(self._expected, worker.result(), strict=True):
-            if digest != digits:
-                raise ImageError(f"its {name} is {digest}, and {digits} was expected", self._source.place)
+        _check_sums(self._source, self._expected, worker.result())
 
     def stop(self) -> None:
         """End the thread."""

@@ -529,6 +529,17 @@ def test_a_damaged_qcow2_image_is_told(disk: Path, tmp_path: Path) -> None:
         cosremaster.ls(str(bad))
 
 
+def test_an_expected_digest_is_that_of_the_qcow2_file(disk: Path, tmp_path: Path) -> None:
+    tools.require("qemu-img")
+    image, target = tmp_path / "disk.qcow2", tmp_path / "root.tar"
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image])
+    right, of_disk = (f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in (image, disk))
+    assert main([str(image), str(target), "--quiet", "--no-sync", "--expect", of_disk]) == 3
+    assert not target.exists()
+    assert main([str(image), str(target), "--quiet", "--no-sync", "--expect", right]) == 0
+    assert main(["ls", str(image), "--expect", right]) == 0
+
+
 def test_the_three_forms_of_a_cloud_image_give_the_same_tree(
     tree: Path, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
