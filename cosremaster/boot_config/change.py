@@ -18,7 +18,7 @@ from cosremaster.boot_config.menus.arguments import (
     find_lost_argument,
     plan_arguments,
 )
-from cosremaster.boot_config.menus.find import parse_menu
+from cosremaster.boot_config.menus.find import may_be_menu, parse_menu
 from cosremaster.boot_config.menus.karg_areas import KargArea, parse_karg_area, splice_areas
 from cosremaster.boot_config.menus.model import Menu
 from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
@@ -72,6 +72,7 @@ def plan_boot_settings(
     """
     if settings.is_empty:
         return BootSettingsPlan()
+    _refuse_taken_names(image, edits)
     boot_menus = find_boot_menus(image, edits)
     renames = tuple(_volume_renames(image, source, settings))
     warnings = [*boot_menus.warnings] if settings.changes_arguments or renames else []
@@ -103,6 +104,18 @@ def plan_boot_settings(
         volume_renames=renames,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _refuse_taken_names(image: IsoImage, edits: IsoEdits) -> None:
+    """Refuse a renamed menu whose old name another file gets, as edits name both alike."""
+    old_paths = {file.path for file in image.files} if edits.renamed else set()
+    for path in sorted(old_paths & {node.path for node in edits.added}):
+        new = edits.new_path(path)
+        if new is not None and new != path and may_be_menu(path):
+            raise UnsupportedError(
+                f"boot settings cannot change while {printable(path)} becomes {printable(new)} and another file takes "
+                f"its name: rename it in one run, and change them in the next",
+            )
 
 
 def _volume_renames(image: IsoImage, source: ByteSource, settings: BootSettings) -> Iterator[VolumeRename]:

@@ -287,3 +287,17 @@ def test_damage_is_told_and_never_a_crash(tmp_path: Path) -> None:
         except CosremasterError as error:
             assert error.message
     assert done > 5
+
+
+def test_a_renamed_menu_whose_name_is_taken_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its kernel lines would be passed over in silence; without the new file they change."""
+    (tmp_path / "grub.cfg").write_text("source /boot/grub/vendor.cfg\n")
+    iso, out = str(write_small(tmp_path)), str(tmp_path / "out.iso")
+    rename = ["--rename-iso", "/boot/grub/grub.cfg:/boot/grub/vendor.cfg", "--kernel-arg", "site=7"]
+    taken = ["--add-iso", f"{tmp_path}/grub.cfg:/boot/grub/grub.cfg"]
+    assert main([iso, out, *rename, *taken]) == 5
+    said = capsys.readouterr().err
+    assert "boot/grub/grub.cfg becomes boot/grub/vendor.cfg and another file takes its name" in said
+    assert not Path(out).exists()
+    assert main([iso, out, *rename]) == 0
+    assert b"site=7" in run(["isoinfo", "-R", "-i", out, "-x", "/boot/grub/vendor.cfg"])
