@@ -430,6 +430,19 @@ def test_blocks_decoded_side_by_side_are_those_decoded_in_a_row(
     assert form.streams == 4
 
 
+def test_blocks_that_do_not_shrink_are_decoded_side_by_side_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = _xz(NOISE, "-T2", "-1", "--block-size=60000")
+
+    def refuse(*_: object, **__: object) -> Iterator[bytes]:
+        raise AssertionError("a block was decoded by itself")
+
+    monkeypatch.setattr(xz_module, "cpu_count", lambda: 2)
+    monkeypatch.setattr(xz_module, "WHOLE_LIMIT", 64_000)
+    monkeypatch.setattr(xz_module, "IN_FLIGHT", 3 * 64_000)
+    monkeypatch.setattr(xz_module, "read_block", refuse)
+    assert _decode(packed)[0] == NOISE
+
+
 def test_decoding_begins_at_any_block(many: bytes) -> None:
     plain, form = _decode(many)
     table = PieceTable([Literal(many)])

@@ -20,7 +20,7 @@ from cosremaster.codecs.xz.container import (
     pack_index,
     parse_stream_header,
 )
-from cosremaster.codecs.xz.read_block import read_block, whole_blocks, with_error
+from cosremaster.codecs.xz.read_block import pop_parts, read_block, whole_blocks, with_error
 from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.codecs.xz.shared import XzFront, find_shared_front
 from cosremaster.errors import CorruptError
@@ -29,7 +29,8 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 WHOLE_LIMIT = 1 << 25
-"""The most packed and plain bytes of a block that is decoded beside others; those of ``xz -T0 -6`` have fewer."""
+"""The most packed bytes, and the most plain ones, of a block that is decoded beside others; those of ``xz -T0 -6`` have
+fewer. Packed bytes leave memory when they are decoded, so the larger of both is what the block takes."""
 
 IN_FLIGHT = 3 * WHOLE_LIMIT
 """The bytes that may be in memory for that."""
@@ -95,7 +96,7 @@ class XzDecoding:
                 )
                 for block, chunks in blocks:
                     self._add_block(block)
-                    yield from chunks
+                    yield from pop_parts(chunks)
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord, Lzma2ChunkHeader
 from cosremaster.errors import CorruptError, CosremasterError, Place, UnsupportedError
 from cosremaster.io.parallel import StopFlag, prefetch_batches
-from cosremaster.io.streams import ByteReader
+from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.records import Struct
 
 
@@ -119,22 +120,31 @@ def _check_end(reader: ByteReader, header: BlockHeader, place: Place, packed: in
         raise CorruptError("xz block check does not fit the data", check_place)
 
 
-class WholeBlock(Struct, frozen=True):
-    """The bytes of a block whose header has its sizes, to be decoded on any thread."""
+def pop_parts(parts: deque[bytes]) -> Iterator[bytes]:
+    """Yield ``parts``, each of which leaves memory before the next."""
+    while parts:
+        yield parts.popleft()
 
-    data: bytes
+
+class WholeBlock(Struct, frozen=True):
+    """A block whose header has its sizes, to be decoded on any thread.
+
+    ``parts``: its bytes, which leave memory while they are decoded.
+    """
+
+    parts: deque[bytes]
     place: Place
     origin: int
     start: int
     check: int
     plain: int
 
-    def decode(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
-        """Return the block and its plain bytes. Raises as :func:`read_block`."""
-        reader = ByteReader((self.data,), self.place)
+    def decode(self, stop: StopFlag) -> tuple[XzBlock, deque[bytes]]:
+        """Return the block and its plain bytes, once. Raises as :func:`read_block`."""
+        reader = ByteReader(pop_parts(self.parts), self.place)
         reader.origin, reader.position = self.origin, self.start
         blocks: list[XzBlock] = []
-        chunks = []
+        chunks = deque[bytes]()
         for chunk in read_block(reader, self.check, self.plain, blocks.append):
             stop.check()
             chunks.append(chunk)
@@ -146,7 +156,7 @@ class FailedBlock(Struct, frozen=True):
 
     error: CosremasterError
 
-    def decode(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
+    def decode(self, stop: StopFlag) -> tuple[XzBlock, deque[bytes]]:
         """Raise the error."""
         raise self.error
 
@@ -160,7 +170,7 @@ def with_error(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBloc
 
 
 def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> Iterator[WholeBlock]:
-    """Yield the blocks at ``reader``, while their headers have sizes of at most ``largest`` bytes together.
+    """Yield the blocks at ``reader``, while their headers have sizes of at most ``largest`` bytes each.
 
     Ends before a block that is larger or damaged, or whose header has no sizes, and before the index.
     """
@@ -171,8 +181,17 @@ def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> It
             header = BlockHeader.parse(raw, reader.next_place)
         except (CorruptError, UnsupportedError):
             return
-        if header.packed is None or header.plain is None or header.packed + header.plain > largest:
+        if header.packed is None or header.plain is None or max(header.packed, header.plain) > largest:
             return
         end = len(raw) + header.packed + -header.packed % 4 + SIZES[check]
-        yield WholeBlock(reader.read_upto(end), reader.place, reader.origin, start, check, plain)
+        place, origin = reader.place, reader.origin
+        yield WholeBlock(_take_parts(reader, end), place, origin, start, check, plain)
         plain += header.plain
+
+
+def _take_parts(reader: ByteReader, count: int) -> deque[bytes]:
+    """Return the next ``count`` bytes in parts, fewer where the stream ends."""
+    parts, end = deque[bytes](), reader.position + count
+    while reader.position < end and (part := reader.read_some(min(CHUNK, end - reader.position))):
+        parts.append(part)
+    return parts
