@@ -11,8 +11,8 @@ ZLIB, ISAL = "zlib", "isal"
 CODERS = (ZLIB, ISAL)
 """What deflates. Each makes bytes of its own, so the default does not depend on what is installed."""
 
-ISAL_LEVEL = 3
-"""The level of ISA-L that packs best; it has four."""
+ISAL_LEVEL = 2
+"""The level of ISA-L: 3, its best, takes 2.5 times as long and makes 1 % fewer bytes."""
 
 
 def check_coder(coder: str) -> None:
