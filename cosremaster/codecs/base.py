@@ -281,6 +281,10 @@ class Codec(Protocol):
         """Return a variant that decodes without recording what only repacking needs."""
         return self
 
+    def for_packing(self) -> Codec:
+        """Return a variant that records what makes repacking soon quicker, though decoding may take longer then."""
+        return self
+
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
         """Return the front that the stream ``other`` shares with ``packed``, a stream with ``parameters``.
 

@@ -112,6 +112,10 @@ class PlainCodec:
         """Return the codec itself."""
         return self
 
+    def for_packing(self) -> PlainCodec:
+        """Return the codec itself."""
+        return self
+
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
         """Return None: there is nothing to decode."""
 

@@ -29,11 +29,14 @@ SLOW_CODECS = frozenset(("xz", "lzma", "bzip2"))
 
 
 class PlainKeeper:
-    """Keeps plain bytes in nameless files in ``folder``, as long as the context lasts and the disk has room."""
+    """Keeps plain bytes in nameless files in ``folder``, as long as the context lasts and the disk has room.
 
-    def __init__(self, folder: Path) -> None:
+    ``is_whole``: all plain bytes are packed anew; else what stays packed is kept so, and no plain bytes are.
+    """
+
+    def __init__(self, folder: Path, *, is_whole: bool = True) -> None:
         """Begin without files."""
-        self.folder = folder
+        self.folder, self.is_whole = folder, is_whole
         self.is_open = True
         self.closing = ExitStack()
         self._lock = threading.Lock()
@@ -50,7 +53,7 @@ class PlainKeeper:
 
     def keep(self, codec: str) -> KeptPlain | None:
         """Return what keeps the plain bytes of a stream under ``codec``; None where decoding takes no time."""
-        if codec not in SLOW_CODECS or not self.is_open:
+        if codec not in SLOW_CODECS or not (self.is_open and self.is_whole):
             return None
         return KeptPlain(self, self.closing.enter_context(Spool(self.folder)))
 

@@ -275,7 +275,11 @@ def _scan_stream(
     """Index the archives of the stream that begins where ``packed`` stands; reads to its end."""
     codec, layer_format, variant, *_ = identification
     assert layer_format is not None
-    decoding = (codec if options.edits else codec.for_reading()).decode(packed)
+    if not options.edits:
+        codec = codec.for_reading()
+    elif options.keeper is not None and not options.keeper.is_whole:
+        codec = codec.for_packing()
+    decoding = codec.decode(packed)
     convert = layer_format.converter(variant)
     if options.members is not None:
         options.members.begin_stream(is_packed=not codec.is_identity or convert is not None)

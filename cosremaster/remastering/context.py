@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,12 +71,11 @@ class RemasterContext:
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))
 
-    @cached_property
-    def keeper(self) -> PlainKeeper:
-        """What keeps plain bytes from indexing until they are packed, where all of them are."""
-        from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - few remasters pack all bytes
+    def make_keeper(self, *, is_whole: bool) -> PlainKeeper:
+        """Return what keeps plain bytes from indexing until they are packed; ``is_whole``: all of them are."""
+        from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - an ISO goes without
 
-        return self._files.enter_context(PlainKeeper(self.folder))
+        return self._files.enter_context(PlainKeeper(self.folder, is_whole=is_whole))
 
     def note_layer(self, address: Address) -> None:
         """Note that the scripts which ran since the last call did so in the layer at ``address``."""

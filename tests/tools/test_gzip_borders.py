@@ -15,8 +15,9 @@ from isal import isal_zlib
 
 import cosremaster
 from cosremaster.codecs.base import RepackJob, RepackResult
-from cosremaster.codecs.gzip import splice
-from cosremaster.codecs.gzip.codec import GzipDecoding
+from cosremaster.codecs.gzip import checkpoints, splice
+from cosremaster.codecs.gzip.borders import PackedStep
+from cosremaster.codecs.gzip.codec import GzipCodec
 from cosremaster.codecs.gzip.splice import _filler
 from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -39,9 +40,12 @@ def pack(plain: bytes, *options: str) -> bytes:
     return tools.run(["gzip", "-nc", *options], stdin=plain)
 
 
-def repack(packed: bytes, pieces: Parts, step: int = 1 << 18, threads: int = 2) -> tuple[bytes, RepackResult, bytes]:
+def repack(
+    packed: bytes, pieces: Parts, step: int = 1 << 18, threads: int = 2, *, records_states: bool = False
+) -> tuple[bytes, RepackResult, bytes]:
     """The new stream for ``pieces``, where two numbers are the ends of old bytes; how it was made; its plain bytes."""
-    decoding = GzipDecoding(ByteReader((packed,), PLACE))
+    chunks = (packed[at : at + step] for at in range(0, len(packed), step))
+    decoding = GzipCodec(records_states=records_states).decode(ByteReader(chunks, PLACE))
     plain = b"".join(decoding.chunks())
     table = PieceTable([Literal(packed[at : at + step]) for at in range(0, len(packed), step)])
     decoded = DecodedSource(table, decoding.parameters, PLACE, b"", len(plain))
@@ -159,6 +163,37 @@ def test_a_root_tarball_of_gzip_stays_compressed_around_edits(tmp_path: Path) ->
     tools.run(["tar", "-C", tree, "--compare", "-zf", target])
 
 
+@pytest.mark.usefixtures("short_runs")
+def test_a_remaster_does_not_inflate_again_what_lies_within_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools.require("tar", "gzip")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "first").write_bytes(TEXT + NOISE)
+    (tmp_path / "tree" / "second").write_text("second\n")
+    (tmp_path / "tree" / "third").write_bytes(NOISE + TEXT)
+    archive = tmp_path / "root.tar.gz"
+    tools.run(["tar", "--sort=name", "-C", tmp_path / "tree", "-czf", archive, "."])
+    steps = 0
+
+    class CountedStep(PackedStep, frozen=True):
+        """A step that counts."""
+
+        def __post_init__(self) -> None:
+            nonlocal steps
+            steps += 1
+
+    monkeypatch.setattr(splice, "PackedStep", CountedStep)
+    targets = []
+    for spacing in (1, 1000):
+        monkeypatch.setattr(checkpoints, "_FIRST_SPACING", spacing)
+        targets.append((tmp_path / f"{spacing}.tar.gz", steps))
+        cosremaster.remaster(archive, targets[-1][0], remove=["second"], remember=False)
+    assert targets[0][0].read_bytes() == targets[1][0].read_bytes()
+    with_checkpoints = targets[1][1]
+    assert 5 < with_checkpoints < 25 < archive.stat().st_size // checkpoints.STEP < steps - with_checkpoints + 5
+
+
 def test_short_runs_are_not_searched() -> None:
     _, result, _ = repack(pack(TEXT), [(0, len(TEXT)), Literal(b"new")])
     assert result.reused == 0
@@ -168,10 +203,10 @@ def test_short_runs_are_not_searched() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["text", "noise", "zeros"]), st.integers(0, 400_000)), min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 500_000), st.integers(0, 900)), max_size=5),
-    st.sampled_from(["-1", "-6", "-9"]), st.integers(0, 200_000),
+    st.sampled_from(["-1", "-6", "-9"]), st.integers(0, 200_000), st.integers(2, 30),
 )  # fmt: skip
 def test_any_edit_of_long_runs_gives_what_a_rewrite_gives(
-    shape: list[tuple[str, int]], cuts: list[tuple[int, int, int]], level: str, noted: int
+    shape: list[tuple[str, int]], cuts: list[tuple[int, int, int]], level: str, noted: int, most: int
 ) -> None:
     contents = {"text": TEXT, "noise": NOISE, "zeros": bytes(400_000)}
     plain = b"".join(contents[kind][:length] for kind, length in shape)
@@ -186,4 +221,7 @@ def test_any_edit_of_long_runs_gives_what_a_rewrite_gives(
         patch.setattr(splice, "MIN_RUN", 40_000)
         patch.setattr(splice, "_MOST_NOTED", noted)
         new_stream, _, expected = repack(pack(plain, level), pieces)
+        patch.setattr(checkpoints, "_FIRST_SPACING", 1)
+        patch.setattr(checkpoints, "MOST", most)
+        assert repack(pack(plain, level), pieces, 70_001, records_states=True)[0] == new_stream
     assert tools.run(["gzip", "-dc"], stdin=new_stream) == expected

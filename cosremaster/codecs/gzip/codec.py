@@ -13,6 +13,8 @@ from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
+    from cosremaster.codecs.gzip.checkpoints import SteppedInflater
+    from cosremaster.codecs.gzip.inflate import Inflater
     from cosremaster.codecs.gzip.repack import GzipParameters
 
 GZIP = "gzip"
@@ -34,6 +36,45 @@ class GzipDecoding(GzipMembers):
         from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
 
         return GzipParameters(self.header, self.count, self._finder.blocks)
+
+
+class GzipPreparation(GzipDecoding):
+    """Decodes as :class:`GzipDecoding` does, and records states of the inflater in the first member.
+
+    By them repacking finds the borders of deflate blocks without inflating all again. The standard library alone can
+    copy states.
+    """
+
+    def __init__(self, reader: ByteReader) -> None:
+        """Begin where ``reader`` stands."""
+        super().__init__(reader)
+        self._first: SteppedInflater | None = None
+
+    def _new_inflater(self) -> Inflater:
+        """Return what inflates the next member."""
+        if self.count > 1:
+            return super()._new_inflater()
+        from cosremaster.codecs.gzip.checkpoints import SteppedInflater  # noqa: PLC0415 - reading needs none of it
+
+        self._first = SteppedInflater()
+        return self._first
+
+    def _read_step(self, inflater: Inflater, crc: int) -> bytes:
+        """Return the next packed bytes for ``inflater``, and note the step of the first member."""
+        if inflater is not self._first:
+            return super()._read_step(inflater, crc)
+        from cosremaster.codecs.gzip.checkpoints import STEP  # noqa: PLC0415 - the same
+
+        self._first.begin_step(self._reader.position, self._plain, crc)
+        return self._reader.read_upto(STEP)
+
+    @property
+    def parameters(self) -> GzipParameters:
+        """The first header, the number of members, and what was recorded."""
+        from cosremaster.records import replace  # noqa: PLC0415 - reading alone needs none of it
+
+        points = () if self._first is None else tuple(self._first.checkpoints)
+        return replace(super().parameters, checkpoints=points)
 
 
 class GzipReader(GzipMembers):
@@ -95,9 +136,12 @@ class GzipCodec:
     is_identity = False
     peek_size = 4096
 
-    def __init__(self, *, records_blocks: bool = True) -> None:
-        """Make a codec; ``records_blocks``: decoding records the stored blocks, for packing again."""
-        self._records_blocks = records_blocks
+    def __init__(self, *, records_blocks: bool = True, records_states: bool = False) -> None:
+        """Make a codec; ``records_blocks``: decoding records the stored blocks, for packing again.
+
+        ``records_states``: and states of the inflater, for packing soon.
+        """
+        self._records_blocks, self._records_states = records_blocks, records_states
 
     def sniff(self, head: bytes) -> bool:
         """Return whether there is the magic of RFC 1952 with method 8 (deflate)."""
@@ -112,11 +156,17 @@ class GzipCodec:
 
     def decode(self, reader: ByteReader) -> GzipDecoding | GzipReader:
         """Begin to decode."""
+        if self._records_states:
+            return GzipPreparation(reader)
         return GzipDecoding(reader) if self._records_blocks else GzipReader(reader)
 
     def for_reading(self) -> GzipCodec:
         """Return a codec that does not look for stored blocks."""
         return GzipCodec(records_blocks=False)
+
+    def for_packing(self) -> GzipCodec:
+        """Return a codec that records what packing soon needs, though decoding takes longer then."""
+        return GzipCodec(records_states=True)
 
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
         """Return None: decoding can begin nowhere inside a deflate stream."""

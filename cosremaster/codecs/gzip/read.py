@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from fastcrc import crc32
 
-from cosremaster.codecs.gzip.inflate import DeflateError, new_inflater
+from cosremaster.codecs.gzip.inflate import DeflateError, Inflater, new_inflater
 from cosremaster.errors import CorruptError
 from cosremaster.io.streams import CHUNK, ByteReader
 
@@ -60,14 +60,22 @@ class GzipMembers:
         self.count += 1
         yield from self._inflate_member()
 
+    def _new_inflater(self) -> Inflater:
+        """Return what inflates the next member."""
+        return new_inflater()
+
+    def _read_step(self, inflater: Inflater, crc: int) -> bytes:
+        """Return the next packed bytes for ``inflater``; ``crc``: the CRC32 of the member's plain bytes so far."""
+        return self._reader.read_some(CHUNK // 4)
+
     def _inflate_member(self) -> Iterator[bytes]:
         """Yield the plain bytes of a member's deflate stream, and check its trailer (RFC 1952, 2.3.1)."""
         reader = self._reader
-        inflater = new_inflater()
+        inflater = self._new_inflater()
         crc = size = 0
         while not inflater.eof:
             start = reader.position
-            data = reader.read_some(CHUNK // 4) if inflater.needs_input else b""
+            data = self._read_step(inflater, crc) if inflater.needs_input else b""
             if inflater.needs_input and not data:
                 raise CorruptError("gzip data ends too early", reader.next_place)
             try:

@@ -18,6 +18,7 @@ from fastcrc import crc32
 from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.borders import FLUSH
+from cosremaster.codecs.gzip.checkpoints import Checkpoint
 from cosremaster.codecs.gzip.deflate import deflate_block
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.splice import WINDOW, BlockRun, Splice, frame_run, plan_splices
@@ -59,11 +60,13 @@ class GzipParameters(PackedParameters, frozen=True):
     :ivar header: the first member's header without its extra field, to be written again.
     :ivar members: their number.
     :ivar stored: the stored blocks in their deflate streams.
+    :ivar checkpoints: states of the inflater in the first member, where they were recorded.
     """
 
     header: bytes
     members: int
     stored: StoredBlocks = field(default_factory=StoredBlocks)
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     name = "gzip"
     caches_blocks = True
@@ -111,7 +114,7 @@ class GzipParameters(PackedParameters, frozen=True):
         deflated on ``job.threads`` threads.
         """
         member = _MemberWriter(self, job)
-        splices = plan_splices(job) if self.members == 1 else {}
+        splices = plan_splices(job, self.checkpoints) if self.members == 1 else {}
         if not splices:
             member.keep_front(_find_front(job))
         rest = job.plain.cut(member.plain, job.plain.length)

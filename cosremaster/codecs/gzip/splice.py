@@ -16,6 +16,7 @@ from fastcrc import crc32
 
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.borders import EMPTY, EMPTY_SIZE, FLUSH, Border, PackedStep
+from cosremaster.codecs.gzip.checkpoints import SEARCHED, STEP, Checkpoint, find_checkpoint
 from cosremaster.codecs.gzip.read import read_header
 from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -26,8 +27,6 @@ MIN_RUN = 4 << 20
 """The least plain bytes of a run of old bytes whose blocks are looked for: that takes a tenth of a second."""
 
 WINDOW = 1 << 15
-_STEP = 1 << 15  # packed bytes that are inflated at once; a block of gzip(1) takes some 25,000
-_STEPS = 4  # so many are searched for the last border in a run
 _MOST_NOTED = 16 << 20  # plain bytes between kept blocks that are kept in memory
 
 
@@ -46,11 +45,12 @@ class Splice(Struct, frozen=True):
     after: tuple[Piece, ...] = ()
 
 
-def plan_splices(job: RepackJob) -> Mapping[int, Splice]:
+def plan_splices(job: RepackJob, checkpoints: Sequence[Checkpoint] = ()) -> Mapping[int, Splice]:
     """Return, by its place among the pieces of ``job``, what comes of each piece of old bytes; empty where no run is
     long enough.
 
-    The old stream, which has one member, is inflated up to the end of the last such piece.
+    The old stream, which has one member, is inflated up to the end of the last such piece; where it has
+    ``checkpoints``, from the last of them before each end of a piece. That changes nothing in the result.
     """
     if not job.packed.length:  # the stream is packed for the first time
         return {}
@@ -67,7 +67,7 @@ def plan_splices(job: RepackJob) -> Mapping[int, Splice]:
         reached = piece.offset + piece.length
     if not any(piece.length >= MIN_RUN for _, piece in pieces):
         return {}
-    search = _Search(job, [piece for _, piece in pieces])
+    search = _Search(job, [piece for _, piece in pieces], checkpoints)
     search.run()
     return {number: splice for (number, _), splice in zip(pieces, search.splices, strict=False)}
 
@@ -78,23 +78,24 @@ class _Search:
     ``splices``: what comes of each of them so far.
     """
 
-    def __init__(self, job: RepackJob, pieces: Sequence[Range]) -> None:
+    def __init__(self, job: RepackJob, pieces: Sequence[Range], checkpoints: Sequence[Checkpoint]) -> None:
         """Begin at the first block."""
         self.splices: list[Splice] = []
-        self._pieces = pieces
+        self._pieces, self._checkpoints, self._packed = pieces, checkpoints, job.packed
         self._reader = ByteReader(job.packed.chunks(), Place())
         read_header(self._reader)
         self._first = Border(self._reader.position, 0, 0, 0)
         self._inflater = zlib.decompressobj(-15)
         self._plain = self._crc = self._noted_size = 0
-        self._steps: deque[PackedStep] = deque(maxlen=_STEPS)
+        self._steps: deque[PackedStep] = deque(maxlen=SEARCHED)
         self._start: Border | None = None
         self._noted: list[bytes] = []  # the plain bytes from the beginning of the piece on, until its first border
 
     def run(self) -> None:
         """Go to the end of the last piece."""
         while len(self.splices) < len(self._pieces) and not self._inflater.eof:
-            data = self._reader.read_upto(_STEP)
+            self._pass_over()
+            data = self._reader.read_upto(STEP)
             if not data:
                 return
             step = PackedStep(self._inflater.copy(), data, self._reader.position - len(data), self._plain, self._crc)
@@ -103,6 +104,20 @@ class _Search:
             self._plain, self._crc = self._plain + len(plain), crc32.iso_hdlc(plain, self._crc)
             while len(self.splices) < len(self._pieces) and self._take(step, plain):
                 pass
+
+    def _pass_over(self) -> None:
+        """Go on from the last checkpoint in front of what has to be seen next, if that is further."""
+        piece = self._pieces[len(self.splices)]
+        if self._start is None:
+            point = find_checkpoint(self._checkpoints, piece.offset, searched=False)
+        else:
+            point = find_checkpoint(self._checkpoints, piece.offset + piece.length, searched=True)
+        if point is None or point.plain <= self._plain:
+            return
+        self._reader = ByteReader(self._packed.cut(point.byte, self._packed.length).chunks(), Place())
+        self._reader.position = point.byte
+        self._inflater, self._plain, self._crc = point.inflater.copy(), point.plain, point.crc
+        self._steps.clear()
 
     def _take(self, step: PackedStep, plain: bytes) -> bool:
         """Use ``step``, whose bytes inflate to ``plain``, for the next piece; return whether that is complete."""
