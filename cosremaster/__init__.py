@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.progress import Progress
+    from cosremaster.progress.measured import MeasuredProgress
     from cosremaster.remastering.delta import DeltaFacts, EarlyChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.prepared import Prepared
@@ -121,6 +122,7 @@ _MODULES = {
     ),
     "overlay.run_outcome": ("ScriptOutcome",),
     "progress": ("Progress",),
+    "progress.measured": ("MeasuredProgress",),
     "remastering.delta": ("DeltaFacts", "EarlyChange"),
     "remastering.pack": ("PackedLayer",),
     "remastering.prepared": ("Prepared",),
@@ -178,6 +180,7 @@ __all__ = [
     "LiveMemory",
     "LxdImage",
     "MaasResource",
+    "MeasuredProgress",
     "MemoryEstimate",
     "MenuChange",
     "OriginSizes",

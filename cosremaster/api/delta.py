@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cosremaster.errors import CorruptError, UsageError
 from cosremaster.layers.scan import MAX_EXPAND
 from cosremaster.lazy_dataclass import dataclass
-from cosremaster.progress import Progress, SilentProgress
+from cosremaster.progress import COPY, PROOF, Progress, SilentProgress, begin_work
 
 if TYPE_CHECKING:
     from cosremaster.api.image import StrPath
@@ -67,10 +67,10 @@ def apply(
         output = Output(Path(target), inputs, force=force, sync=sync)
         with output, checking_digests(old, expected) as digests:
             size = _measure(difference, old, note, max_expand)
-            with shown.step("apply", size) as advance:
+            with begin_work(shown, "apply", size, COPY, "delta") as advance:
                 written = output.write_pieces(_pieces(difference, old, is_checked=note is None), old, advance)
             digests.check()
-            with shown.step("prove", size) as advance, open_file(written.path) as result:
+            with begin_work(shown, "prove", size, PROOF, "sha256") as advance, open_file(written.path) as result:
                 digest = digest_of("sha256", _counted(result, advance)).hex()
             old.check_unchanged()
             difference.check_unchanged()

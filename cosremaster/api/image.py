@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.urls import ImagePath, parse_image_path, split_image_path
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
-from cosremaster.progress import Progress, SilentProgress
+from cosremaster.progress import COPY, Progress, SilentProgress, begin_work
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -326,7 +326,7 @@ class Image:
             size = table.length
             self._write(table, target, force, progress)
         else:
-            with progress.step(f"extract to {target}", size) as advance:
+            with begin_work(progress, f"extract to {target}", size, COPY, "extract") as advance:
                 made = extract_nodes(nodes, target, advance)
         files, directories = kinds.count("file"), kinds.count("directory")
         return Extraction(
@@ -358,7 +358,7 @@ class Image:
 
         boot = plan_network_boot(self._enter(address).container, entry)
         nodes = boot.nodes
-        with progress.step(f"export to {target}", None) as advance:
+        with begin_work(progress, f"export to {target}", None, COPY, "extract") as advance:
             extract_nodes(nodes, target, advance, notes=False)
         files = tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes)
         return Export(files=files, entry=boot.entry)
@@ -718,7 +718,7 @@ class Image:
 
         source = self._browsing
         with Output(target, source.local_paths, force=force) as output:
-            with progress.step(f"write {target}", table.length) as advance:
+            with begin_work(progress, f"write {target}", table.length, COPY, "extract") as advance:
                 output.write(table, None, advance)
             source.check_unchanged()
             output.publish()

@@ -15,7 +15,7 @@ from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import count_chunks, sha256_of
-from cosremaster.progress import Progress
+from cosremaster.progress import ENCODE, SUM, Progress, begin_work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ def pack_archive(
     tar = build_tar(root, sparse=archive.sparse)
     plain_digest = ""
     if isinstance(archive, ContainerImage):  # an image names its layer by both checksums
-        with progress.step("sum the layer", tar.table().length) as advance:
+        with begin_work(progress, "sum the layer", tar.table().length, SUM) as advance:
             plain_digest = sha256_of(count_chunks(tar.table().chunks(), advance)).hex()
     packed = _compress(tar, spool, threads, progress, archive.gzip)
     if isinstance(archive, ContainerImage):
@@ -51,7 +51,7 @@ def pack_archive(
 
 def _compress(tar: TarStream, spool: Spool, threads: int, progress: Progress, coder: str) -> PieceTable:
     """Return ``tar`` under gzip, packed by ``coder``."""
-    with progress.step("pack", tar.table().length) as advance:
+    with begin_work(progress, "pack", tar.table().length, ENCODE, f"gzip by {coder}, {threads} threads") as advance:
         return gzip_tar(tar, spool, threads, advance, coder)
 
 

@@ -19,7 +19,7 @@ from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import count_chunks, digests_of
 from cosremaster.iso.model import IsoFile, IsoImage
-from cosremaster.progress import Progress
+from cosremaster.progress import SUM, Progress, begin_work
 from cosremaster.records import Struct, replace
 
 _UNNAMED = (b"-", b"stdin")
@@ -174,7 +174,7 @@ class DigestCache:
             if digest not in self._digests.get(table.pieces, {}):
                 merged.setdefault(table.pieces, (path, table, set()))[2].add(digest)
         for pieces, (path, table, names) in merged.items():
-            with self._progress.step(f"sum {printable(path)}", table.length) as advance:
+            with begin_work(self._progress, f"sum {printable(path)}", table.length, SUM) as advance:
                 digests = digests_of(sorted(names), count_chunks(table.chunks(), advance))
             self._digests.setdefault(pieces, {}).update(digests)
 

@@ -1,91 +1,133 @@
-"""Progress on standard error: a live bar on a terminal, plain lines elsewhere. Nothing here loads click."""
+"""Progress on standard error: a live line on a terminal, plain lines elsewhere. Nothing here loads click."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 from cosremaster.cli.settings import Settings
-from cosremaster.progress import Advance
+from cosremaster.layers.work_rates import WorkRates
+from cosremaster.progress import COPY, SITES, Advance
+from cosremaster.progress.events import Moved, Printed, ProgressEvent, StepEnded, Warned
+from cosremaster.progress.measured import MeasuredProgress
 from cosremaster.units import format_size
 
+LINE_INTERVAL, LIVE_INTERVAL = 10.0, 0.25
+"""Seconds between two lines about a run, and between two states of the live line."""
 
-class Lines:
-    """Progress as one line for each step, printed when it ends."""
+_BAR = 20
+"""Characters of the bar in the live line."""
 
-    @contextmanager
-    def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Run a step and print how long it took."""
-        total_count = 0
+_CLEAR = "\r\x1b[K"
 
-        def advance(count: int) -> None:
-            """Count bytes."""
-            nonlocal total_count
-            total_count += count
 
-        start = time.monotonic()
-        yield advance
-        self._say(title, total_count, time.monotonic() - start)
+class Lines(MeasuredProgress):
+    """Progress as a line for each step, printed when it ends, and one every 10 seconds about the whole run."""
 
-    def _say(self, title: str, size: int, seconds: float) -> None:
-        """Print the line of a step: ``size`` bytes in ``seconds``."""
-        amount = f": {format_size(size)}" if size else ""
-        sys.stderr.write(f"{title}{amount} in {seconds:.1f} s\n")
+    def __init__(self, interval: float | None = LINE_INTERVAL) -> None:
+        """Begin before the first step."""
+        super().__init__(self._print, interval=interval, rates=WorkRates())
+
+    def _print(self, event: ProgressEvent) -> None:
+        """Print what happened."""
+        if isinstance(event, StepEnded):
+            count = event.processed + (event.skipped if event.kind == COPY else 0)  # copied beside earlier steps
+            amount = f": {_amount(count, event.kind)}" if count else ""
+            self._write(f"{event.title}{amount} in {event.seconds:.1f} s")
+        elif isinstance(event, Printed):
+            self._write(f"{event.script} | {event.line}")
+        elif isinstance(event, Warned):
+            self._write(f"warning: {event.message}")
+        elif isinstance(event, Moved):
+            self._show_state(event)
+
+    def _show_state(self, state: Moved) -> None:
+        """Print the state of the run."""
+        self._write("; ".join(_describe(state)))
+
+    def _write(self, line: str) -> None:
+        """Print a line."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class LiveLine(Lines):
+    """Progress as a line that changes while the run goes on, and the line of each step when it has ended."""
+
+    def __init__(self) -> None:
+        """Begin before the first step."""
+        super().__init__(LIVE_INTERVAL)
+        self._is_shown = False
+
+    def _show_state(self, state: Moved) -> None:
+        """Show the state of the run in place of the last one."""
+        filled = round((state.percent or 0) / 100 * _BAR)
+        line = f"[{'#' * filled}{'-' * (_BAR - filled)}] {'; '.join(_describe(state))}"
+        sys.stderr.write(_CLEAR + line[: shutil.get_terminal_size().columns - 1])
+        sys.stderr.flush()
+        self._is_shown = True
+
+    def _write(self, line: str) -> None:
+        """Print a line in place of the state."""
+        super()._write(_CLEAR + line if self._is_shown else line)
+        self._is_shown = False
+
+    def _end(self) -> None:
+        """End the outermost run: the line goes away."""
+        super()._end()
+        if self._is_shown:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+            self._is_shown = False
+
+
+class Quiet:
+    """No progress: nothing is printed but warnings and errors."""
+
+    def step(self, title: str, total: int | None) -> AbstractContextManager[Advance]:
+        """Begin a step without a report."""
+        return nullcontext(lambda count: None)
 
     def show(self, name: str, line: str) -> None:
-        """Print a line of a script, with its name in front."""
-        sys.stderr.write(f"{name} | {line}\n")
+        """Print nothing."""
 
     def warn(self, message: str) -> None:
         """Print a warning on a line of its own."""
         sys.stderr.write(f"warning: {message}\n")
 
 
-class Bars(Lines):
-    """Progress as a bar with bytes and rate while a step runs, and its line when it has ended."""
-
-    @contextmanager
-    def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Run a step under a bar."""
-        from rich.console import Console  # noqa: PLC0415 - most runs have no bars, and start faster without rich
-        from rich.markup import escape  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
-        with (
-            super().step(title, total) as counted,
-            Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-        ):
-            task = progress.add_task(escape(title), total=total)
-
-            def advance(count: int) -> None:
-                """Count bytes and move the bar."""
-                counted(count)
-                progress.update(task, advance=count)
-
-            yield advance
+def _describe(state: Moved) -> Iterator[str]:
+    """Yield how far the whole run is, and the step that runs."""
+    if state.percent is not None and state.seconds_left is not None:
+        word = "perhaps" if state.basis == "guessed" else "about"
+        yield f"{state.percent:.0f} %, {word} {format_seconds(state.seconds_left)} left"
+    if not state.title:
+        yield f"{format_seconds(state.seconds)} so far"
+        return
+    total = "" if state.total is None else f" of {_amount(state.total, state.kind)}"
+    rate = "" if state.rate is None else f", {_amount(state.rate, state.kind)}/s"
+    yield f"{state.title}: {_amount(state.processed, state.kind)}{total}{rate}"
 
 
-class Quiet(Lines):
-    """No progress: nothing is printed but warnings and errors."""
-
-    def _say(self, title: str, size: int, seconds: float) -> None:
-        """Print nothing."""
-
-    def show(self, name: str, line: str) -> None:
-        """Print nothing."""
+def _amount(count: float, kind: str) -> str:
+    """Return ``count`` bytes, or images where the work is of that ``kind``."""
+    return f"{count:.3g} images" if kind == SITES else format_size(int(count))
 
 
-def terminal_progress(*, quiet: bool) -> Lines:
+def format_seconds(seconds: float) -> str:
+    """Return ``seconds`` for people."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def terminal_progress(*, quiet: bool) -> Lines | Quiet:
     """Return the progress that suits standard error."""
     if quiet or Settings.is_quiet:
         return Quiet()
-    return Bars() if sys.stderr.isatty() else Lines()
+    return LiveLine() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()

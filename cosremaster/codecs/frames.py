@@ -15,6 +15,7 @@ from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader, common_prefix_length
+from cosremaster.progress import ThreadedAdvance, skip_bytes
 from cosremaster.records import Struct, convert
 
 FEED = 1 << 14
@@ -226,13 +227,16 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
     pieces: list[Piece] = []
     reused = encoded = 0
     sizes: list[int] = []
+    fed = ThreadedAdvance(job.advance)
 
     def items() -> Iterator[Frame | bytes]:
         """Yield kept frames, and the plain bytes of new ones."""
         if job.cutting is not None:
             yield from _cut_frames(job, frames, job.cutting)
             return
-        for part in split_frames(job, frames):
+        parts = list(split_frames(job, frames))
+        skip_bytes(job.advance, sum(part.size for part in parts if isinstance(part, Frame)))
+        for part in parts:
             if isinstance(part, Frame):
                 yield part
                 continue
@@ -243,9 +247,13 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
     def encode_item(item: Frame | bytes, stop: StopFlag) -> Frame | tuple[int, bytes]:
         """Return a kept frame, or the plain size and the bytes of a new one."""
         stop.check()
-        return item if isinstance(item, Frame) else (len(item), encode(item))
+        if isinstance(item, Frame):
+            return item
+        packed = encode(item)
+        fed(len(item))
+        return len(item), packed
 
-    for result in ordered_map(encode_item, items(), job.threads):
+    for result in ordered_map(encode_item, items(), job.threads, report=fed.report):
         if isinstance(result, Frame):
             pieces += job.packed.cut(result.start, result.end).marked_packed().pieces
             reused += result.end - result.start
@@ -255,7 +263,7 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
             pieces.append(job.spool.append((packed,), packed=True))
             encoded += plain_size
             sizes.append(plain_size)
-        job.advance(sizes[-1])
+    fed.report()
     largest = max(sizes, default=0)
     return RepackResult(PieceTable(pieces), reused, encoded, stored=0, parts=len(sizes), largest_part=largest)
 
@@ -263,7 +271,9 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
 def _cut_frames(job: RepackJob, frames: Sequence[Frame], cutting: Cutting) -> Iterator[Frame | bytes]:
     """Yield the plain bytes of ``job``, cut by ``cutting``: old frames that can stay, and the bytes of new ones."""
     filled = [frame for frame in frames if frame.size]
-    for start, end, number in plan_cuts(job.plain, job.decoded, parts_of(filled), cutting):
+    cuts = plan_cuts(job.plain, job.decoded, parts_of(filled), cutting)
+    skip_bytes(job.advance, sum(filled[number].size for _, _, number in cuts if number is not None))
+    for start, end, number in cuts:
         yield job.plain.cut(start, end).read() if number is None else filled[number]
 
 

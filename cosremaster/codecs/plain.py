@@ -56,9 +56,10 @@ class PlainParameters(NamedTuple):
     def repack(self, job: RepackJob) -> RepackResult:
         """Return the plain bytes themselves: every unchanged range is one of the packed bytes, which are the same."""
         from cosremaster.codecs.base import RepackResult  # noqa: PLC0415 - a plain listing needs none of it
+        from cosremaster.progress import skip_bytes  # noqa: PLC0415 - the same
 
         length = job.plain.length
-        job.advance(length)
+        skip_bytes(job.advance, length)
         old = sum(p.length for p in job.plain.pieces if isinstance(p, Range) and p.source is job.decoded)
         pieces: list[Piece] = []
         for piece in job.plain.pieces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ from cosremaster.io.precopy import Precopy, is_in_place
 from cosremaster.io.publish import FinishedFile, place_all
 from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
 from cosremaster.io.write_back import WriteBack
+from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
 
 DIGESTS = ("sha256", "md5")
@@ -42,11 +43,12 @@ class NewBytes:
         self.crc = crc64.xz(chunk, self.crc)
         self.end += len(chunk)
 
-    def is_in(self, result: ByteSource) -> bool:
-        """Return whether ``result`` holds the run as it was written."""
+    def is_in(self, result: ByteSource, advance: Advance) -> bool:
+        """Return whether ``result`` holds the run as it was written; ``advance`` gets the numbers of bytes read."""
         crc = 0
         for view in read_ahead(result.read_into, self.start, self.end - self.start):
             crc = crc64.xz(view, crc)
+            advance(len(view))
         return crc == self.crc
 
 
@@ -61,11 +63,15 @@ class NewFrames(Struct, frozen=True):
         """The byte behind the run."""
         return self.start + self.framed.length
 
-    def is_in(self, result: ByteSource) -> bool:
-        """Return whether ``result`` holds the planned frames."""
-        return self.framed.crc == self.framed.crc32_of(
-            lambda offset, views: result.read_into(self.start + offset, views)
-        )
+    def is_in(self, result: ByteSource, advance: Advance) -> bool:
+        """Return whether ``result`` holds the planned frames; ``advance`` gets the numbers of bytes read."""
+
+        def read_into(offset: int, views: Sequence[memoryview]) -> None:
+            """Fill ``views`` from byte ``offset`` of the run on."""
+            result.read_into(self.start + offset, views)
+            advance(sum(map(len, views)))
+
+        return self.framed.crc == self.framed.crc32_of(read_into)
 
 
 class NewHole(Struct, frozen=True):
@@ -74,8 +80,9 @@ class NewHole(Struct, frozen=True):
     start: int
     end: int
 
-    def is_in(self, result: ByteSource) -> bool:
-        """Return whether ``result`` holds zeros there."""
+    def is_in(self, result: ByteSource, advance: Advance) -> bool:
+        """Return whether ``result`` holds zeros there; ``advance`` gets their number."""
+        advance(self.end - self.start)
         return is_zero(result, self.start, self.end - self.start)
 
 
@@ -208,8 +215,10 @@ class Output:
             for companion in self._companions:
                 companion.__exit__()
 
-    def start_precopy(self, source: ByteSource, limit: int | None = None) -> None:
+    def start_precopy(self, source: ByteSource, limit: int | None = None) -> bool:
         """Begin to copy ``source`` under a temporary name; most likely much of it will be in the table to be written.
+
+        Return whether anything is copied before :meth:`write`.
 
         ``limit``: the bytes of its front that may be; None for all.
 
@@ -217,6 +226,7 @@ class Output:
         """
         fd = self._open()
         self._precopy = Precopy(source, fd, limit, self._count_written)
+        return self._precopy.is_copying
 
     def write(self, table: PieceTable, source: ByteSource | None, advance: Callable[[int], None]) -> Written:
         """Write ``table`` under a temporary name. The kernel copies ranges of ``source`` where it can.
@@ -261,13 +271,14 @@ class Output:
         return Written(self._part.path, tuple(runs))
 
     def _finish_precopy(self, table: PieceTable, advance: Callable[[int], None]) -> tuple[int, int]:
-        """Return how many bytes of ``table`` from its beginning on are copied, and of how many ``advance`` was told.
+        """Return how many bytes of ``table`` from its beginning on are copied, and of how many ``advance`` knows.
 
         The kernel copies the rest of what stays at its place, unless all bytes have to be seen for a digest.
         """
         if self._precopy is None or self._hash is not None:
             return 0 if self._precopy is None else self._precopy.reusable_front(table), 0
-        reported = 0
+        reported = self._precopy.reach(table)
+        skip_bytes(advance, reported)
 
         def report(copied: int) -> None:
             """Tell ``advance`` of what is new in ``copied`` bytes."""

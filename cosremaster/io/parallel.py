@@ -43,8 +43,9 @@ class StopFlag:
 
 
 def ordered_map(
-    work: Callable[[Item, StopFlag], Result], items: Iterable[Item], threads: int, limit: int | None = None
-) -> Iterator[Result]:
+    work: Callable[[Item, StopFlag], Result], items: Iterable[Item], threads: int, limit: int | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:  # fmt: skip
     """Yield ``work(item, stop)`` for each item, in order, computed on ``threads`` threads.
 
     ``items`` is consumed by the calling thread. An exception of ``work`` is raised in the place of its result. When the
@@ -52,6 +53,7 @@ def ordered_map(
 
     :param limit: the number of items that may be in memory at once: being worked on, waiting for an earlier one, or
         waiting for a thread; None for twice the number of threads.
+    :param report: called by the calling thread when work ends, and some times in a second while it waits.
     """
     stop = StopFlag()
     events: SimpleQueue[None] = SimpleQueue()  # gets an item whenever a worker ends
@@ -70,7 +72,7 @@ def ordered_map(
             elif workers and workers[0].has_ended:
                 yield workers.popleft().result()
             elif workers:
-                _wait_for(events)
+                _wait_for(events, report)
             else:
                 return
     finally:
@@ -92,11 +94,14 @@ _POLL = 0.2
 thread, which must not sleep until the work is finished."""
 
 
-def _wait_for(queue: SimpleQueue[None]) -> None:
-    """Wait until ``queue`` holds an item, and remove it."""
+def _wait_for(queue: SimpleQueue[None], report: Callable[[], None]) -> None:
+    """Wait until ``queue`` holds an item, and remove it; call ``report`` meanwhile, and then."""
     while True:
         with suppress(Empty):
-            return queue.get(timeout=_POLL)
+            queue.get(timeout=_POLL)
+            report()
+            return
+        report()
 
 
 class Worker(Generic[Result]):

@@ -74,6 +74,11 @@ class Precopy:
                 self._advance(count)
             self._copied = end
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether copying early gains anything."""
+        return self._worker is not None
+
     def stop(self) -> None:
         """End the copy."""
         self._limit = 0
@@ -86,6 +91,10 @@ class Precopy:
         Small pieces of other bytes in it do not matter, as they are written over. Everything behind is to be cut off.
         """
         self.stop()
+        return min(self._copied, _front_length(table, self._source))
+
+    def reach(self, table: PieceTable) -> int:
+        """Return how many bytes of the front of ``table`` are copied so far, while the copy goes on."""
         return min(self._copied, _front_length(table, self._source))
 
     def complete_front(self, table: PieceTable, report: Callable[[int], None]) -> int:

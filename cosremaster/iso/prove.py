@@ -23,10 +23,13 @@ from cosremaster.iso.model import BootImage, IsoDirectory, IsoFile, IsoImage, Is
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.udf.read import encode_path
+from cosremaster.progress import Advance
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 
-def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
+def prove_image(
+    old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource, advance: Advance = lambda count: None
+) -> tuple[str, ...]:
     """Return what was proved true of the new image, a line each.
 
     Reads the structures of the image, boot images, appended partitions, and all bytes that were not copied from the
@@ -34,6 +37,7 @@ def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSo
 
     :param written: the ranges of the new image that were not copied.
     :param result: the file that holds the new image.
+    :param advance: called with the numbers of new bytes that were read.
     :raises ProofError: when the new image differs from the plan.
     """
     new = read_image(result, old)
@@ -41,7 +45,7 @@ def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSo
     lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
     lines += _prove_limine(old, new, plan)
     lines += _prove_embed_areas(old, new, plan)
-    lines.append(prove_new_bytes(written, result))
+    lines.append(prove_new_bytes(written, result, advance))
     return tuple(lines)
 
 
@@ -308,9 +312,9 @@ def _prove_partition(old: IsoImage, new: IsoImage, before: Partition, after: Par
     return f"{words}, {'unchanged' if is_unmoved else 'follows the data'}"
 
 
-def prove_new_bytes(written: Written, result: ByteSource) -> str:
+def prove_new_bytes(written: Written, result: ByteSource, advance: Advance) -> str:
     """Read back every byte that was not copied. :raises ProofError: when one differs from the written byte."""
     for run in written.new_runs:
-        if not run.is_in(result):
+        if not run.is_in(result, advance):
             raise ProofError("bytes read back are not those that were planned", result.place.at(run.start))
     return f"{sum(run.end - run.start for run in written.new_runs):,} new bytes read back"

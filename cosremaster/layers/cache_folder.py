@@ -19,8 +19,8 @@ from typing import NamedTuple
 from cosremaster.layers.blobs import Blob
 from cosremaster.lazy_regex import lazy_regex
 
-SUFFIX, RUN_SUFFIX = ".index", ".run"
-"""How the names end of remembered indexes, and of what scripts changed that ran in an image."""
+SUFFIX, RUN_SUFFIX, RATES_SUFFIX = ".index", ".run", ".rates"
+"""How the names end of remembered indexes, of what scripts changed that ran in an image, and of how fast work is."""
 
 MAX_INDEXES = 32
 """How many indexes are kept; the ones unused for longest are removed."""
@@ -150,7 +150,7 @@ def clear_indexes() -> int:
     """Remove all indexes and runs, and what killed processes left over; return how many indexes there were."""
     count = 0
     with suppress(FileNotFoundError), _opened_folder(index_folder()) as folder:
-        for name, _ in list(_own_files(folder, (SUFFIX, RUN_SUFFIX))):
+        for name, _ in list(_own_files(folder, (SUFFIX, RUN_SUFFIX, RATES_SUFFIX))):
             os.unlink(name, dir_fd=folder)
             count += name.endswith(SUFFIX)
         _remove_unfinished(folder)
@@ -173,7 +173,7 @@ def _opened_folder(path: Path) -> Iterator[int]:
         if status.st_mode & _OTHERS:
             os.fchmod(fd, 0o700)
         if status.st_mode & _OTHERS_WRITE:
-            for name, _ in list(_own_files(fd, (SUFFIX, RUN_SUFFIX))):
+            for name, _ in list(_own_files(fd, (SUFFIX, RUN_SUFFIX, RATES_SUFFIX))):
                 os.unlink(name, dir_fd=fd)
         yield fd
     finally:

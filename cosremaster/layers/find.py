@@ -26,7 +26,7 @@ from cosremaster.layers.system_images import (
     is_root_name,
     sort_system_images,
 )
-from cosremaster.progress import Progress
+from cosremaster.progress import DECODE, Progress, begin_work, expect_work
 from cosremaster.records import Struct
 from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
 
@@ -176,6 +176,7 @@ def find_layers(
     indexed: list[IndexedFile] = []
     foreign: list[ForeignFile] = []
     refusals: list[UnsupportedError] = []
+    archives: list[tuple[bytes, PieceTable, Identification, LayerFormat]] = []
     for path, table, identification, is_alias in identify_files(image, address[0] if address else None):
         if is_alias:
             continue
@@ -187,13 +188,18 @@ def find_layers(
             if identification.format.refusal is not None:
                 foreign.append(ForeignFile(path, identification.format.limits.container))
             continue
-        with progress.step(f"index {printable(path)}", table.length) as advance:
+        archives.append((path, table, identification, identification.format))
+    expect_work(progress, DECODE, sum(table.length for _, table, known, _ in archives if not known.reads_on_demand))
+    for path, table, identification, layer_format in archives:
+        method = identification.codec.name
+        total = None if identification.reads_on_demand else table.length  # else little of it is read
+        with begin_work(progress, f"index {printable(path)}", total, DECODE, method) as advance:
             try:
                 indexed.append(index_file(path, table, _place_of(image, path), options, identification, advance))
             except UnsupportedError as error:
                 refusals.append(error)
-                if identification.format.random_access:
-                    foreign.append(ForeignFile(path, identification.format.limits.container))
+                if layer_format.random_access:
+                    foreign.append(ForeignFile(path, layer_format.limits.container))
     if address is not None and not indexed:
         if refusals:
             raise refusals[0]

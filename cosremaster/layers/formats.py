@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
+    from cosremaster.progress import Progress
     from cosremaster.tree.limits import Limits
     from cosremaster.tree.nodes import Edits, Node
     from cosremaster.tree.superseding import SupersedeMode, Superseding
@@ -58,11 +59,15 @@ class Repacking(enum.IntEnum):
 
 
 class EditResources(NamedTuple):
-    """What an edit may use: a spool for bytes that are packed anew, and a number of threads; and what it repacks."""
+    """What an edit may use: a spool for bytes that are packed anew, and a number of threads; and what it repacks.
+
+    ``progress``: gets a step for what the edit packs; None for silence.
+    """
 
     spool: Spool
     threads: int
     repacking: Repacking = Repacking.NOTHING
+    progress: Progress | None = None
 
 
 class NewStyle(NamedTuple):

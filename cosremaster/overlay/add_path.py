@@ -16,6 +16,7 @@ from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, tim
 from cosremaster.overlay.template import fill_nodes
 from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
+from cosremaster.progress import READ, begin_work
 from cosremaster.records import replace
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
@@ -117,7 +118,7 @@ def _scan_archive(source: bytes, context: ReadContext, choice: XattrChoice) -> S
     """Return the nodes in the archive ``source``."""
     from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
-    with context.progress.step(f"read {printable(source)}", None) as advance:
+    with begin_work(context.progress, f"read {printable(source)}", None, READ) as advance:
         return read_archive(source, context, advance, choice)
 
 

@@ -12,7 +12,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.io.spool import Spool
 from cosremaster.iso.ecma119.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address
-from cosremaster.progress import Progress, SilentProgress
+from cosremaster.progress import COPY, PLAN, Progress, SilentProgress, expect_work, running
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
@@ -46,20 +46,21 @@ class RemasterContext:
     """The helpers of one remaster of the image in ``source``; a context manager that removes the temporary files.
 
     ``folder``: temporary files go here, without names. ``caches``: what an opened image keeps from one remaster for the
-    next, by the address of a layer. ``start_precopy`` is called once; it may begin to copy the input to the output.
+    next, by the address of a layer. ``start_precopy`` is called once; it may begin to copy the input to the output, and
+    returns whether it does.
     """
 
     def __init__(
         self, source: ByteSource, folder: Path, progress: Progress | None = None, *,
         caches: dict[Address, BlockCache] | None = None,
-        start_precopy: Callable[[int | None], None] = lambda limit: None,
+        start_precopy: Callable[[int | None], bool] = lambda limit: False,
     ) -> None:  # fmt: skip
         """Open the temporary files."""
         self.source = source
         self.folder = folder
         self.progress = progress or SilentProgress()
         self.caches = {} if caches is None else caches
-        self._start_precopy: Callable[[int | None], None] | None = start_precopy
+        self._start_precopy: Callable[[int | None], bool] | None = start_precopy
         self.warnings = Warnings()
         self.outcomes: list[ScriptOutcome] = []
         """What came of each script that ran, in order."""
@@ -93,11 +94,13 @@ class RemasterContext:
         ``limit``: the bytes of its front that are likely to stay; None for all.
         """
         start, self._start_precopy = self._start_precopy, None
-        if start is not None:
-            start(limit)
+        if start is not None and start(limit):  # beside other work
+            expect_work(self.progress, COPY, 0 if limit is None else max(self.source.size - limit, 0))
 
     def __enter__(self) -> RemasterContext:
-        """Return the context itself."""
+        """Return the context itself; until the plan is made nobody knows all work."""
+        self._files.enter_context(running(self.progress))
+        expect_work(self.progress, PLAN, 1)
         return self
 
     def __exit__(self, *_: object) -> None:

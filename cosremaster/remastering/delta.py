@@ -18,6 +18,7 @@ from cosremaster.io.parallel import StopFlag, Worker
 from cosremaster.io.source import open_file
 from cosremaster.layers.address import format_address
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.progress import COPY, PROOF, begin_work
 from cosremaster.records import replace
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def write_delta(
     :raises ProofError: it does not. :raises OutputError: it cannot be written.
     """
     (output, note), digest = files, hashlib.sha256()
-    with progress.step("write the delta", table.size) as advance:
+    with begin_work(progress, "write the delta", table.size, COPY, "delta") as advance:
 
         def observe(view: memoryview) -> None:
             """Add ``view``, the next bytes of the new image."""
@@ -102,7 +103,7 @@ def write_delta(
             advance(len(view))
 
         path = output.write_chunks(encode_delta(table, observe, has_sums=has_sums))
-    with progress.step("prove", None), open_file(path) as delta:
+    with begin_work(progress, "prove", None, PROOF), open_file(path) as delta:
         check_delta(delta, table, output.place)
         size = delta.size
     base = FileDigest(table.base.size, sum_base())

@@ -15,7 +15,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
-from cosremaster.progress import Progress, SilentProgress
+from cosremaster.progress import COPY, Progress, SilentProgress, expect_work
 from cosremaster.records import replace
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
@@ -200,6 +200,7 @@ class OpenedImage:
                 start_precopy=lambda limit: output.start_precopy(self._file, limit),
             ) as context,
         ):  # fmt: skip
+            expect_work(context.progress, COPY, self._file.size)
             if self._index.reads_on_demand:  # most of it stays, and no decoding waits for the disk
                 context.start_precopy()
             for path in output.stale_digests():
@@ -248,6 +249,7 @@ class OpenedImage:
             output.add_companion(note)
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the delta that was replaced")
+            expect_work(context.progress, COPY, self._file.size)
             plan = self._plan(normalized, context, None)
             store = BlobStore(output.folder)
             with prepare_plan(self._with_layers(), plan, self._file, store, self._use) as prepared:

@@ -16,6 +16,7 @@ from cosremaster.iso.model import SourceFile
 from cosremaster.layers.identify import identify
 from cosremaster.layers.model import IndexedFile, Layer, index_file
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.progress import Advance
 from cosremaster.records import Struct
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
@@ -107,14 +108,17 @@ class InitramfsFile(Struct, frozen=True):
         beside = index_beside(self.files[0].path, table, identify(partial(table.read, 0)), place, options, alone[0])
         return (self._index(table, place), 0) if beside is None else (beside.file, beside.entries)
 
-    def prove(self, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
+    def prove(
+        self, plan: ImagePlan, written: Written, result: ByteSource, advance: Advance = lambda count: None
+    ) -> tuple[str, ...]:
         """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.
 
+        :param advance: called with the numbers of new bytes that were read.
         :raises ProofError: it is not as planned. Raises as ``index_file`` when it cannot be read.
         """
-        return tuple(self._proof(plan, written, result))
+        return tuple(self._proof(plan, written, result, advance))
 
-    def _proof(self, plan: ImagePlan, written: Written, result: ByteSource) -> Iterator[str]:
+    def _proof(self, plan: ImagePlan, written: Written, result: ByteSource, advance: Advance) -> Iterator[str]:
         """Yield the lines of the proof."""
         from cosremaster.iso.prove import prove_new_bytes  # noqa: PLC0415 - who looks at an image proves none
 
@@ -129,7 +133,7 @@ class InitramfsFile(Struct, frozen=True):
         entries = sum(archive.contents.entry_count for archive in archives)
         told = f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
         yield f"{told}; {equal:,} of them are the input's, with its packed bytes" if equal else told
-        yield prove_new_bytes(written, result)
+        yield prove_new_bytes(written, result, advance)
 
 
 def check_openable(source: ByteSource) -> None:

@@ -14,7 +14,7 @@ from cosremaster.errors import CosremasterError, ImageError, UsageError
 from cosremaster.io.output import DIGESTS, check_digest_name
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource, keep_whole, own_bytes
-from cosremaster.progress import Progress
+from cosremaster.progress import SUM, Progress, begin_work
 from cosremaster.records import Struct
 
 
@@ -113,7 +113,8 @@ def compare_digests(source: ByteSource, expected: Iterable[tuple[str, str]], pro
     if not listed:
         return
     keep_whole(file)
-    with progress.step(f"check {', '.join(name for name, _ in listed)}", file.size) as advance:
+    names = ", ".join(name for name, _ in listed)
+    with begin_work(progress, f"check {names}", file.size, SUM) as advance:
         sums = _sum_bytes(file, listed, advance)
     _check_sums(file, listed, sums)
 

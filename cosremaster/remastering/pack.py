@@ -22,7 +22,7 @@ from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_log import LazyLogger
-from cosremaster.progress import Progress, SilentProgress
+from cosremaster.progress import ENCODE, Progress, SilentProgress, begin_work
 from cosremaster.records import Struct, field, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
@@ -64,7 +64,12 @@ class Packing(Struct, frozen=True, kw_only=True):
     @property
     def resources(self) -> EditResources:
         """What the edit of a layer may use."""
-        return EditResources(self.spool, self.threads, self.repacking)
+        return EditResources(self.spool, self.threads, self.repacking, self.progress)
+
+    def method_of(self, parameters: StreamParameters) -> str:
+        """Return what sets the speed at which a stream with ``parameters`` is packed."""
+        preset = "" if self.preset is None or parameters.name != "xz" else f"-{self.preset}"
+        return f"{_with_coder(parameters.name, parameters, self)}{preset}, {self.threads} threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +177,12 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
     ``cutting``: how it is cut into parts; None for the codec's own way. The result does not depend on the number of
     threads. Raises what reading the layer and the overlay raises.
     """
-    with packing.progress.step(f"pack {format_last_part(layer.address)}", plain.length) as advance:
-        parameters = layer.parameters
-        if packing.codec is not None and changes_codec(layer, packing.codec):
-            parameters = _new_parameters(packing.codec, layer.place)
-        is_new = parameters is not layer.parameters
+    parameters = layer.parameters
+    if packing.codec is not None and changes_codec(layer, packing.codec):
+        parameters = _new_parameters(packing.codec, layer.place)
+    is_new = parameters is not layer.parameters
+    title, method = f"pack {format_last_part(layer.address)}", packing.method_of(parameters)
+    with begin_work(packing.progress, title, plain.length, ENCODE, method) as advance:
         job = RepackJob(
             packed=PieceTable([]) if is_new else layer.packed,
             # of a stream under another codec nothing can stay

@@ -22,6 +22,7 @@ from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.formats import DeadBytes, Repacking
+from cosremaster.progress import ENCODE, PLAN, expect_work
 from cosremaster.records import Struct, replace
 from cosremaster.remastering.companions import Companions, plan_companions, with_late_companions
 from cosremaster.remastering.context import RemasterContext
@@ -139,6 +140,8 @@ def plan_remaster(
     edits = with_checksum_lists(image, edits, checksums.lists)
     result = plan_new_image(image, edits, settings, request, context)
     live_memory = _plan_live_memory(image, index, edits, change.changes, settings)
+    expect_work(context.progress, ENCODE, 0)
+    expect_work(context.progress, PLAN, 0)
     for warning in context.warnings.messages:
         context.progress.warn(warning)
     return RemasterPlan(

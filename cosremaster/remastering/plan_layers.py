@@ -26,6 +26,7 @@ from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
+from cosremaster.progress import ENCODE, PROOF, expect_work
 from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
@@ -152,13 +153,23 @@ def plan_layers(
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
-    for group in group_targets(image, layers, targets):
+    groups = group_targets(image, layers, targets)
+    expect_work(context.progress, PROOF, sum(_measure_streams(group, is_packed=True) for group in groups))
+    for number, group in enumerate(groups):
+        rest = sum(_measure_streams(other, is_packed=False) for other in groups[number + 1 :])
+        expect_work(context.progress, ENCODE, rest)
         edits = [
             plan_overlay(image, target, layers, overlay, request, context, index.facts) for target in group.targets
         ]
         part = plan_file(image, layers, group, edits, request, result.iso, context)
         result = LayerChanges(part.iso, (*result.changes, *part.changes), (*result.packed, *part.packed))
     return result
+
+
+def _measure_streams(group: FileTargets, *, is_packed: bool) -> int:
+    """Return the bytes of the streams of ``group`` that are compressed again; no edit compresses more old bytes."""
+    layers = [target.layer for target in group.targets if not target.layer.format.random_access]
+    return sum(layer.packed.length if is_packed else layer.size for layer in layers)
 
 
 def _find_front(source: ByteSource, targets: Sequence[LayerTarget]) -> int | None:

@@ -12,7 +12,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
 from cosremaster.iso.prove import prove_image
 from cosremaster.lazy_log import LazyLogger
-from cosremaster.progress import Progress
+from cosremaster.progress import COPY, PROOF, Advance, Progress, begin_work
 from cosremaster.remastering.open import RemasterImage
 from cosremaster.remastering.second_proof import SecondProof
 
@@ -47,15 +47,16 @@ def write_image(
     :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
     """
     with begin_second_proof(image, source) as second:
-        with progress.step("write", plan.table.length) as advance:
+        with begin_work(progress, "write", plan.table.length, COPY) as advance:
             written = output.write(plan.table, source, advance)
-        with progress.step("prove", None), open_source(written.path) as result:
-            proof = prove_result(image, plan, written, result, output.place, second)
+        total = sum(run.end - run.start for run in written.new_runs)
+        with begin_work(progress, "prove", total, PROOF) as advance, open_source(written.path) as result:
+            proof = prove_result(image, plan, written, result, output.place, second, advance)
     size = plan.table.length
     kept = size - sum(run.end - run.start for run in written.new_runs)
     _LOG.info("%s: %d bytes written, %d of them copied from the input", output.place, size, kept)
     if read_back:
-        with progress.step("read back", size) as advance:
+        with begin_work(progress, "read back", size, PROOF, "read back") as advance:
             output.read_back(plan.table, advance)
         proof = (*proof, f"all {size:,} bytes read back past the page cache: as in the input, or as planned")
     elif kept:
@@ -73,18 +74,19 @@ def begin_second_proof(image: RemasterImage, source: ByteSource) -> AbstractCont
 
 def prove_result(
     image: RemasterImage, plan: ImagePlan, written: Written, result: ByteSource, place: Place,
-    second: SecondProof | None,
+    second: SecondProof | None, advance: Advance = lambda count: None,
 ) -> tuple[str, ...]:  # fmt: skip
     """Prove the new image in ``result`` and return the proof, in lines.
 
     :param place: the new image's place in messages, by the name that it will have.
     :param second: from :func:`begin_second_proof`.
+    :param advance: called with the numbers of new bytes that were read again.
     :raises ProofError: it cannot be read, or is not what was planned.
     """
     try:
         if image.volume is None:
-            return image.prove(plan, written, result)
-        lines = prove_image(image, plan, written, result)
+            return image.prove(plan, written, result, advance)
+        lines = prove_image(image, plan, written, result, advance)
         seen = second.prove(result) if second is not None else None
         return lines if seen is None else (*lines, seen)
     except CosremasterError as error:

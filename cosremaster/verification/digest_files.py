@@ -11,7 +11,7 @@ from cosremaster.errors import ImageError, Place, printable
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.io.urls import AbsentFileError, ImagePath, Url, parse_image_path
-from cosremaster.progress import Progress
+from cosremaster.progress import SUM, Progress, begin_work
 from cosremaster.verification.finding import Finding, fails, judge
 
 NAMES = ("sha512", "sha256", "sha1", "md5")
@@ -46,7 +46,7 @@ def check_digest_files(path: ImagePath, progress: Progress) -> Iterator[Finding]
         if line is None:
             yield fails(_CHECK, f"{file_name} has no {name} of {own}", place)
             continue
-        with open_source(image) as source, progress.step(f"check {name}", source.size) as advance:
+        with open_source(image) as source, begin_work(progress, f"check {name}", source.size, SUM) as advance:
             digest = digest_of(name, count_chunks(source.chunks(0, source.size), advance)).hex()
         yield judge(
             line.has_checksum(digest), _CHECK, f"{name} is that in {file_name}",

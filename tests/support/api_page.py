@@ -98,7 +98,7 @@ SECTIONS = (
         "Extraction and export", ("Extraction", "Export", "RootArchive", "MaasResource", "LxdImage", "ContainerImage")
     ),
     Section("Recipes", tuple(cosremaster.recipe.__all__), cosremaster.recipe),
-    Section("Progress", ("Progress",)),
+    Section("Progress", ("Progress", "MeasuredProgress")),
     Section(
         "Errors",
         (

@@ -19,6 +19,7 @@ from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.progress import Advance
 from tests.fixtures import tools
 from tests.support.xz_streams import CHANCE, PLACE, PLAIN, Old, judge, mixed, old_stream, splice, xz
 
@@ -212,9 +213,11 @@ def test_a_little_data_at_the_end_of_a_large_stream_is_compressed_quickly(monkey
     presets: list[int] = []
     real = encode._lzma2
 
-    def lzma2(data: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+    def lzma2(
+        data: memoryview, dictionary_size: int, preset: int, stop: StopFlag, advance: Advance
+    ) -> tuple[bytes, ...]:
         presets.append(preset)
-        return real(data, dictionary_size, preset, stop)
+        return real(data, dictionary_size, preset, stop, advance)
 
     monkeypatch.setattr(encode, "_lzma2", lzma2)
     old, cache = old_stream(xz(LARGE, "-T1", "-6")), BlockCache()

@@ -45,7 +45,7 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
 
 
 def test_public_values_are_frozen_dataclasses() -> None:
-    others = {"Image", "Prepared", "OverlayItem", "Progress", "Place", "Level"}
+    others = {"Image", "Prepared", "OverlayItem", "Progress", "MeasuredProgress", "Place", "Level"}
     for name in cosremaster.__all__:
         value = getattr(cosremaster, name)
         if inspect.isclass(value) and not issubclass(value, Exception) and name not in others:

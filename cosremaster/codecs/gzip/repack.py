@@ -28,6 +28,7 @@ from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.streams import CHUNK, ByteReader
+from cosremaster.progress import skip_bytes
 from cosremaster.records import Struct, field
 
 STORE_FROM = 4096
@@ -118,7 +119,11 @@ class GzipParameters(PackedParameters, frozen=True):
         if not splices:
             member.keep_front(_find_front(job))
         rest = job.plain.cut(member.plain, job.plain.length)
-        for (is_stored, is_run), group in groupby(_choose_parts(rest.pieces, splices), key=itemgetter(0, 1)):
+        parts = list(_choose_parts(rest.pieces, splices))
+        is_deflated = (part for is_stored, is_run, part in parts if not (is_stored or is_run))
+        deflated = sum(part.length for part in is_deflated if not isinstance(part, BlockRun))
+        skip_bytes(job.advance, job.plain.length - deflated)
+        for (is_stored, is_run), group in groupby(parts, key=itemgetter(0, 1)):
             if is_run:
                 member.keep_runs(run for _, _, run in group if isinstance(run, BlockRun))
             else:
@@ -290,7 +295,7 @@ class _MemberWriter:
             self._pieces += self._job.packed.cut(front.start, front.end).pieces
             self._reused += front.end - front.start
             self._crc = front.crc
-            self._advance(front.plain)
+            self.plain += front.plain
 
     def keep_runs(self, runs: Iterable[BlockRun]) -> None:
         """Take over blocks of the old stream."""
@@ -299,7 +304,7 @@ class _MemberWriter:
             self._reused += run.end.byte - run.start.byte
             length = run.end.plain - run.start.plain
             self._crc = crc32_joined(self._crc, crc32_without(run.end.crc, run.start.crc, length), length)
-            self._advance(length)
+            self.plain += length
 
     def store(self, pieces: Iterable[Piece]) -> None:
         """Add ``pieces`` in stored blocks: old blocks for old bytes in such blocks, else new ones."""
@@ -323,7 +328,7 @@ class _MemberWriter:
                 self._flush()
                 self._pieces += packed.pieces
                 self._crc = crc32_joined(self._crc, run.crc, run.end - run.start)
-                self._advance(run.end - run.start)
+                self.plain += run.end - run.start
             else:
                 self._add_to_frames(packed.pieces)
             offset = run.end
@@ -355,11 +360,11 @@ class _MemberWriter:
                 crc = self._find_crc(piece)
                 if crc is not None:
                     self._unframed_crc = crc32_joined(self._unframed_crc, crc, piece.length)
-                    self._advance(piece.length)
+                    self.plain += piece.length
                     continue
                 for chunk in piece.chunks():
                     self._unframed_crc = crc32.iso_hdlc(chunk, self._unframed_crc)
-                    self._advance(len(chunk))
+                    self.plain += len(chunk)
 
     def _find_crc(self, piece: Piece) -> int | None:
         """Return the CRC32 of ``piece`` where it is known without reading, else None."""
@@ -433,13 +438,9 @@ class _MemberWriter:
         """Yield the packed bytes of ``blocks``."""
         for block in blocks:
             self._crc = crc32_joined(self._crc, block.crc, block.length)
-            self._advance(block.length)
+            self.plain += block.length
+            self._job.advance(block.length)
             yield block.packed
-
-    def _advance(self, count: int) -> None:
-        """Count ``count`` more plain bytes."""
-        self.plain += count
-        self._job.advance(count)
 
     def finish(self) -> RepackResult:
         """End the member (RFC 1952, 2.3.1) and return it."""

@@ -18,6 +18,7 @@ from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import CHUNK
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
 
 PRESET = 6
@@ -154,30 +155,39 @@ class _Segments:
 
 
 def encode_blocks(
-    table: PieceTable, marks: Sequence[int], options: EncoderOptions, stop: StopFlag
-) -> tuple[EncodedBlock, ...]:
+    table: PieceTable, marks: Sequence[int], options: EncoderOptions, stop: StopFlag,
+    advance: Advance = lambda count: None,
+) -> tuple[EncodedBlock, ...]:  # fmt: skip
     """Return ``table``, which has direct pieces only, as blocks with their sizes in the headers.
 
     Runs of segments that do not compress become blocks of uncompressed chunks.
 
     :param marks: offsets at which other data may begin, in order.
+    :param advance: called with the bytes that were fed to the encoder, and skips those that are not compressed.
     :raises CancelledError: ``stop`` is set.
     """
     plain = _PlainData(table)
     whole = _Segments(0, options.check, is_worth_it=True)
     whole.end = table.length
     runs = [whole] if options.always else _find_runs(plain, marks, options.check, stop) or [whole]
-    return tuple(_compress(plain, run, options, stop) if run.is_worth_it else _store(plain, run) for run in runs)
+    for run in runs:
+        if not run.is_worth_it:
+            skip_bytes(advance, run.end - run.start)
+    return tuple(
+        _compress(plain, run, options, stop, advance) if run.is_worth_it else _store(plain, run) for run in runs
+    )
 
 
-def _compress(plain: _PlainData, run: _Segments, options: EncoderOptions, stop: StopFlag) -> EncodedBlock:
+def _compress(
+    plain: _PlainData, run: _Segments, options: EncoderOptions, stop: StopFlag, advance: Advance
+) -> EncodedBlock:
     """Return a run as a compressed block."""
     data = plain.view(run.start, run.end)
     running = RunningCheck(options.check)
     running.update(data)
     dictionary_size = max(MIN_DICT, min(options.dictionary_size, len(data)))
     is_quick = run.start == 0 and len(data) <= options.quick
-    packed = _lzma2(data, dictionary_size, QUICK_PRESET if is_quick else options.preset, stop)
+    packed = _lzma2(data, dictionary_size, QUICK_PRESET if is_quick else options.preset, stop, advance)
     size = sum(len(part) for part in packed)
     header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()
@@ -202,14 +212,16 @@ def _store(plain: _PlainData, run: _Segments) -> EncodedBlock:
     return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
 
 
-def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag, advance: Advance) -> tuple[bytes, ...]:
     """Return the LZMA2 chunks of ``plain`` in parts."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary_size}]
     compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
     parts = []
     for start in range(0, len(plain), CHUNK):
         stop.check()
-        parts.append(compressor.compress(plain[start : start + CHUNK]))
+        part = plain[start : start + CHUNK]
+        parts.append(compressor.compress(part))
+        advance(len(part))
     return (*parts, compressor.flush())
 
 

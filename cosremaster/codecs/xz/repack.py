@@ -36,6 +36,7 @@ from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
+from cosremaster.progress import ThreadedAdvance, skip_bytes
 from cosremaster.records import Struct, convert, replace
 from cosremaster.units import format_size
 
@@ -136,31 +137,32 @@ class XzParameters(PackedParameters, frozen=True):
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
         reused = encoded = stored = 0
-        new_blocks = _NewBlocks(job.spool)
+        new_blocks, fed = _NewBlocks(job.spool), ThreadedAdvance(job.advance)
 
         def encode(item: KeptBlock | _EncodeTask, stop: StopFlag) -> KeptBlock | tuple[EncodedBlock, ...]:
             """Return a kept block, or the new blocks of a task."""
             if isinstance(item, KeptBlock):
                 return item
-            blocks = item.blocks or encode_blocks(item.table, item.marks, options, stop)
+            if item.blocks:
+                fed.skip(sum(block.record.plain for block in item.blocks))
+            blocks = item.blocks or encode_blocks(item.table, item.marks, options, stop, fed)
             if item.key is not None and all(block.table is None for block in blocks):
                 job.cache.put(item.key, blocks, sum(len(part) for block in blocks for part in block.parts))
             return blocks
 
-        for result in ordered_map(encode, self._items(job, options), job.threads):
+        for result in ordered_map(encode, self._items(job, options), job.threads, report=fed.report):
             if isinstance(result, KeptBlock):
                 pieces += new_blocks.take()
                 count, record = self._add_kept(result, job, pieces)
                 records.append(record)
                 reused += count
-                job.advance(record.plain)
                 continue
             for block in result:
                 new_blocks.add(block)
                 records.append(block.record)
                 encoded += 0 if block.stored else block.record.plain
                 stored += block.record.plain if block.stored else 0
-                job.advance(block.record.plain)
+        fed.report()
         index = pack_index(records)
         pieces += new_blocks.take()
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
@@ -178,7 +180,9 @@ class XzParameters(PackedParameters, frozen=True):
         if job.cutting is not None:
             yield from self._cut_items(job, job.cutting)
             return
-        for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
+        parts = plan_splice(job.plain, job.decoded, self.blocks, self.check)
+        skip_bytes(job.advance, sum(part.plain for part in parts if isinstance(part, KeptBlock)))
+        for part in parts:
             if isinstance(part, KeptBlock):
                 yield part
                 continue
@@ -194,7 +198,9 @@ class XzParameters(PackedParameters, frozen=True):
         blocks = [block for block in self.blocks if block.record.plain and block.check == self.check]
         parts = [(block.plain, block.plain_end) for block in blocks]
         marks = list(_file_borders(job.plain))
-        for start, end, number in plan_cuts(job.plain, job.decoded, parts, cutting):
+        cuts = plan_cuts(job.plain, job.decoded, parts, cutting)
+        skip_bytes(job.advance, sum(end - start for start, end, number in cuts if number is not None))
+        for start, end, number in cuts:
             if number is None:
                 yield _make_task(job.plain, marks, start, end)
             else:

@@ -15,6 +15,7 @@ from cosremaster.layers.squashfs.block_rules import dictionary_limit, find_block
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import NO_FRAGMENT, STORED_BLOCK
 from cosremaster.layers.squashfs.superblock import Flags
+from cosremaster.progress import ENCODE, SilentProgress, begin_work
 from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Content
 
@@ -99,15 +100,20 @@ class DataPacker:
         words: dict[int, list[int]] = {}
         starts: dict[int, int] = {}
         blocks = self._list_blocks(contents, tails)
-        for block, packed in ordered_map(self._pack_block, blocks, self._resources.threads):
-            is_fragment = block.file < 0
-            word, pieces = self._place_block(contents, block, packed)
-            if is_fragment:
-                new.fragments.append((new.length, word))
-            else:
-                starts.setdefault(block.file, new.length)
-                words.setdefault(block.file, []).append(word)
-            new.add(pieces)
+        total, resources = sum(content.size for content in contents), self._resources
+        method = f"squashfs {self._filesystem.codec.name}, {resources.threads} threads"
+        progress = resources.progress or SilentProgress()
+        with begin_work(progress, "pack new files", total, ENCODE, method) as advance:
+            for block, packed in ordered_map(self._pack_block, blocks, resources.threads):
+                is_fragment = block.file < 0
+                word, pieces = self._place_block(contents, block, packed)
+                if is_fragment:
+                    new.fragments.append((new.length, word))
+                else:
+                    starts.setdefault(block.file, new.length)
+                    words.setdefault(block.file, []).append(word)
+                new.add(pieces)
+                advance(len(block.plain))
         for number, content in enumerate(contents):
             size, in_file = content.size, words.get(number, [])
             lengths = [min(self._size, size - at) for at in range(0, len(in_file) * self._size, self._size)]

@@ -32,6 +32,7 @@ from cosremaster.layers.squashfs.live import (
 from cosremaster.layers.squashfs.metadata import MetadataWriter, pack_table
 from cosremaster.layers.squashfs.repack_xattrs import pack_xattrs
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
+from cosremaster.progress import ENCODE, SilentProgress, begin_work
 from cosremaster.records import Struct, field, replace
 
 
@@ -133,10 +134,13 @@ class _DataMover:
         filesystem, table = self._filesystem, self._filesystem.table
         packed: list[tuple[_NewFragment, Piece, int]] = []
         threads = self._resources.threads
-        for fragment, block in ordered_map(self._pack, self._gather(), threads):
-            word = len(block or fragment.plain) | (0 if block else STORED_BLOCK)
-            written = self._resources.spool.append([block or bytes(fragment.plain)], packed=True)
-            packed.append((fragment, written, word))
+        progress = self._resources.progress or SilentProgress()
+        with begin_work(progress, "pack tails of files", None, ENCODE, "squashfs tails") as advance:
+            for fragment, block in ordered_map(self._pack, self._gather(), threads):
+                word = len(block or fragment.plain) | (0 if block else STORED_BLOCK)
+                written = self._resources.spool.append([block or bytes(fragment.plain)], packed=True)
+                packed.append((fragment, written, word))
+                advance(len(fragment.plain))
         live = find_live_data(filesystem, self._live, self._whole)
         start = find_data_start(filesystem)
         ranges = CompactedRanges(live.ranges, start)
