@@ -24,7 +24,7 @@ _CODECS: dict[str, tuple[bytes, str, str]] = {
     "gzip": (b"\x1f", "gzip.codec", "GzipCodec"),
     "zstd": (b"\x28" + _SKIPPABLE, "zstd", "ZstdCodec"),
     "bzip2": (b"B", "bzip2", "Bzip2Codec"),
-    "lzop": (b"\x89", "lzop.codec", "LzopCodec"),
+    "lzop": (b"\x89", "lzop", "LzopCodec"),
     "xz": (b"\xfd", "xz.codec", "XzCodec"),
     "lzma": (b"\x5d", "lzma_alone", "LzmaCodec"),
     "lz4": (b"\x04" + _SKIPPABLE, "lz4", "Lz4Codec"),
@@ -32,9 +32,13 @@ _CODECS: dict[str, tuple[bytes, str, str]] = {
 }
 """By the codec's name: the possible first bytes of its streams, module, class."""
 
+_LIBRARIES = {"lz4": "lz4", "lzop": "lzokay"}
+"""What a module needs that may be missing."""
+
 _UNSUPPORTED = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
+    (b"\x89LZO\0", "lzop (which the extra cosremaster[lzo] opens)"),
     (b"LZIP", "lzip"),
     (b"LRZI", "lrzip"),
     (b"GRZipII\0", "grzip"),
@@ -65,7 +69,7 @@ def _load_codec(name: str) -> Codec | None:
 
         if not AVAILABLE:
             return None
-    if module == "lz4" and importlib.util.find_spec("lz4") is None:
+    if module in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[module]) is None:
         return None
     codec: Codec = getattr(importlib.import_module(f"cosremaster.codecs.{module}"), class_name)()
     return codec

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import StreamParameters
@@ -10,9 +11,19 @@ if TYPE_CHECKING:
 _ENDS = {
     ".tar": "none", ".cpio": "none", ".gz": "gzip", ".tgz": "gzip", ".cgz": "gzip", ".xz": "xz", ".txz": "xz",
     ".cxz": "xz", ".zst": "zstd", ".tzst": "zstd", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".lz4": "lz4",
+    ".lzo": "lzop", ".tzo": "lzop",
 }  # fmt: skip
 
-_WHOLE = {"cgz": "cpio", "cxz": "cpio", "tgz": "tar", "txz": "tar", "tzst": "tar", "tbz": "tar", "tbz2": "tar"}
+_WHOLE = {
+    "cgz": "cpio",
+    "cxz": "cpio",
+    "tgz": "tar",
+    "txz": "tar",
+    "tzst": "tar",
+    "tbz": "tar",
+    "tbz2": "tar",
+    "tzo": "tar",
+}
 """The archive that a short end says beside its codec."""
 
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
@@ -45,34 +56,33 @@ def split_codec(name: str) -> tuple[str, str]:
     return (name, codec) if codec == "none" else (stem, codec)
 
 
+_LZOP_FLAGS = 3
+"""Adler-32 of the plain and of the packed bytes of each block, as lzop's own."""
+
+_LZOP_HEADER = b"\x89LZO\0\r\n\x1a\n" + bytes.fromhex(
+    "1040 20a0 0940 03 09 00000003 000081a4 00000000 00000000 00 2afe028e"
+)
+"""As lzop 1.04 writes at level 9, for a file without a name and a time: the versions of it and its library, the version
+that reads it, method, level, flags, mode, both halves of the time, length of the name, Adler-32 of these."""
+
+_NEW: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "none": ("plain", "PlainParameters", ()),
+    "gzip": ("gzip.repack", "GzipParameters", (_GZIP_HEADER, 1)),
+    "xz": ("xz.repack", "XzParameters", (_CRC32, (), 1)),
+    "zstd": ("zstd", "ZstdParameters", (_ZSTD_WINDOW, True, True, ())),
+    "bzip2": ("bzip2", "Bzip2Parameters", (_BZIP2_LEVEL, ())),
+    "lz4": ("lz4", "Lz4Parameters", (_LZ4_BLOCK, False, (True, False), ())),
+    "lz4-legacy": ("lz4", "Lz4LegacyParameters", ((),)),
+    "lzop": ("lzop", "LzopParameters", (_LZOP_HEADER, _LZOP_FLAGS, ())),
+}
+"""By the codec's name: module, class and arguments of the parameters of a new stream."""
+
+
 def new_parameters(codec: str) -> StreamParameters:
     """Return the parameters of a new stream of ``codec``. :raises KeyError: there are none of such a codec.
 
     :raises ImportError: its library is not installed.
     """
-    if codec == "none":
-        from cosremaster.codecs.plain import PlainParameters  # noqa: PLC0415 - each loads its library
-
-        return PlainParameters()
-    if codec == "gzip":
-        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
-
-        return GzipParameters(_GZIP_HEADER, 1)
-    if codec == "xz":
-        from cosremaster.codecs.xz.repack import XzParameters  # noqa: PLC0415 - the same
-
-        return XzParameters(_CRC32, (), 1)
-    if codec == "zstd":
-        from cosremaster.codecs.zstd import ZstdParameters  # noqa: PLC0415 - the same
-
-        return ZstdParameters(_ZSTD_WINDOW, True, True, ())
-    if codec == "bzip2":
-        from cosremaster.codecs.bzip2 import Bzip2Parameters  # noqa: PLC0415 - the same
-
-        return Bzip2Parameters(_BZIP2_LEVEL, ())
-    if codec in ("lz4", "lz4-legacy"):
-        from cosremaster.codecs.lz4 import Lz4LegacyParameters, Lz4Parameters  # noqa: PLC0415 - the same
-
-        is_frame = codec == "lz4"
-        return Lz4Parameters(_LZ4_BLOCK, False, (True, False), ()) if is_frame else Lz4LegacyParameters(())
-    raise KeyError(codec)
+    module, class_name, arguments = _NEW[codec]
+    parameters: StreamParameters = getattr(import_module(f"cosremaster.codecs.{module}"), class_name)(*arguments)
+    return parameters

@@ -62,7 +62,7 @@ class SecondProof:
         try:
             reading = read_with_pycdlib(result)
         except SecondReaderError as error:
-            raise ProofError(f"pycdlib reads the input, and not the result: {error.message}", result.place) from error
+            raise ProofError(f"pycdlib reads the input, and not the result: {error}", result.place) from error
         for message, place in list_differences(subject, reading):
             raise ProofError(message, place)
         return reading.describe()
@@ -78,6 +78,6 @@ def _find_disagreement(source: ByteSource) -> str | None:
     try:
         reading = read_with_pycdlib(source)
     except SecondReaderError as error:
-        return f"it cannot read the input: {error.message}"
+        return f"it cannot read the input: {error}"
     difference = next(list_differences(subject, reading), None)
     return None if difference is None else f"of the input, {difference[0]}"

@@ -45,8 +45,8 @@ class SecondReading(Struct, frozen=True):
         return f"pycdlib sees the same {records:,} directory records{boot}"
 
 
-class SecondReaderError(CosremasterError):
-    """pycdlib cannot read an image."""
+class SecondReaderError(Exception):
+    """pycdlib cannot read an image; the message is its reason."""
 
 
 class _SourceFile(io.RawIOBase):
@@ -99,7 +99,7 @@ def read_with_pycdlib(source: ByteSource) -> SecondReading:
     except CosremasterError:
         raise
     except Exception as error:  # damaged images raise errors of any kind in it
-        raise SecondReaderError(str(error) or type(error).__name__, source.place) from error
+        raise SecondReaderError(str(error) or type(error).__name__) from error
 
 
 def _list_records(root: Any) -> dict[Identifiers, list[SeenEntry]]:
@@ -204,7 +204,7 @@ def check_second_reader(subject: Subject) -> Iterator[Finding]:
     try:
         reading = read_with_pycdlib(subject.source)
     except SecondReaderError as error:
-        yield note(UNREADABLE, f"pycdlib cannot read it: {error.message}", subject.place)
+        yield note(UNREADABLE, f"pycdlib cannot read it: {error}", subject.place)
         return
     differences = list(list_differences(subject, reading))
     for message, place in differences[:MAX_SHOWN]:

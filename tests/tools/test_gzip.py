@@ -4,7 +4,6 @@ import random
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, ByteReader
 from tests.fixtures import tools
+from tests.support.memory import Memory
 
 PLACE = Place(("a.gz",))
 NOISE = random.Random(2).randbytes(200_000)
@@ -28,17 +28,6 @@ TEXT = b"".join(b"line %d of a text that gzip can shorten\n" % (number * number 
 SAMPLES = {"text and noise": TEXT + NOISE, "empty": b"", "one byte": b"x", "noise": NOISE, "zeros": bytes(9 * CHUNK)}
 HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 FORM = GzipParameters(HEADER, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Plain bytes as a source of pieces."""
-
-    data: bytes
-    name: str = "memory"
-
-    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        yield self.data[offset : offset + length]
 
 
 @pytest.fixture(autouse=True, scope="module", params=["zlib", "isal"])

@@ -84,7 +84,7 @@ def test_a_squashfs_holds_the_folder(compression: str | None, tree: Path, tmp_pa
     if compression == "lz4":
         tools.require_module("lz4")
     if compression == "lzo":
-        tools.require_module("lzallright", since=(3, 11))
+        tools.require_module("lzokay")
     choice = [] if compression is None else ["--compression", compression, "--block-size", "64K"]
     out = tmp_path / "out.squashfs"
     assert main(["pack", str(tree), str(out), "--quiet", *choice]) == 0

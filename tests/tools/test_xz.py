@@ -38,6 +38,7 @@ from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from tests.fixtures import tools
+from tests.support.memory import Memory
 
 PLACE = Place(("a.xz",))
 NOISE = random.Random(1).randbytes(150_000)
@@ -55,17 +56,6 @@ OPTIONS = {
     "arm": ("--arm", "--lzma2=preset=1"),
     "three filters": ("--x86", "--delta=dist=1", "--lzma2=dict=4KiB"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Plain bytes as a source of pieces."""
-
-    data: bytes
-    name: str = "memory"
-
-    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        yield self.data[offset : offset + length]
 
 
 def _xz(data: bytes, *options: str) -> bytes:

@@ -24,7 +24,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.precopy import Precopy
 from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
-from tests.support.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
+from tests.support.small import CGZ, broken_inside, packed_root, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
 
@@ -132,11 +132,6 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         _small(cgz=gzip.compress(BAD_FIELD)),
         4,
         rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
-    ),
-    "lzop": (
-        _small(cgz=stored_lzop(build_archive(root_items()))),
-        5,
-        rf"in\.iso » {CGZ}: is packed by lzop, which is read and not written",
     ),
     "squashfs": (
         _image(without_layer({"live/filesystem.squashfs": b"hsqs" + bytes(9000)})),

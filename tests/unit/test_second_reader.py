@@ -172,7 +172,7 @@ def test_a_result_that_pycdlib_cannot_read_is_not_published(tmp_path: Path, monk
     def refuse(read: ByteSource) -> second_reader.SecondReading:
         if read.place.parts == (str(source),):
             return seen(read)
-        raise second_reader.SecondReaderError("bad luck", read.place)
+        raise second_reader.SecondReaderError("bad luck")
 
     monkeypatch.setattr(second_proof, "read_with_pycdlib", refuse)
     with pytest.raises(ProofError, match=r"out\.iso.*pycdlib reads the input, and not the result: bad luck"):

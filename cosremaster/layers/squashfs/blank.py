@@ -21,7 +21,7 @@ _COMPRESSIONS = {
     "zstd": Compression.ZSTD, "xz": Compression.XZ, "gzip": Compression.GZIP, "lz4": Compression.LZ4,
     "lzo": Compression.LZO,
 }  # fmt: skip
-_LIBRARIES = {"lz4": "lz4.block", "lzo": "lzallright"}
+_LIBRARIES = {"lz4": "lz4.block", "lzo": "lzokay"}
 """What a compression needs that comes with the extra of its name."""
 
 _LZ4_OPTIONS = struct.pack("<II", 1, 0)

@@ -32,8 +32,8 @@ class BlockCodec(Protocol):
         """Return the plain bytes of ``data``. :raises BlockError: damage, or more than ``limit`` bytes."""
         ...
 
-    def pack(self, data: bytes) -> bytes | None:
-        """Return ``data`` compressed; None where this codec only reads."""
+    def pack(self, data: bytes) -> bytes:
+        """Return ``data`` compressed; it may be longer."""
         ...
 
 
@@ -142,29 +142,26 @@ class Lz4Blocks:
 
 
 class LzoBlocks:
-    """LZO1X blocks; new blocks are stored where the extra that packs them is not installed."""
+    """LZO1X blocks."""
 
     name = "lzo"
 
     def __init__(self, options: bytes, block_size: int) -> None:
-        """Take the options, which only a compressor needs."""
+        """Take the options, which only the compressor that wrote them needs."""
+        from cosremaster.codecs import lzo  # noqa: PLC0415 - an extra
+
+        self._lzo = lzo
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
-        from cosremaster.codecs.lzop.lzo1x import LzoError, expand_within  # noqa: PLC0415 - rarely needed
-
         try:
-            return expand_within(data, limit)
-        except LzoError as error:
+            return self._lzo.expand_within(data, limit)
+        except self._lzo.LzoError as error:
             raise BlockError("its LZO block is damaged") from error
 
-    def pack(self, data: bytes) -> bytes | None:
-        """Return an LZO1X block; None without lzallright."""
-        try:
-            from lzallright import LZOCompressor  # noqa: PLC0415 - an extra
-        except ImportError:
-            return None
-        return bytes(LZOCompressor().compress(data))
+    def pack(self, data: bytes) -> bytes:
+        """Return an LZO1X block."""
+        return self._lzo.compress(data)
 
 
 _CODECS: dict[Compression, type[BlockCodec]] = {
@@ -186,6 +183,5 @@ def make_block_codec(superblock: Superblock, options: bytes, place: Place) -> Bl
         make = _CODECS[compression]
         return make(options, superblock.block_size)  # type: ignore[call-arg]
     except ImportError as error:
-        raise UnsupportedError(
-            f"is squashfs under {compression.name.lower()}, which needs the extra cosremaster[lz4]", place
-        ) from error
+        name = compression.name.lower()
+        raise UnsupportedError(f"is squashfs under {name}, which needs the extra cosremaster[{name}]", place) from error

@@ -1,1 +1,0 @@
-"""lzop: reading streams."""
