@@ -17,7 +17,7 @@ from cosremaster.recipe.variables import parse_setting
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
     """Print the JSON Schema of recipes and exit, where the flag is given."""
-    if value:
+    if value and not context.resilient_parsing:
         click.echo(shipped_schema(), nl=False)
         context.exit()
 

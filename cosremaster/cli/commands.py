@@ -12,7 +12,18 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.expected import takes_expected
-from cosremaster.cli.options import GZIP, MAX_EXPAND, ORDER, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import (
+    GZIP,
+    MAX_EXPAND,
+    ORDER,
+    QUIET,
+    FileText,
+    InputPath,
+    InsideText,
+    OutputPath,
+    StreamPath,
+    StrictCommand,
+)
 from cosremaster.cli.run_options import RUN_OPTIONS, order_items, pop_scripts
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
@@ -37,25 +48,25 @@ _DELTA = click.option(
 _IMAGE = click.argument("source", metavar="IN", type=InputPath())
 _REQUEST = (
     click.option(
-        "--add", multiple=True, metavar="SRC[:DEST]",
+        "--add", multiple=True, type=FileText(), metavar="SRC[:DEST]",
         help="Add a file, or the contents of a directory or an archive (by its name; - is a tar on standard input), to"
         " the root filesystem. DEST is absolute in it; a file goes into DEST if that ends in / or is a directory."
         " Without DEST contents merge at /. May be given again.",
     ),
     *RUN_OPTIONS,
     click.option(
-        "--add-iso", multiple=True, metavar="SRC:DEST",
+        "--add-iso", multiple=True, type=FileText(), metavar="SRC:DEST",
         help="Add a file, or the contents of a directory or an archive, to the ISO's own tree, by the rules of --add;"
         " a file that is there is exchanged. DEST may lead into a FAT file system (/EFI/efiboot.img::/EFI/BOOT/,"
         " @gpt2::/EFI). May be given again.",
     ),
     click.option(
-        "--remove-iso", multiple=True, metavar="PATTERN",
+        "--remove-iso", multiple=True, type=InsideText(), metavar="PATTERN",
         help="Remove what fits from the ISO's own tree, directories with what is in them, before anything is renamed or"
         " added. May be given again.",
     ),
     click.option(
-        "--rename-iso", multiple=True, metavar="OLD:NEW",
+        "--rename-iso", multiple=True, type=InsideText(), metavar="OLD:NEW",
         help="Give a file or directory of the ISO's own tree another name. NEW is absolute; it goes into NEW if that"
         " ends in / or is a directory. May be given again.",
     ),
@@ -77,7 +88,7 @@ _REQUEST = (
         " them.",
     ),
     click.option(
-        "--add-file", multiple=True, metavar="SRC:DEST",
+        "--add-file", multiple=True, type=FileText(), metavar="SRC:DEST",
         help="Add an archive as the file it is, after everything that --add brings. May be given again.",
     ),
     click.option(
@@ -125,7 +136,8 @@ _REQUEST = (
         " and patterns (user.*,trusted.*); -NAME leaves one out. Default: user.*,security.capability.",
     ),
     click.option(
-        "--mtree", metavar="FILE", help="mtree(5) file with owners, modes and nodes of the directory that is added."
+        "--mtree", type=FileText(), metavar="FILE",
+        help="mtree(5) file with owners, modes and nodes of the directory that is added.",
     ),
     click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
     click.option(
@@ -134,7 +146,7 @@ _REQUEST = (
         " anything is added.",
     ),
     click.option(
-        "--layer", multiple=True, metavar="ADDRESS",
+        "--layer", multiple=True, type=InsideText(), metavar="ADDRESS",
         help="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in '**/initrd*', or all; else found by"
         " content. May be given again.",
     ),
@@ -199,7 +211,9 @@ def _parameters_of(option: Callable[..., Any]) -> list[click.Parameter]:
 
 _OUTPUT = (
     click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too."),
-    click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON."),
+    click.option(
+        "--report", type=FileText(), metavar="FILE", help="Write what happened to each path to FILE, as JSON."
+    ),
     click.option("--force", is_flag=True, help="Replace OUT if it exists."),
     click.option(
         "--no-sync", "sync", is_flag=True, flag_value=False, default=True,
@@ -302,7 +316,9 @@ def remaster_command(
 @_IMAGE
 @takes_request
 @MAX_EXPAND
-@click.option("--report", metavar="FILE", help="Write what would happen to each path to FILE, as JSON.")
+@click.option(
+    "--report", type=FileText(), metavar="FILE", help="Write what would happen to each path to FILE, as JSON."
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_DELTA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from cosremaster.__about__ import __version__
 from cosremaster.cli.catalog import COMMANDS, DEFAULT, SECTIONS
@@ -15,6 +16,9 @@ from cosremaster.cli.options import make_common_options
 from cosremaster.cli.pause import uncollected
 from cosremaster.errors import UsageError
 from cosremaster.suggestions import find_similar, format_suggestion
+
+_COMPLETION = "_COSREMASTER_COMPLETE"
+"""A variable of the environment by which shells ask for completions, as click names it."""
 
 MUCH_NEW = 50_000
 """Values that were made and not given up when the garbage collector looks for cycles among them: an index is several
@@ -56,7 +60,7 @@ class LazyGroup(click.Group):
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
         own, words = self._split(ctx, args)
-        if words and words[0] not in COMMANDS and not (ctx.resilient_parsing and len(words) == 0):
+        if words and words[0] not in COMMANDS:
             if not ctx.resilient_parsing:
                 refuse_mistyped(words[0])
             words = [DEFAULT, *words]
@@ -77,6 +81,26 @@ class LazyGroup(click.Group):
             else:
                 break
         return args[:count], args[count:]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return commands, files and options that begin with ``incomplete``; no command is loaded for it."""
+        if incomplete.startswith("-"):
+            command = self.get_command(ctx, DEFAULT)
+            assert command is not None
+            with click.Context(command, parent=ctx, info_name=DEFAULT) as default:
+                items = [
+                    *click.Command.shell_complete(self, ctx, incomplete),
+                    *command.shell_complete(default, incomplete),
+                ]
+            return list({item.value: item for item in items}.values())
+        from cosremaster.cli.candidates import list_files  # noqa: PLC0415 - only for a shell that completes
+
+        commands = [
+            CompletionItem(name, help=summary)
+            for name, (_, _, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *list_files(incomplete)] if incomplete else commands
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how the program is called, both ways."""
@@ -131,6 +155,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 def run_group(words: list[str]) -> Any:
     """Run the command that ``words`` name and return what it returns: its exit code, if any."""
+    if _COMPLETION in os.environ:
+        from cosremaster.cli.shell_completion import register_shells  # noqa: PLC0415 - only for a shell that completes
+
+        register_shells()
     try:
         return PROGRAM.main(words, prog_name="cosremaster", standalone_mode=False)
     except _LoadInterruptedError:

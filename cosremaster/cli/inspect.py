@@ -10,7 +10,7 @@ import click
 from cosremaster.api.image import Image
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import print_facts, terminal_only_progress
-from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, StrictCommand, takes_flags
+from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, InsideText, StrictCommand, takes_flags
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.errors import UsageError
 from cosremaster.io.urls import Url
@@ -19,7 +19,7 @@ from cosremaster.units import format_size
 
 @click.command(cls=StrictCommand)
 @click.argument("source", metavar="IMAGE", type=InputPath())
-@click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
+@click.option("--layer", metavar="ADDRESS", type=InsideText(), help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")
 @takes_flags("inspect")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page to look at instead.")

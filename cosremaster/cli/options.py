@@ -7,6 +7,7 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from cosremaster.cli.plain import FLAGS
 from cosremaster.cli.settings import Settings
@@ -41,6 +42,12 @@ class InputPath(click.ParamType["Path | Url"]):
             return Path(value)
         return _kept_standard_input() if value == "-" else parse_image_path(value)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the files whose paths begin with ``incomplete``."""
+        from cosremaster.cli.candidates import list_files  # noqa: PLC0415 - only for a shell that completes
+
+        return list_files(incomplete)
+
 
 class InputAddress(click.ParamType[str]):
     """An address whose image may be ``-``, standard input."""
@@ -53,6 +60,40 @@ class InputAddress(click.ParamType[str]):
             return str(value)
         image, separator, rest = split_image_path(str(value))
         return f"{_kept_standard_input()}{separator}{rest}" if image == "-" else str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the addresses that begin with ``incomplete``."""
+        from cosremaster.cli.candidates import list_addresses  # noqa: PLC0415 - the same
+
+        return list_addresses(incomplete)
+
+
+class FileText(click.ParamType[str]):
+    """Text that begins with the path of a file or folder, as in ``SRC:DEST``."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the files whose paths begin with ``incomplete``."""
+        from cosremaster.cli.candidates import list_files  # noqa: PLC0415 - the same
+
+        return list_files(incomplete)
+
+
+class InsideText(click.ParamType[str]):
+    """Text that begins with an address inside the image IN."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the addresses inside IN, where it stands before, that begin with ``incomplete``."""
+        from cosremaster.cli.candidates import list_inside  # noqa: PLC0415 - the same
+
+        image, slash = ctx.params.get("source"), "/" * incomplete.startswith("/")
+        if image is None:
+            return []
+        items = list_inside(str(image), incomplete.removeprefix("/"))
+        return [CompletionItem(f"{slash}{item.value}", item.type) for item in items]
 
 
 class StreamPath(PosixPath):
@@ -67,6 +108,12 @@ class OutputPath(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return ``value`` as a path."""
         return StreamPath(value) if value == "-" else Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the files whose paths begin with ``incomplete``: one of them may be replaced."""
+        from cosremaster.cli.candidates import list_files  # noqa: PLC0415 - the same
+
+        return list_files(incomplete)
 
 
 def _kept_standard_input() -> Path:
@@ -147,8 +194,8 @@ class StrictCommand(click.Command):
 
         :raises UsageError: an option stands twice, so that one of its values would be lost; or there is no such option.
         """
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell completes the value of the option at the end
+            return super().parse_args(ctx, args[:-1] if args and args[-1].startswith("--") else args)
         if args == ["-h"]:  # of ls, too, whose -h is another one
             args = ["--help"]
         args = [InputAddress().convert(word, None, ctx) if word.startswith("-::") else word for word in args]

@@ -10,7 +10,7 @@ import click
 
 from cosremaster.api.pack import pack
 from cosremaster.cli.commands import describe_mtree, takes_options, takes_output_options
-from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, FileText, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.overlay.request import AddPath
@@ -21,7 +21,7 @@ _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")
 
 
 @click.command(cls=StrictCommand)
-@click.argument("sources", metavar="SRC[:DEST]...", nargs=-1, required=True)
+@click.argument("sources", metavar="SRC[:DEST]...", nargs=-1, required=True, type=FileText())
 @click.argument("target", metavar="OUT", type=OutputPath())
 @takes_options((*_RULES, "mtree", "force_type", "threads", "xz_preset", "always_compress", "gzip"))
 @click.option("--compression", metavar="NAME", help="Of a squashfs: zstd, xz, gzip, lz4 or lzo. Default: zstd.")

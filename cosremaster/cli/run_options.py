@@ -10,12 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from cosremaster.cli.options import FileText
 from cosremaster.errors import UsageError
 from cosremaster.overlay.request import ID_CHOICES, RUN_PLACES, AddPath, OverlayItem, RunScript
 
 RUN_OPTIONS = (
     click.option(
-        "--run", "scripts", multiple=True, metavar="FILE|COMMAND",
+        "--run", "scripts", multiple=True, type=FileText(), metavar="FILE|COMMAND",
         help="Run a script, or a command for /bin/sh, inside the root filesystem as the options before it leave it;"
         " what it changes is added. May be given again.",
     ),
