@@ -36,6 +36,7 @@ FORMATS: dict[str, str] = {
     "squashfs": "cosremaster.layers.squashfs.format:SquashfsFormat",
     "tar": "cosremaster.layers.tar.format:TarFormat",
     "ext4": "cosremaster.layers.ext4.format:Ext4Format",
+    "erofs": "cosremaster.layers.erofs.format:ErofsFormat",
 }
 """By the format's name: ``module:class``. The module may stand outside the package."""
 

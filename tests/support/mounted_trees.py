@@ -38,12 +38,12 @@ def _below(root: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Path]:
+def mounted(image: Path, folder: Path, kind: str = "squashfs") -> Iterator[Path]:
     """The tree as the kernel shows it; skips where nothing may be mounted."""
-    if os.geteuid() != 0 or "\tsquashfs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
-        tools.leave_out("This test needs root and a kernel with squashfs.")
+    if os.geteuid() != 0 or f"\t{kind}" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        tools.leave_out(f"This test needs root and a kernel with {kind}.")
     folder.mkdir()
-    run(["mount", "-t", "squashfs", "-o", "loop,ro", str(image), str(folder)])
+    run(["mount", "-t", kind, "-o", "loop,ro", str(image), str(folder)])
     try:
         yield folder
     finally:

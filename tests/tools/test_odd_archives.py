@@ -217,9 +217,9 @@ def test_names_stand_once_in_messages(tmp_path: Path, site: Path, capsys: pytest
     source.write_bytes(initramfs()[:-3000])
     assert main([str(source), str(tmp_path / "out"), "--add", str(site)]) == 4
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"cosremaster: {source} @0x")
-    image = write_small(tmp_path, extra={"live/root.erofs": bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(5000)})
-    assert main([str(image), str(tmp_path / "out"), "--layer", "live/root.erofs"]) == 6
-    assert capsys.readouterr().err.count("live/root.erofs") == 1
+    image = write_small(tmp_path, extra={"live/root.xfs": b"XFSB" + bytes(6000)})
+    assert main([str(image), str(tmp_path / "out"), "--layer", "live/root.xfs"]) == 6
+    assert capsys.readouterr().err.count("live/root.xfs") == 1
 
 
 # Targets that end in NUL, as the kernel's gen_init_cpio writes them
@@ -337,7 +337,7 @@ FOREIGN = {
     "lzip": (b"LZIP\1", "lzip"),
     "lrzip": (b"LRZI\0", "lrzip"),
     "compress": (b"\x1f\x9d\x90", "compress"),
-    "EROFS": (bytes(1024) + b"\xe2\xe1\xf5\xe0", "EROFS"),
+    "XFS": (b"XFSB", "XFS"),
 }
 
 

@@ -1,0 +1,1 @@
+"""EROFS, the Enhanced Read-Only File System of Linux, as a layer format."""

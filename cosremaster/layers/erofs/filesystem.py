@@ -1,0 +1,395 @@
+"""An EROFS file system that is read on demand: inodes, directories, attributes and data, each when it is needed."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from threading import Lock
+
+from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
+from cosremaster.layers.erofs.directories import DIRECTORY_TYPE, ErofsEntry, parse_block
+from cosremaster.layers.erofs.expand import ExtentError, expand_extent
+from cosremaster.layers.erofs.extents import (
+    FRAGMENT,
+    HOLE,
+    INTERLACED,
+    IS_INLINE,
+    IS_PARTIAL,
+    MAX_PLAIN,
+    MAX_STORED,
+    SHIFTED,
+    ErofsExtent,
+    ExtentMap,
+    list_extents,
+)
+from cosremaster.layers.erofs.inodes import EXTENDED, IN_METABOX, DataLayout, ErofsInode, parse_inode
+from cosremaster.layers.erofs.inodes import HOLE as NO_BLOCK
+from cosremaster.layers.erofs.metadata import MetadataBytes
+from cosremaster.layers.erofs.superblock import (
+    OFFSET,
+    SIZE,
+    SLOT,
+    ErofsCompatible,
+    ErofsFeature,
+    ErofsSuperblock,
+    check_checksum,
+    checked_length,
+    parse_superblock,
+)
+from cosremaster.layers.erofs.xattrs import parse_prefix, parse_xattrs
+from cosremaster.tree.nodes import NodeKind, Xattrs
+
+_CHUNK_BITS, _CHUNK_INDEXES, _CHUNK_48 = 0x1F, 0x20, 0x40
+_MAX_DIRECTORY = 1 << 28
+"""Bytes of a directory, and of all directories together, that are believed. Crafted ones could overlap."""
+_MAX_PATH = 1 << 16
+_MAX_TARGET = 1 << 16
+_MAX_CACHED = 24 << 20
+"""Plain bytes of extents that stay in memory: tails of many small files may be in one."""
+
+
+class ErofsFilesystem:
+    """The EROFS file system whose bytes are ``table``."""
+
+    def __init__(self, table: PieceTable, place: Place) -> None:
+        """Read the superblock. Raises as ``parse_superblock``."""
+        self.table, self.place = table, place
+        self.superblock: ErofsSuperblock = parse_superblock(table.read(OFFSET, SIZE), table.length, place)
+        check_checksum(self.superblock, table.read(0, checked_length(self.superblock.block_size)), place)
+        self._image = MetadataBytes(table)
+        self._cache = _ExtentCache()
+
+    @property
+    def root(self) -> ErofsInode:
+        """The inode of the root directory."""
+        return self.inode(self.superblock.root)
+
+    @cached_property
+    def _metabox(self) -> MetadataBytes:
+        """The metadata that an inode holds. :raises CorruptError: there is none."""
+        number = self.superblock.metabox
+        if not number or number & IN_METABOX:
+            raise CorruptError("EROFS metadata stand in an inode that is not there", self.place)
+        return MetadataBytes(self._data(self.inode(number), may_share=False))
+
+    @cached_property
+    def _packed(self) -> PieceTable:
+        """The bytes of the inode that holds the tails of files. :raises CorruptError: there is none."""
+        if not self.superblock.packed:
+            raise CorruptError("an EROFS file has its tail in an inode that is not there", self.place)
+        return self._data(self.inode(self.superblock.packed), may_share=False)
+
+    def metadata(self, is_in_metabox: bool) -> MetadataBytes:
+        """Return the metadata in an inode, or those in the image."""
+        return self._metabox if is_in_metabox else self._image
+
+    def inode(self, nid: int) -> ErofsInode:
+        """Return inode ``nid``. :raises CorruptError: it cannot be one."""
+        is_in_metabox = bool(nid & IN_METABOX)
+        position = (nid & ~IN_METABOX) * SLOT + (0 if is_in_metabox else self.superblock.metadata_start)
+        try:
+            raw = self.metadata(is_in_metabox).read_up_to(position, EXTENDED.size)
+            return parse_inode(raw, nid, position, self.superblock)
+        except (ValueError, struct.error) as error:
+            raise CorruptError(f"EROFS inode {nid} is damaged: {error}", self._at(is_in_metabox, position)) from error
+
+    def _at(self, is_in_metabox: bool, position: int) -> Place:
+        """Return the place of byte ``position`` of the metadata."""
+        return self.place if is_in_metabox else self.place.at(position)
+
+    def _damage(self, inode: ErofsInode, what: str, error: object) -> CorruptError:
+        """Return the error for ``what`` of ``inode``."""
+        where = self._at(inode.is_in_metabox, inode.position)
+        return CorruptError(f"{what} of EROFS inode {inode.nid} is damaged: {error}", where)
+
+    def data(self, inode: ErofsInode) -> PieceTable:
+        """Return the data of ``inode``: plain ones are ranges of the image, others are read when needed.
+
+        :raises CorruptError: what leads to them is damaged.
+        """
+        return self._data(inode, may_share=True)
+
+    def _data(self, inode: ErofsInode, *, may_share: bool) -> PieceTable:
+        """Return the data of ``inode``; ``may_share``: its tail may stand among those of others."""
+        if inode.layout.is_compressed:
+            source = ExtentData(self, inode, may_share=may_share)
+            return PieceTable([Range(source, 0, inode.size)])
+        try:
+            if inode.layout is DataLayout.CHUNK_BASED:
+                return PieceTable(self._chunks(inode))
+            return PieceTable(self._flat(inode))
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "the map of blocks", error) from error
+
+    def _flat(self, inode: ErofsInode) -> Iterator[Piece]:
+        """Yield the data of ``inode``, which are in one run. :raises ValueError: they are not in the image."""
+        size = self.superblock.block_size
+        if inode.start == NO_BLOCK and inode.layout is DataLayout.FLAT_PLAIN:
+            yield Zeros(inode.size)
+            return
+        tail = (inode.size - 1) % size + 1 if inode.layout is DataLayout.FLAT_INLINE and inode.size else 0
+        whole = inode.size - tail
+        if whole:
+            yield from self.table.cut(inode.start * size, inode.start * size + whole).pieces
+        if tail:
+            if inode.body % size + tail > size:
+                raise ValueError("data behind the inode cross the border of a block")
+            yield from self.metadata(inode.is_in_metabox).table.cut(inode.body, inode.body + tail).pieces
+
+    def _chunks(self, inode: ErofsInode) -> Iterator[Piece]:
+        """Yield the data of ``inode``, which are in chunks. :raises ValueError: they are not in the image."""
+        form, block_size = inode.start, self.superblock.block_size
+        if form & ~(_CHUNK_BITS | _CHUNK_INDEXES | _CHUNK_48):
+            raise ValueError(f"the form 0x{form:x} of its chunks is not known")
+        bits = self.superblock.block_bits + (form & _CHUNK_BITS)
+        width = 8 if form & _CHUNK_INDEXES else 4
+        count = -(-inode.size >> bits)
+        read = self.metadata(inode.is_in_metabox).read
+        at = -(-inode.body // width) * width
+        hole = (1 << 48) - 1 if form & _CHUNK_48 else (1 << 32) - 1
+        for number, start in enumerate(self._list_chunks(read(at, width * count), width, hole)):
+            length = min(1 << bits, inode.size - (number << bits))
+            if start == hole:
+                yield Zeros(length)
+            else:
+                yield from self.table.cut(start * block_size, start * block_size + length).pieces
+
+    def _list_chunks(self, raw: bytes, width: int, mask: int) -> Iterator[int]:
+        """Yield the first block of each chunk. :raises UnsupportedError: one is on another device."""
+        if width == 4:
+            for (start,) in struct.iter_unpack("<I", raw):
+                yield start | mask & ~0xFFFFFFFF if start == 0xFFFFFFFF else start
+            return
+        for high, device, low in struct.iter_unpack("<HHI", raw):
+            if device and (low | high << 32) & mask != mask:
+                raise UnsupportedError(f"EROFS data are on device {device}, which is not part of the image", self.place)
+            yield (low | high << 32) & mask
+
+    def listing(self, inode: ErofsInode) -> Iterator[ErofsEntry]:
+        """Yield the entries of the directory ``inode``, sorted by name. :raises CorruptError: it is damaged."""
+        return (entry for entry in self.full_listing(inode) if entry.name not in (b".", b".."))
+
+    def full_listing(self, inode: ErofsInode) -> Iterator[ErofsEntry]:
+        """Yield the entries of the directory ``inode``, those of itself and its parent too.
+
+        :raises CorruptError: it is damaged.
+        """
+        if inode.mode & 0o170000 != NodeKind.DIRECTORY or inode.size > _MAX_DIRECTORY:
+            problem = f"claims {inode.size:,} bytes" if inode.size > _MAX_DIRECTORY else "is none"
+            raise CorruptError(
+                f"an EROFS directory (inode {inode.nid}) {problem}", self._at(inode.is_in_metabox, inode.position)
+            )
+        table, size = self.data(inode), self.superblock.block_size
+        try:
+            for start in range(0, inode.size, size):
+                yield from parse_block(table.read(start, size))
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "the directory", error) from error
+
+    def target(self, inode: ErofsInode) -> bytes:
+        """Return the text of the symlink ``inode``. :raises CorruptError: it is damaged."""
+        if inode.size > _MAX_TARGET:
+            raise self._damage(inode, "the symlink", f"its text has {inode.size:,} bytes")
+        return self.data(inode).read()
+
+    @cached_property
+    def _prefixes(self) -> Sequence[bytes | None]:
+        """The long prefixes of names of attributes. :raises ValueError: they are damaged."""
+        superblock = self.superblock
+        if not superblock.has(ErofsFeature.XATTR_PREFIXES):
+            return ()
+        if superblock.compatible & ErofsCompatible.PLAIN_XATTR_PREFIXES:
+            source = self._image
+        elif superblock.metabox:
+            source = self._metabox
+        else:
+            source = MetadataBytes(self._packed) if superblock.packed else self._image
+        found, at = [], superblock.prefix_start
+        for _ in range(superblock.prefix_count):
+            (length,) = struct.unpack("<H", source.read(at, 2))
+            found.append(parse_prefix(source.read(at + 2, length)))
+            at += 2 + length
+            at += -at % 4
+        return found
+
+    def xattrs(self, inode: ErofsInode) -> Xattrs:
+        """Return the extended attributes of ``inode``. :raises CorruptError: they are damaged."""
+        if not inode.xattr_size:
+            return ()
+        superblock = self.superblock
+        shared_in_metabox = bool(superblock.metabox and superblock.compatible & ErofsCompatible.XATTRS_IN_METABOX)
+        shared_start = 0 if shared_in_metabox else superblock.xattr_start
+
+        def read_shared(at: int, length: int) -> bytes:
+            """Return bytes of the shared attributes."""
+            return self.metadata(shared_in_metabox).read(shared_start + at, length)
+
+        try:
+            position = inode.position + inode.head_size
+            raw = self.metadata(inode.is_in_metabox).read(position, inode.xattr_size)
+            return parse_xattrs(raw, read_shared, lambda: self._prefixes)
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "an extended attribute", error) from error
+
+    def walk(self, path: bytes = b"", directory: ErofsInode | None = None) -> Iterator[tuple[bytes, ErofsEntry]]:
+        """Yield path and entry of everything below ``directory`` (the root by default), each directory before its
+        content.
+
+        :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
+        """
+        top = directory or self.root
+        seen, room = {top.nid}, _MAX_DIRECTORY - top.size
+        open_directories = [(path + b"/" if path else b"", self.listing(top))]
+        while open_directories:
+            prefix, entries = open_directories[-1]
+            for entry in entries:
+                child = prefix + entry.name
+                yield child, entry
+                if entry.type != DIRECTORY_TYPE:
+                    continue
+                inode = self.inode(entry.nid)
+                room -= inode.size
+                if entry.nid in seen or room < 0 or len(child) > _MAX_PATH:
+                    problem = (
+                        "has two names, or stands below itself" if entry.nid in seen else "is too deep or too large"
+                    )
+                    raise CorruptError(f"an EROFS directory {problem}", self.place.inside(child[:255]))
+                seen.add(entry.nid)
+                open_directories.append((child + b"/", self.listing(inode)))
+                break
+            else:
+                open_directories.pop()
+
+    def extents(self, inode: ErofsInode) -> ExtentMap:
+        """Return where the compressed data of ``inode`` stand. :raises CorruptError: the map is damaged."""
+        try:
+            return list_extents(inode, self.superblock, self.metadata(inode.is_in_metabox).read)
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "the map of blocks", error) from error
+
+    def expand(self, inode: ErofsInode, extent: ErofsExtent) -> bytes:
+        """Return the plain bytes of ``extent``, which are not a fragment. :raises CorruptError: they are damaged.
+
+        :raises UnsupportedError: a library that they need is not installed.
+        """
+        length = extent.end - extent.start
+        key = (extent.position, extent.kind, length)
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
+        in_metabox = bool(extent.kind & IS_INLINE) and inode.is_in_metabox
+        where = self._at(in_metabox, extent.position)
+        if length > MAX_PLAIN or extent.length > MAX_STORED:
+            raise CorruptError(f"a compressed EROFS extent claims {length:,} bytes", where)
+        try:
+            source = self.metadata(in_metabox)
+            stored = source.read(extent.position, extent.length) if in_metabox else self._stored(extent)
+            plain = self._expand_stored(stored, extent, length)
+        except ImportError as error:
+            raise UnsupportedError(
+                f"is an EROFS file system whose compression needs a library: {error}", where
+            ) from error
+        except ValueError as error:
+            raise CorruptError(f"data of EROFS inode {inode.nid} cannot be read: {error}", where) from error
+        if not extent.kind & IS_INLINE:
+            self._cache.put(key, plain)
+        return plain
+
+    def _stored(self, extent: ErofsExtent) -> bytes:
+        """Return the stored bytes of ``extent``. :raises ValueError: they are not in the image."""
+        if extent.position + extent.length > self.table.length:
+            raise ValueError("they are outside of the image")
+        return self.table.read(extent.position, extent.length)
+
+    def _expand_stored(self, stored: bytes, extent: ErofsExtent, length: int) -> bytes:
+        """Return the ``length`` plain bytes of ``stored``. :raises ExtentError: damage."""
+        superblock = self.superblock
+        if extent.form not in (SHIFTED, INTERLACED) and superblock.has(ErofsFeature.ZERO_PADDING):
+            stored = stored.lstrip(b"\0")
+        if not stored:
+            raise ExtentError("there are none")
+        is_partial = bool(extent.kind & IS_PARTIAL)
+        offset = extent.start % superblock.block_size
+        return expand_extent(
+            stored, extent.form, length, is_partial=is_partial, block_offset=offset, block_size=superblock.block_size
+        )
+
+    def read_packed(self, position: int, length: int) -> Iterator[bytes]:
+        """Yield bytes of the inode that holds the tails of files. :raises CorruptError: they are not there."""
+        if position + length > self._packed.length:
+            raise CorruptError("the tail of an EROFS file is outside of the inode that holds it", self.place)
+        return self._packed.cut(position, position + length).chunks()
+
+
+class _ExtentCache:
+    """Plain bytes of extents by their key, those of the last ones."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._extents: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._size = 0
+        self._lock = Lock()
+
+    def get(self, key: tuple[int, int, int]) -> bytes | None:
+        """Return the bytes of ``key``, None where they are not there."""
+        with self._lock:
+            plain = self._extents.get(key)
+            if plain is not None:
+                self._extents.move_to_end(key)
+            return plain
+
+    def put(self, key: tuple[int, int, int], plain: bytes) -> None:
+        """Keep ``plain`` under ``key``, and fewer of the others."""
+        with self._lock:
+            if key not in self._extents:
+                self._extents[key] = plain
+                self._size += len(plain)
+            while self._size > _MAX_CACHED:
+                self._size -= len(self._extents.popitem(last=False)[1])
+
+
+class ExtentData:
+    """The data of a compressed file, extent by extent, as a source of pieces."""
+
+    def __init__(self, filesystem: ErofsFilesystem, inode: ErofsInode, *, may_share: bool) -> None:
+        """Remember the file ``inode`` of ``filesystem``; ``may_share``: its tail may stand among those of others."""
+        self._filesystem, self._inode, self._may_share = filesystem, inode, may_share
+
+    @property
+    def name(self) -> str:
+        """The place of the file system."""
+        return str(self._filesystem.place)
+
+    @cached_property
+    def _map(self) -> ExtentMap:
+        """The extents of the file."""
+        return self._filesystem.extents(self._inode)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from byte ``offset`` on. :raises CorruptError: an extent is damaged."""
+        end = offset + length
+        number = bisect_right(self._map.starts, offset) - 1
+        while offset < end:
+            if number < 0:
+                raise CorruptError(f"EROFS inode {self._inode.nid} has no extents", self._filesystem.place)
+            extent = self._map.extent(number)
+            yield from self._read_extent(extent, offset - extent.start, min(end, extent.end) - offset)
+            offset = extent.end
+            number += 1
+
+    def _read_extent(self, extent: ErofsExtent, start: int, count: int) -> Iterator[bytes]:
+        """Yield ``count`` bytes of ``extent`` from its byte ``start`` on."""
+        if extent.form == FRAGMENT:
+            if not self._may_share:
+                raise CorruptError(
+                    "the EROFS inode that holds tails of files has its own in it", self._filesystem.place
+                )
+            yield from self._filesystem.read_packed(extent.position + start, count)
+        elif extent.form == HOLE:
+            yield from Zeros(count).chunks()
+        else:
+            yield self._filesystem.expand(self._inode, extent)[start : start + count]

@@ -1,0 +1,70 @@
+"""Extended attributes of an EROFS file system: in the inode, shared by inodes, and with long prefixes of names."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+from cosremaster.tree.nodes import Xattrs
+
+HEADER_SIZE = 12
+_LONG_PREFIX = 0x80
+XATTR_PREFIXES = {
+    1: b"user.", 2: b"system.posix_acl_access", 3: b"system.posix_acl_default", 4: b"trusted.", 6: b"security.",
+}  # fmt: skip
+"""By the number of a class in an entry; those of others no Linux shows."""
+
+
+def parse_xattrs(
+    raw: bytes, read_shared: Callable[[int, int], bytes], find_prefixes: Callable[[], Sequence[bytes | None]]
+) -> Xattrs:
+    """Return the attributes of an inode whose attribute bytes are ``raw``.
+
+    :param read_shared: returns bytes of the shared attributes, from a place on. :param find_prefixes: returns the long
+        prefixes by number; None for one that Linux does not show.
+    :raises ValueError, struct.error: they are damaged.
+    """
+    if len(raw) <= HEADER_SIZE:
+        return ()
+    inline = HEADER_SIZE + 4 * raw[4]
+    if inline > len(raw):
+        raise ValueError("there are more shared ones than fit")
+    found: dict[bytes, bytes] = {}
+    at = inline
+    while at < len(raw):
+        _take_entry(raw[at:], find_prefixes, found)
+        at += _entry_size(*struct.unpack_from("<BxH", raw, at))
+    if at > len(raw):
+        raise ValueError("one is cut off")
+    for (number,) in struct.iter_unpack("<I", raw[HEADER_SIZE:inline]):
+        name_size, value_size = struct.unpack("<BxH", read_shared(4 * number, 4))
+        _take_entry(read_shared(4 * number, _entry_size(name_size, value_size)), find_prefixes, found)
+    return tuple(sorted(found.items()))
+
+
+def _entry_size(name_size: int, value_size: int) -> int:
+    """Return the bytes of an entry with such a name and value."""
+    return 4 + (name_size + value_size + 3) // 4 * 4
+
+
+def _take_entry(raw: bytes, find_prefixes: Callable[[], Sequence[bytes | None]], found: dict[bytes, bytes]) -> None:
+    """Take the entry that begins ``raw`` into ``found``, where its name is none yet. :raises ValueError: damage."""
+    name_size, index, value_size = struct.unpack_from("<BBH", raw)
+    end = 4 + name_size + value_size
+    if end > len(raw):
+        raise ValueError("one is cut off")
+    if index & _LONG_PREFIX:
+        prefixes = find_prefixes()
+        if index & ~_LONG_PREFIX >= len(prefixes):
+            raise ValueError("one has a prefix that is not there")
+        prefix = prefixes[index & ~_LONG_PREFIX]
+    else:
+        prefix = XATTR_PREFIXES.get(index)
+    if prefix is not None:
+        found.setdefault(prefix + raw[4 : 4 + name_size], raw[4 + name_size : end])
+
+
+def parse_prefix(raw: bytes) -> bytes | None:
+    """Return the long prefix ``raw``: the number of a class and what follows its prefix; None for a strange class."""
+    base = XATTR_PREFIXES.get(raw[0]) if raw else None
+    return None if base is None else base + raw[1:]

@@ -1,0 +1,127 @@
+"""EROFS file systems: made by mkfs.erofs of Debian 12, and by 1.9.4 where that cannot; the kernel and the tree judge.
+
+Debian 12's mkfs.erofs has lz4 alone. Images under zstd, LZMA and deflate, with 48-bit places, metadata in an inode or
+small blocks were made by erofs-utils 1.9.4 of the tree of tests/support/erofs_trees.py, and are kept in
+tests/fixtures/data/erofs.tar.xz. Kernels that do not know these cannot judge them; the tree does.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.support.archives_of_trees import write_tree
+from tests.support.erofs_trees import describe_image, describe_tree, make_erofs_tree, write_text
+from tests.support.mounted_trees import Description, mounted
+
+IMAGES = Path(__file__).parents[1] / "fixtures/data/erofs.tar.xz"
+IMAGES_OF_NEWER_TOOLS = (
+    "deflate-ztailpacking", "directories", "dot-omitted-48bit", "lz4-512", "lzma-256k", "metabox-48bit",
+    "prefix-fragments", "zstd-1k-blocks", "zstd-48bit", "zstd-64k-fragments", "zstd-dedupe",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if os.geteuid() != 0:
+        tools.leave_out("This test makes devices and owners, for which it needs root.")
+    return make_erofs_tree(tmp_path_factory.mktemp("erofs") / "root")
+
+
+@pytest.fixture(scope="session")
+def newer_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("erofs-images")
+    with tarfile.open(IMAGES) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def make(tree: Path, target: Path, *options: str) -> Path:
+    tools.require("mkfs.erofs")
+    run(["mkfs.erofs", "--quiet", *options, str(target), str(tree)])
+    return target
+
+
+MATRIX = {
+    "plain": (),
+    "lz4": ("-zlz4",),
+    "lz4hc 64K": ("-zlz4hc,12", "-C65536"),
+    "legacy": ("-zlz4", "-Elegacy-compress"),
+    "ztailpacking": ("-zlz4hc", "-Eztailpacking"),
+    "fragments": ("-zlz4hc", "-C65536", "-Efragments,ztailpacking"),
+    "dedupe": ("-zlz4hc", "-Ededupe"),
+    "chunks": ("--chunksize=4096",),
+    "chunk indexes": ("--chunksize=16384", "-Eforce-chunk-indexes"),
+    "no inline data": ("-Enoinline_data",),
+    "extended": ("-Eforce-inode-extended",),
+    "no attributes": ("-x-1",),
+    "own attributes": ("-x1000",),
+}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_an_image_is_read_as_the_kernel_reads_it(name: str, tree: Path, tmp_path: Path) -> None:
+    image = make(tree, tmp_path / "in.erofs", *MATRIX[name])
+    with mounted(image, tmp_path / "mounted", "erofs") as folder:
+        expected = describe_tree(folder)
+    assert describe_image(image) == expected
+    if name != "no attributes":
+        assert expected == describe_tree(tree)
+
+
+def drop_fractions(described: Description) -> Description:
+    return {path: (*facts[:4], int(str(facts[4])) // 10**9, *facts[5:]) for path, facts in described.items()}
+
+
+@pytest.mark.parametrize("name", IMAGES_OF_NEWER_TOOLS)
+def test_an_image_of_newer_tools_is_read(name: str, tree: Path, newer_images: Path) -> None:
+    described, expected = describe_image(newer_images / f"{name}.erofs"), describe_tree(tree)
+    if "48bit" in name:  # mkfs.erofs makes compact inodes then, whose times have no fractions
+        described, expected = drop_fractions(described), drop_fractions(expected)
+    assert described == expected
+
+
+def test_compact_inodes_have_the_time_of_the_image(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"etc/hostname": "old\n", "usr/a": "a\n"})
+    image = make(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact")
+    assert {facts[4] for facts in describe_image(image).values()} == {1_700_000_000 * 10**9}
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    files = {"etc/hostname": "old\n", "sbin/init": "#!/bin/sh\n", "etc/link": "-> hostname"}
+    files["usr/text"] = write_text(50_000).decode()
+    return make(write_tree(tmp_path / "small", files), tmp_path / "in.erofs", "-zlz4hc")
+
+
+def test_every_command_reads_it(image: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    tools.require("genisoimage", "tar")
+    disc = tmp_path / "disc/LiveOS"
+    disc.mkdir(parents=True)
+    (disc / "squashfs.img").write_bytes(image.read_bytes())
+    iso = tmp_path / "in.iso"
+    run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(tmp_path / "disc")])
+    for address in (str(image), f"{iso}::LiveOS/squashfs.img"):
+        assert main(["ls", "-R", address]) == 0
+        assert b"etc/hostname" in capsysbinary.readouterr().out.split()
+        assert main(["cat", f"{address}::usr/text"]) == 0
+        assert capsysbinary.readouterr().out == write_text(50_000)
+        assert main(["find", address, "etc/host*"]) == 0
+        assert b"etc/hostname" in capsysbinary.readouterr().out
+        target = tmp_path / f"out-{address == str(image)}"
+        assert main(["extract", f"{address}::usr", str(target)]) == 0
+        assert (target / "text").read_bytes() == write_text(50_000)
+    assert main(["diff", str(image), f"{iso}::LiveOS/squashfs.img"]) == 0
+    assert main(["verify", str(image), "--deep"]) == 0
+    assert main(["verify", str(iso), "--deep"]) == 0
+    archive = tmp_path / "out.tar.gz"
+    cosremaster.remaster(image, archive, add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
+    run(["tar", "-C", str(tmp_path), "-xf", str(archive), "etc/site", "usr/text"])
+    assert (tmp_path / "usr/text").read_bytes() == write_text(50_000)
