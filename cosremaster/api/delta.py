@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cosremaster.deltas.note import DeltaNote
     from cosremaster.io.pieces import Piece
     from cosremaster.io.source import ByteSource
+    from cosremaster.io.urls import ImagePath
 
 FREE_SIZE = 1 << 30
 """Bytes that a delta may make whatever its own size is."""
@@ -34,10 +35,10 @@ class Applied:
 
 
 def apply(
-    base: StrPath, delta: StrPath, target: StrPath, *, force: bool = False, sync: bool = True,
+    base: ImagePath, delta: StrPath, target: StrPath, *, force: bool = False, sync: bool = True,
     max_expand: int = MAX_EXPAND, progress: Progress | None = None,
 ) -> Applied:  # fmt: skip
-    """Write the image that the file ``delta`` makes from ``base`` to ``target``.
+    """Write the image that the file ``delta`` makes from ``base``, a path or URL, to ``target``.
 
     ``DELTA.json`` beside it (:meth:`Image.remaster` writes it) says the digests of the right base and of what comes of
     it, and both are proved. Without it, each window of the delta must hold a checksum. ``force`` replaces an existing
@@ -55,14 +56,14 @@ def apply(
     """
     from cosremaster.deltas.note import note_path, read_note  # noqa: PLC0415 - who looks at an image applies nothing
     from cosremaster.io.output import Output  # noqa: PLC0415 - the same
-    from cosremaster.io.source import open_file  # noqa: PLC0415 - the same
+    from cosremaster.io.source import open_base, open_file  # noqa: PLC0415 - the same
     from cosremaster.io.streams import digest_of  # noqa: PLC0415 - the same
     from cosremaster.remastering.output_options import checking_digests  # noqa: PLC0415 - the same
 
     beside, shown = note_path(Path(delta)), progress or SilentProgress()
     note = read_note(beside)
     expected = () if note is None else (("sha256", note.base.sha256),)
-    with open_file(base) as old, open_file(delta) as difference:
+    with open_base(base) as old, open_file(delta) as difference:
         inputs = (*old.local_paths, *difference.local_paths, *(() if note is None else (beside,)))
         output = Output(Path(target), inputs, force=force, sync=sync)
         with output, checking_digests(old, expected) as digests:

@@ -416,7 +416,7 @@ class Image:
         ``sync=False`` does not wait until all is on the disk. ``read_back`` compares every byte of the file, read from
         the disk. ``expect``: digests that this image must have, as in ``["sha256:HEX"]``. ``delta`` writes the
         difference from this image in place of a new one, and ``TARGET.json``, which says for what (docs/delta.md); with
-        ``plain`` other decoders than xdelta3 read it.
+        ``plain`` other decoders than xdelta3 read it; for the base of the delta ``base_delta``, which made this image.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request

@@ -29,6 +29,7 @@ from cosremaster.remastering.request import Request
 
 if TYPE_CHECKING:
     from cosremaster.api.results import Result
+    from cosremaster.remastering.output_options import OutputKeywords
 
 UNKNOWN_WINDOW = 32
 """Sites that an executor gets at once that does not say how many workers it has."""
@@ -54,7 +55,7 @@ class Site:
 class SiteResult:
     """What became of a :class:`Site`: plain values, which go from process to process.
 
-    ``sha256``: of the finished image, in hexadecimal digits; ``size``: its bytes; ``seconds``: how long it took.
+    ``sha256``: of the finished file, in hexadecimal digits; ``size``: its bytes; ``seconds``: how long it took.
     ``result``: as of ``Image.remaster``; None where it failed. ``error``: why it failed, a sentence, with its
     ``exit_code`` (docs/exit-codes.md). ``begun``: whether a worker had it, before all workers were lost.
     """
@@ -78,7 +79,7 @@ class SiteResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseOptions:
     """How the base of many remasters is opened, and how their images are written: the fields of the same names of
-    :class:`Image` and ``Image.remaster``.
+    :class:`Image` and ``Image.remaster``, so with ``delta`` as differences.
     """
 
     remember: bool = True
@@ -86,6 +87,15 @@ class BaseOptions:
     max_expand: int = MAX_EXPAND
     sync: bool = True
     read_back: bool = False
+    delta: bool = False
+    base_delta: StrPath | None = None
+
+    def of_output(self, *, force: bool) -> OutputKeywords:
+        """Return the options of ``Image.remaster``; ``force`` is the site's."""
+        return {
+            "force": force, "sync": self.sync, "read_back": self.read_back, "delta": self.delta,
+            "base_delta": self.base_delta,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,14 +355,13 @@ def _make_site(image: Image, site: Site, options: BaseOptions) -> SiteResult:
     """Make ``site`` from ``image``, and return what became of it."""
     start = time.monotonic()
     try:
-        result = image.remaster(
-            site.target, site.request, force=site.force, sync=options.sync, read_back=options.read_back
-        )
+        result = image.remaster(site.target, site.request, **options.of_output(force=site.force))
         digest = digest_file(site.target)
     except Exception as error:  # whatever it is, it stops no other site
         return _failure(site, error, time.monotonic() - start)
     return SiteResult(
-        name=site.name, target=os.fspath(site.target), size=result.output_size, sha256=digest,
+        name=site.name, target=os.fspath(site.target), sha256=digest,
+        size=result.output_size if result.delta is None else result.delta.size,
         seconds=time.monotonic() - start, result=result,
     )  # fmt: skip
 

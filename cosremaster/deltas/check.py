@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cosremaster.deltas.decode import decode_window, read_heads
+from cosremaster.deltas.encode import DeltaTable
 from cosremaster.errors import CorruptError, Place, ProofError
-from cosremaster.io.frozen import BaseRange, FrozenTable
+from cosremaster.io.frozen import BaseRange
 from cosremaster.io.pieces import Piece, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 
 
-def check_delta(delta: ByteSource, table: FrozenTable, place: Place) -> None:
+def check_delta(delta: ByteSource, table: DeltaTable, place: Place) -> None:
     """Check that ``delta`` makes the bytes of ``table``, range by range; ``place``: its place in messages.
 
     :raises ProofError: it does not.
@@ -30,7 +31,7 @@ def check_delta(delta: ByteSource, table: FrozenTable, place: Place) -> None:
         raise ProofError(f"makes {position:,} bytes, and {table.size:,} were planned", place)
 
 
-def _is_same(piece: Piece, table: FrozenTable, position: int) -> bool:
+def _is_same(piece: Piece, table: DeltaTable, position: int) -> bool:
     """Return whether ``table`` has ``piece`` at ``position``: the same range of the base, or else the same bytes."""
     if position + piece.length > table.size:
         return False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from cosremaster.deltas.vcdiff import HEADER, VCD_ADLER32, VCD_SOURCE, encode_number
-from cosremaster.io.frozen import FrozenTable, Origin, OriginRun
+from cosremaster.io.frozen import BaseRange, Origin, OriginRun
+from cosremaster.io.source import ByteSource
 
 WINDOW = 4 << 20
 """Bytes that a window makes at most. xdelta3 takes 16 MiB, and keeps all of them in memory."""
@@ -17,6 +18,36 @@ SEGMENT = 64 << 20
 
 _CODES = {Origin.ZEROS: b"\0", Origin.BYTES: b"\1", Origin.BASE: b"\x13"}
 """RUN, ADD, and COPY from an address that is written whole, each with its size behind it (section 5.6)."""
+
+
+class DeltaTable(Protocol):
+    """The bytes of a new image of which a delta is made; some of them are ranges of its ``base``."""
+
+    @property
+    def size(self) -> int:
+        """The length in bytes."""
+        ...
+
+    @property
+    def base(self) -> ByteSource:
+        """What the delta copies from."""
+        ...
+
+    def runs(self) -> Iterator[OriginRun]:
+        """Yield all bytes in order as runs of one origin."""
+        ...
+
+    def segments(self, offset: int, length: int) -> Iterator[bytes | BaseRange]:
+        """Yield what is in ``length`` bytes from ``offset`` on: ranges of the base, and bytes."""
+        ...
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from ``offset`` on."""
+        ...
+
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fill ``views``, one after another, with the bytes from ``offset`` on."""
+        ...
 
 
 class Window(NamedTuple):
@@ -57,7 +88,7 @@ def _join_spans(span: tuple[int, int], run: OriginRun) -> tuple[int, int]:
 
 
 def encode_delta(
-    table: FrozenTable, observe: Callable[[memoryview], None] = lambda view: None, *, has_sums: bool = True
+    table: DeltaTable, observe: Callable[[memoryview], None] = lambda view: None, *, has_sums: bool = True
 ) -> Iterator[bytes]:
     """Yield the delta that makes ``table`` from its base, in parts.
 
@@ -73,7 +104,7 @@ def encode_delta(
         yield _encode_window(window, view, zlib.adler32(view).to_bytes(4, "big") if has_sums else b"")
 
 
-def measure_delta(table: FrozenTable, *, has_sums: bool = True) -> int:
+def measure_delta(table: DeltaTable, *, has_sums: bool = True) -> int:
     """Return how many bytes the delta of ``table`` has; nothing is read."""
     adler = bytes(4 if has_sums else 0)
     frames = (_frame_window(window, adler) for window in cut_windows(table.runs()))

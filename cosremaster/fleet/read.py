@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cosremaster.deltas.note import note_path
 from cosremaster.errors import RecipeError, UsageError, printable
 from cosremaster.fleet.sites import SiteEntry, list_sites
+from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
 from cosremaster.recipe.document import Document, VariableTable
 from cosremaster.recipe.faults import Faults
@@ -40,13 +42,14 @@ class FleetSite(Struct, frozen=True, kw_only=True):
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """A fleet without faults. ``path``: its file; ``expect`` and ``sync``: as in a recipe."""
+    """A fleet without faults. ``path``: its file; ``expect``, ``sync`` and ``delta``: as in a recipe."""
 
     path: Path
-    base: Path
+    base: Path | Url
     expect: tuple[tuple[str, str], ...]
     sync: bool
     sites: tuple[FleetSite, ...]
+    delta: bool = False
 
     def select(self, names: Sequence[str]) -> tuple[FleetSite, ...]:
         """Return the sites called ``names``, or all without any. :raises UsageError: there is no such site."""
@@ -82,9 +85,11 @@ def read_fleet(
         sites = reader.read_sites(entries, faults, lines, threads=threads, output_folder=output_folder)
     except RecursionError as error:
         raise RecipeError(str(path), [f"{printable(str(path))}: is nested too deep"]) from error
-    _check_outputs(sites, faults)
+    _check_outputs(sites, faults, delta=document.delta)
     faults.raise_if_any()
-    return Fleet(path=path, base=reader.base, expect=reader.expect, sync=document.sync, sites=tuple(sites))
+    return Fleet(
+        path=path, base=reader.base, expect=reader.expect, sync=document.sync, sites=tuple(sites), delta=document.delta
+    )
 
 
 def _read_common(raw: Mapping[str, Any], faults: Faults) -> tuple[Document, dict[str, PlacedTables]]:
@@ -99,22 +104,25 @@ def _read_common(raw: Mapping[str, Any], faults: Faults) -> tuple[Document, dict
     document, tables = validate_document({**rest, "input": raw.get("base", "")}, faults)
     if document.maas is not None:
         faults.add(("maas",), "is of a recipe for one image")
-    if document.delta:
-        faults.add(("delta",), "is of a recipe for one image: a fleet writes images")
     return document, tables
 
 
-def _check_outputs(sites: Sequence[FleetSite], faults: Faults) -> None:
-    """Add a fault where two of ``sites`` have one output."""
+def _check_outputs(sites: Sequence[FleetSite], faults: Faults, *, delta: bool) -> None:
+    """Add a fault where two of ``sites`` have one output; a ``delta`` has a note beside it."""
     names: dict[Path, str] = {}
     for site in sites:
-        other = names.setdefault(site.output, site.name)
-        if other != site.name:
+        others = {names.setdefault(path, site.name) for path in list_outputs(site.output, delta=delta)}
+        for other in others - {site.name}:
             faults.add(
                 ("output",), f"{printable(str(site.output))} is that of {printable(other)} and {printable(site.name)};"
                 " does it have ${NAME}?",
             )  # fmt: skip
             return
+
+
+def list_outputs(output: Path, *, delta: bool) -> tuple[Path, ...]:
+    """Return the files of a site whose image is ``output``: with the note, where that is a ``delta``."""
+    return (output, note_path(output)) if delta else (output,)
 
 
 class _FleetReader:
@@ -127,7 +135,7 @@ class _FleetReader:
         """Keep the arguments."""
         self._path, self._document, self._tables = path, document, tables
         self._variables, self._environ = variables, environ
-        self.base = path.parent / document.input
+        self.base: Path | Url = path.parent / document.input
         self.expect: tuple[tuple[str, str], ...] = ()
 
     def read_sites(
@@ -165,9 +173,7 @@ class _FleetReader:
     def _take_base(self, recipe: Recipe, faults: Faults, *, is_first: bool) -> None:
         """Take base and digests of a site's ``recipe``, and add faults of what is not for fleets."""
         self.expect = recipe.expect
-        if not isinstance(recipe.input, Path):
-            faults.add(("base",), "is a URL; images take most of their bytes from a base, so it has to be a file here")
-        elif is_first:
+        if is_first:
             self.base = recipe.input
         elif recipe.input != self.base:
             faults.add(("base",), "is not the same for all sites")

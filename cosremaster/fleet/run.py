@@ -7,29 +7,32 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.api.image import Image
-from cosremaster.api.many import BaseOptions, Site, SiteResult, remaster_many, start_worker
-from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, UsageError
+from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many, start_worker
+from cosremaster.deltas.note import note_path
+from cosremaster.errors import CosremasterError, OutputError, UsageError
+from cosremaster.fleet.base import FleetBase, SiteBase
 from cosremaster.fleet.read import Fleet, FleetSite
 from cosremaster.fleet.split import split_requests
-from cosremaster.fleet.state import FleetState, SiteKeys, SiteRecord
+from cosremaster.fleet.state import DeltaRecord, FleetState, SiteKeys, SiteRecord
 from cosremaster.io.parallel import cpu_count
-from cosremaster.io.part_files import lock_part, remove_stale_parts
+from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.io.urls import Url
 from cosremaster.progress import Progress
 from cosremaster.records import Struct
 from cosremaster.records import replace as replace_record
 from cosremaster.remastering.request import Request
 
+if TYPE_CHECKING:
+    from cosremaster.api.results import Result
+
 _RECORD_SECONDS = 2.0
 """So often fleet.json is written while images are made, at most."""
-
-_INNER = ".cosremaster-fleet-base"
-"""The beginning of the name of the inner base."""
 
 
 class FleetOptions(Struct, frozen=True, kw_only=True):
@@ -84,8 +87,13 @@ class FleetPlan(Struct, frozen=True, kw_only=True):
     rests: dict[str, Request]
 
 
-def plan_fleet(fleet: Fleet, names: Sequence[str] = (), *, force: bool = False) -> FleetPlan:
+def plan_fleet(
+    fleet: Fleet, names: Sequence[str] = (), *, force: bool = False, base: FleetBase | None = None
+) -> FleetPlan:
     """Return what :func:`run_fleet` would do for the sites called ``names``, or all; nothing is written.
+
+    ``base``: that of the fleet, opened for a run; without it one that is far away is not read for its digest: all is
+    to be made where the server tells of another version.
 
     :raises UsageError: there is no such site, or fleet.json is not ours. :raises ImageError: the base is unreadable.
     :raises OverlayError: so is an overlay.
@@ -94,20 +102,19 @@ def plan_fleet(fleet: Fleet, names: Sequence[str] = (), *, force: bool = False) 
     _check_outputs(fleet)
     folder = _find_folder(fleet)
     state = FleetState(folder)
-    try:
-        keys = SiteKeys(state.digest_base(fleet.base))
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", Place((str(fleet.base),))) from error
+    with nullcontext(base) if base is not None else FleetBase(fleet.base) as opened:
+        keys = SiteKeys(opened.digest(state, reads=base is not None), delta=fleet.delta)
+        ending = opened.ending.lower()
     pending, current = list[tuple[FleetSite, str, str]](), list[SiteRecord]()
     for site in sites:
         key = keys.key_of(site)
-        reason = "--force" if force else _find_reason(state.records.get(site.name), site, key)
+        reason = "--force" if force else _find_reason(state.records.get(site.name), site, key, delta=fleet.delta)
         if reason:
             pending.append((site, key, reason))
         else:
             current.append(replace_record(state.records[site.name], state="current"))
     split = split_requests([site.request for site in fleet.sites])
-    if any(_ending(site.output) != _ending(fleet.base) for site in fleet.sites):  # a name may say another codec
+    if not fleet.delta and any(site.output.suffix.lower() != ending for site in fleet.sites):  # as another codec
         split = split_requests([fleet.sites[0].request])
         split = replace_record(split, rests=tuple(site.request for site in fleet.sites))
     rests = dict(zip((site.name for site in fleet.sites), split.rests, strict=True))
@@ -116,12 +123,7 @@ def plan_fleet(fleet: Fleet, names: Sequence[str] = (), *, force: bool = False) 
     )  # fmt: skip
 
 
-def _ending(path: Path) -> str:
-    """Return what the name of ``path`` ends in, in small letters."""
-    return path.suffix.lower()
-
-
-def _find_reason(record: SiteRecord | None, site: FleetSite, key: str) -> str:
+def _find_reason(record: SiteRecord | None, site: FleetSite, key: str, *, delta: bool) -> str:
     """Return why the image of ``site`` has to be made; empty where it is current."""
     if record is None or not os.path.lexists(site.output):
         return "new"
@@ -129,7 +131,8 @@ def _find_reason(record: SiteRecord | None, site: FleetSite, key: str) -> str:
         return "it failed" if record.state == "failed" else "it was not finished"
     if record.key != key:
         return "base, recipe or overlay changed"
-    return "" if record.describes(site.output) else "the file changed"
+    is_whole = record.describes(site.output) and (not delta or record.describes_note(site.output))
+    return "" if is_whole else "the file changed"
 
 
 def run_fleet(
@@ -145,12 +148,15 @@ def run_fleet(
         expected, or what is common to all sites cannot be done.
     """
     settings = options or FleetOptions()
-    plan = plan_fleet(fleet, names, force=settings.force)
-    run = _FleetRun(fleet, plan, settings, listener)
-    if plan.pending:
-        run.make(progress)
-    elif listener is not None:
-        listener.begin(0, len(plan.current), False)
+    if fleet.delta and settings.read_back:
+        raise UsageError(f"{fleet.path}: writes deltas, which are proved as they are (--read-back is for images)")
+    with FleetBase(fleet.base) as base:
+        plan = plan_fleet(fleet, names, force=settings.force, base=base)
+        run = _FleetRun(fleet, plan, settings, listener)
+        if plan.pending:
+            run.make(base, progress)
+        elif listener is not None:
+            listener.begin(0, len(plan.current), False)
     for record in plan.current:
         plan.state.records[record.site] = record
     run.write_state()
@@ -177,7 +183,7 @@ class _FleetRun:
         self._plan.state.write(sync=self._options.sync and self._fleet.sync)
         self._written_at = time.monotonic()
 
-    def make(self, progress: Progress | None) -> None:
+    def make(self, base: FleetBase, progress: Progress | None) -> None:
         """Make the pending images. Raises as :func:`run_fleet`."""
         plan, options = self._plan, self._options
         if self._fleet.expect:
@@ -185,10 +191,16 @@ class _FleetRun:
                 for name, digits in self._fleet.expect:
                     image.check_digest(name, digits, progress=progress)
         sites = list(self._make_sites())
-        with self._keeping_state(), self._inner_base(progress) as base:
+        with (
+            self._keeping_state(),
+            base.make_site_base(
+                plan.folder, plan.common, delta=self._fleet.delta, check_index=options.check_index, progress=progress,
+                is_shared=options.executor is not None or options.jobs > 1,
+            ) as site_base,
+        ):  # fmt: skip
             if self._listener is not None:
                 self._listener.begin(len(sites), len(plan.current), plan.common is not None)
-            self._run(base, sites, options, progress)
+            self._run(site_base, sites, options, progress)
 
     def _make_sites(self) -> Iterator[Site]:
         """Yield the pending sites as they are to be made, their folders made; they are recorded as begun."""
@@ -226,32 +238,15 @@ class _FleetRun:
             with suppress(CosremasterError):
                 self.write_state()
 
-    @contextmanager
-    def _inner_base(self, progress: Progress | None) -> Iterator[Path]:
-        """Give the image that sites are made from: the base, or one in which what is common is done.
-
-        That one is removed at the end, and so is its index. It is locked meanwhile: what a killed run left is not.
-        """
-        base, folder = self._fleet.base, self._plan.folder
-        if self._plan.common is None:
-            yield base
-            return
-        _remove_stale_bases(folder)
-        inner = folder / f"{_INNER}-{os.urandom(4).hex()}{base.suffix}"
-        try:
-            with Image(base, check_index=self._options.check_index) as image:
-                image.remaster(inner, self._plan.common, sync=False, progress=progress)
-            with open(inner, "rb+") as file:
-                lock_part(file.fileno())
-                yield inner
-        finally:
-            _remove_base(inner)
-
-    def _run(self, base: Path, sites: Sequence[Site], options: FleetOptions, progress: Progress | None) -> None:
-        """Make ``sites`` from ``base``; where workers died, others go on with what nobody had."""
+    def _run(
+        self, made_from: SiteBase, sites: Sequence[Site], options: FleetOptions, progress: Progress | None
+    ) -> None:
+        """Make ``sites`` from what they are ``made_from``; where workers died, others go on with what nobody had."""
+        base = made_from.image
         settings = BaseOptions(
-            check_index=options.check_index, sync=options.sync and self._fleet.sync, read_back=options.read_back
-        )
+            check_index=options.check_index, sync=options.sync and self._fleet.sync, read_back=options.read_back,
+            delta=self._fleet.delta, base_delta=made_from.delta,
+        )  # fmt: skip
         on_result = self._take_result
         if options.executor is not None:
             remaster_many(base, sites, options.executor, options=settings, window=options.window, on_result=on_result)
@@ -261,7 +256,7 @@ class _FleetRun:
             self._run_on_processes(base, sites, settings, progress)
 
     def _run_on_processes(
-        self, base: Path, sites: Sequence[Site], settings: BaseOptions, progress: Progress | None
+        self, base: str, sites: Sequence[Site], settings: BaseOptions, progress: Progress | None
     ) -> None:
         """Make ``sites`` on processes of our own, new ones where some died."""
         while sites:
@@ -299,7 +294,7 @@ class _FleetRun:
             plain = replace_record(
                 plain, state="written", size=result.size, sha256=result.sha256, warnings=made.warnings,
                 changes={kind: count for kind, count in counts.items() if count},
-                mtime_ns=os.stat(output).st_mtime_ns,
+                mtime_ns=os.stat(output).st_mtime_ns, delta=_describe_delta(made, output),
             )  # fmt: skip
         self._record(plain)
         if self._listener is not None:
@@ -311,7 +306,17 @@ class _FleetRun:
 
 def _with_image_of(record: SiteRecord, old: SiteRecord) -> SiteRecord:
     """Return ``record`` of a site with what tells the image of the ``old`` one."""
-    return replace_record(record, size=old.size, sha256=old.sha256, mtime_ns=old.mtime_ns)
+    return replace_record(record, size=old.size, sha256=old.sha256, mtime_ns=old.mtime_ns, delta=old.delta)
+
+
+def _describe_delta(result: Result, output: Path) -> DeltaRecord | None:
+    """Return what fleet.json says of the delta ``output`` of a ``result``; None for an image."""
+    if result.delta is None:
+        return None
+    return DeltaRecord(
+        base_sha256=result.delta.base_sha256, sha256=result.delta.sha256, size=result.output_size,
+        note_sha256=digest_file(note_path(output)),
+    )  # fmt: skip
 
 
 def _find_folder(fleet: Fleet) -> Path:
@@ -326,24 +331,7 @@ def _check_outputs(fleet: Fleet) -> None:
     """Check that no site is to be written over the base or the fleet's file. :raises UsageError: one is."""
     for site in fleet.sites:
         for path in (fleet.base, fleet.path):
+            if isinstance(path, Url):
+                continue
             if os.path.exists(site.output) and os.path.exists(path) and os.path.samefile(site.output, path):
                 raise UsageError(f"{site.name}: {site.output} is what it is made from, which is never changed")
-
-
-def _remove_stale_bases(folder: Path) -> None:
-    """Remove the inner bases in ``folder`` that killed runs left."""
-    for path in folder.glob(f"{_INNER}-*"):
-        with suppress(OSError), open(path, "rb+") as file:
-            if lock_part(file.fileno()):
-                path.unlink()
-
-
-def _remove_base(path: Path) -> None:
-    """Remove the image ``path``, if it is there, and its index."""
-    with suppress(CosremasterError, OSError):
-        with Image(path) as image:
-            index = image.index_file
-        if index is not None:
-            index.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

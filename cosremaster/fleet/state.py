@@ -14,9 +14,12 @@ from typing import Any
 
 from cosremaster.__about__ import __version__
 from cosremaster.api.many import digest_file
+from cosremaster.deltas.note import note_path
 from cosremaster.errors import OverlayError, Place, UsageError
 from cosremaster.fleet.read import FleetSite
 from cosremaster.io.output import Output
+from cosremaster.io.source import ByteSource
+from cosremaster.io.streams import sha256_of
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript, host_paths
 from cosremaster.records import Struct
 from cosremaster.remastering.request import Request, read_epoch
@@ -25,11 +28,32 @@ STATE, SUMS = "fleet.json", "SHA256SUMS"
 _SCHEMA = 1
 
 
+class DeltaRecord(Struct, frozen=True, kw_only=True):
+    """What fleet.json says of a site that is a delta: the ``size`` and ``sha256`` of the image that it makes.
+
+    ``base_sha256``: of what it makes it from; ``note_sha256``: of the note beside the delta.
+    """
+
+    base_sha256: str
+    sha256: str
+    size: int
+    note_sha256: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The record as values for JSON."""
+        return {
+            "base_sha256": self.base_sha256, "result_sha256": self.sha256, "result_size": self.size,
+            "note_sha256": self.note_sha256,
+        }  # fmt: skip
+
+
 class SiteRecord(Struct, frozen=True, kw_only=True):
     """What fleet.json says of a site.
 
     ``state``: ``written``, ``current``, ``failed``, or ``begun`` while it is not known. ``path``: from the folder of
-    fleet.json. ``key``: a digest of all that the image comes from. ``mtime_ns``: of the image. The others are as in
+    fleet.json. ``delta``: of a site that is one; ``size`` and ``sha256`` are those of the file all the same. ``key``: a
+    digest of all that the image comes from. ``mtime_ns``: of the image. The others are as in
     :class:`~cosremaster.api.many.SiteResult`.
     """
 
@@ -45,6 +69,7 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     error: str = ""
     exit_code: int = 0
+    delta: DeltaRecord | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -53,7 +78,14 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
             "site": self.site, "path": self.path, "state": self.state, "size": self.size, "sha256": self.sha256,
             "seconds": round(self.seconds, 3), "changes": self.changes, "warnings": list(self.warnings),
             "error": self.error or None, "exit_code": self.exit_code, "key": self.key, "mtime_ns": self.mtime_ns,
+            "delta": None if self.delta is None else self.delta.plain,
         }  # fmt: skip
+
+    def sums(self) -> Iterator[tuple[str, str]]:
+        """Yield digest and path of each file of the site."""
+        yield self.sha256, self.path
+        if self.delta is not None:
+            yield self.delta.note_sha256, str(note_path(Path(self.path)))
 
     def describes(self, image: Path) -> bool:
         """Return whether the file ``image`` is the one that was written for this site, by its size and time."""
@@ -62,6 +94,13 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+    def describes_note(self, delta: Path) -> bool:
+        """Return whether the note beside the file ``delta`` is the one that was written."""
+        try:
+            return self.delta is not None and digest_file(note_path(delta)) == self.delta.note_sha256
+        except OSError:
+            return False
 
 
 class FleetState:
@@ -100,15 +139,30 @@ class FleetState:
             self.base = {**identity, "sha256": digest_file(path)}
         return str(self.base["sha256"])
 
+    def digest_far_base(self, name: str, source: ByteSource, *, reads: bool) -> str:
+        """Return the SHA-256 of ``source``, which is called ``name``; empty if it has to be read, and not ``reads``.
+
+        It is known where the server tells that nothing changed. :raises ImageError: it cannot be read.
+        """
+        identity = source.identity()
+        state = {"url": name, "identity": identity.name, **identity.state}
+        if identity.is_dated and {key: self.base.get(key) for key in state} == state:
+            return str(self.base["sha256"])
+        if not reads:
+            return ""
+        self.base = {**state, "sha256": sha256_of(source.chunks(0, source.size)).hex()}
+        return str(self.base["sha256"])
+
     def write(self, *, sync: bool) -> None:
         """Write fleet.json and SHA256SUMS. :raises OutputError: they cannot be written."""
         values = {"schema": _SCHEMA, "version": __version__, "base": self.base,
                   "sites": [record.plain for record in self.records.values()]}  # fmt: skip
         _write_file(self.folder / STATE, json.dumps(values, indent=1).encode() + b"\n", sync=sync)
         lines = [
-            f"{record.sha256}  {record.path}\n".encode("utf-8", "surrogateescape")
+            f"{digest}  {path}\n".encode("utf-8", "surrogateescape")
             for record in self.records.values()
             if record.state in ("written", "current")
+            for digest, path in record.sums()
         ]
         _write_file(self.folder / SUMS, b"".join(lines), sync=sync)
 
@@ -122,7 +176,13 @@ def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
 
 def _read_record(values: Mapping[str, Any]) -> SiteRecord:
     """Return the record in ``values``. :raises TypeError: a value is of another type. :raises KeyError: one lacks."""
-    plain = {"error": values["error"] or "", "warnings": tuple(values["warnings"])}
+    plain = {"error": values["error"] or "", "warnings": tuple(values["warnings"]), "delta": None}
+    delta = values.get("delta")
+    if delta is not None:
+        plain["delta"] = DeltaRecord(
+            base_sha256=delta["base_sha256"], sha256=delta["result_sha256"], size=delta["result_size"],
+            note_sha256=delta["note_sha256"],
+        )  # fmt: skip
     record = SiteRecord(**{**values, **plain})
     if not all(isinstance(text, str) for text in (record.site, record.path, record.state, record.key, record.sha256)):
         raise TypeError("a text is wanted")
@@ -132,9 +192,9 @@ def _read_record(values: Mapping[str, Any]) -> SiteRecord:
 class SiteKeys:
     """Digests of all that images come from; each source of this machine is read once."""
 
-    def __init__(self, base_digest: str) -> None:
-        """Begin with the digest of the base."""
-        self._base = base_digest
+    def __init__(self, base_digest: str, *, delta: bool = False) -> None:
+        """Begin with the digest of the base; ``delta``: the sites are deltas."""
+        self._base = f"{base_digest} delta" if delta else base_digest
         self._sources: dict[str, str] = {}
 
     def key_of(self, site: FleetSite) -> str:

@@ -155,6 +155,16 @@ def keep_whole(source: ByteSource) -> None:
         file.keep_whole()
 
 
+def open_base(path: ImagePath) -> ByteSource:
+    """Open the file at ``path``, which may be a URL, as it is. Raises as :func:`open_source`."""
+    place = parse_image_path(path)
+    if isinstance(place, Url):
+        from cosremaster.io.remote import open_remote  # noqa: PLC0415 - as above
+
+        return open_remote(place)
+    return open_file(place)
+
+
 def open_file(path: str | os.PathLike[str]) -> ByteSource:
     """Open the file at ``path`` as it is, whatever is in it. :raises ImageError: it cannot be opened, or is none."""
     from cosremaster.io.files import FileSource  # noqa: PLC0415 - as above

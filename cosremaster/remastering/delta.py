@@ -22,7 +22,7 @@ from cosremaster.progress import COPY, PROOF, begin_work
 from cosremaster.records import replace
 
 if TYPE_CHECKING:
-    from cosremaster.io.frozen import FrozenTable
+    from cosremaster.deltas.encode import DeltaTable
     from cosremaster.io.output import Output
     from cosremaster.io.source import ByteSource
     from cosremaster.progress import Progress
@@ -84,7 +84,7 @@ def summing_beside(source: ByteSource) -> Iterator[Callable[[], str]]:
 
 
 def write_delta(
-    table: FrozenTable, plan: RemasterPlan, files: tuple[Output, Output], sum_base: Callable[[], str],
+    table: DeltaTable, plan: RemasterPlan, files: tuple[Output, Output], sum_base: Callable[[], str],
     progress: Progress, *, has_sums: bool,
 ) -> DeltaFacts:  # fmt: skip
     """Write the delta of ``table``, the bytes of ``plan``, and the note of which base it is for and what it makes.

@@ -55,6 +55,7 @@ class OpenedImage:
         self._file = open_source(source) if file is None else file
         self._use = SharedUse(self._file.close, f"{self._file.place}")
         self._blobs: BlobStore | None = None
+        self._sha256 = ""  # where a delta needed it
         self._origin_size = None if origin is None else origin.size
         try:
             self.image = open_any_image(self._file)
@@ -227,7 +228,8 @@ class OpenedImage:
         self, target: Path, normalized: NormalizedRequest, writing: OutputOptions, progress: Progress | None
     ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
         """Write the difference from the image to ``target``, and which it is to a note beside. As :meth:`remaster`."""
-        from cosremaster.deltas.note import note_path  # noqa: PLC0415 - few outputs are deltas
+        from cosremaster.deltas.compose import for_original_base  # noqa: PLC0415 - few outputs are deltas
+        from cosremaster.deltas.note import note_path  # noqa: PLC0415 - the same
         from cosremaster.io.blobs import BlobStore  # noqa: PLC0415 - the same
         from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
@@ -237,13 +239,14 @@ class OpenedImage:
         from cosremaster.remastering.prepared import prepare_plan  # noqa: PLC0415 - few outputs are deltas
 
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
+        needs_sum = writing.base_delta is None and not self._sha256
         with (
             Output(
                 target, inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
             ) as output,
             Output(note_path(target), inputs, force=writing.force, sync=writing.sync, sources=sources) as note,
             checking_digests(self._file, writing.expected_digests()) as digests,
-            summing_beside(self._file) as sum_base,
+            summing_beside(self._file) if needs_sum else nullcontext(lambda: self._sha256) as sum_base,
             RemasterContext(self._file, output.folder, progress, caches=self._caches) as context,
         ):
             output.add_companion(note)
@@ -254,8 +257,10 @@ class OpenedImage:
             store = BlobStore(output.folder)
             with prepare_plan(self._with_layers(), plan, self._file, store, self._use) as prepared:
                 files = (output, note)
-                facts = write_delta(prepared.table, plan, files, sum_base, context.progress, has_sums=not writing.plain)
+                table, digest = for_original_base(prepared.table, writing.base_delta, sum_base)
+                facts = write_delta(table, plan, files, digest, context.progress, has_sums=not writing.plain)
             self._file.check_unchanged()
+            self._sha256 = facts.base_sha256 if needs_sum else self._sha256
             self._index.check()
             digests.check()
             output.publish(context.progress.warn)

@@ -29,6 +29,7 @@ class OutputKeywords(TypedDict, total=False):
     expect: Iterable[str]
     delta: bool
     plain: bool
+    base_delta: str | os.PathLike[str] | None
 
 
 class OutputOptions(Struct, frozen=True, kw_only=True):
@@ -38,7 +39,8 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
     sha256sum does. ``report``: a file for what happened to each path, as JSON. ``sync``: wait until file and name are
     on the disk. ``read_back``: compare every byte of the file, read from the disk. ``expect``: digests that the input
     must have, as in ``"sha256:HEX"``. ``delta``: write the difference from the input, in the format VCDIFF, in place of
-    an image; ``plain``: without checksums in it, which not all decoders of that format know.
+    an image; ``plain``: without checksums in it, which not all decoders of that format know; ``base_delta``: the delta
+    by which the input was made of another base, which the new delta is for as well.
     """
 
     force: bool = False
@@ -49,6 +51,7 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
     expect: Iterable[str] = ()
     delta: bool = False
     plain: bool = False
+    base_delta: str | os.PathLike[str] | None = None
 
     def check(self, target: Path) -> None:
         """Check what can be checked before any work on the file ``target``. :raises UsageError: it makes no sense."""
@@ -56,6 +59,8 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
             check_digest_name(self.digest)
         if self.plain and not self.delta:
             raise UsageError("plain (--plain) says how a delta is written, and none is (--delta)")
+        if self.base_delta is not None and not self.delta:
+            raise UsageError("base_delta says what a delta is for, and none is written (delta)")
         if self.delta and (self.report is not None or self.read_back):
             raise UsageError("a delta has neither a report (--report) nor what would be read back (--read-back)")
         for other in (target, Path(f"{target}.{self.digest}")) if self.report is not None else ():

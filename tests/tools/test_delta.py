@@ -21,6 +21,7 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import open_file
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.deltas import apply_by_xdelta3
 from tests.support.small import write_small
 
 NOISE = random.Random(7).randbytes(1 << 20)
@@ -34,12 +35,6 @@ REQUESTS = {
     "arguments": Request(kernel_args=["console=ttyS0"]),
     "volume id": Request(volume_id="SITE_7"),
 }
-
-
-def apply_by_xdelta3(base: Path, delta: Path, target: Path) -> bytes:
-    """What xdelta3 without options makes of ``delta``."""
-    run(["xdelta3", "-d", "-s", str(base), str(delta), str(target)])
-    return target.read_bytes()
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
@@ -198,14 +193,3 @@ def test_a_plain_delta_is_read_by_another_decoder(tmp_path: Path) -> None:
         assert PieceTable(pieces).read() == expected
     cosremaster.apply(base, delta, tmp_path / "ours.iso")
     assert (tmp_path / "ours.iso").read_bytes() == expected
-
-
-def test_a_fleet_does_not_take_deltas_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_small(tmp_path)
-    (tmp_path / "fleet.toml").write_text(
-        'base = "in.iso"\noutput = "${NAME}.iso"\ndelta = true\n[[site]]\nname = "a"\n'
-        '[[site.add]]\nfile = "/etc/site"\ncontent = "7"\n'
-    )
-    assert main(["fleet", str(tmp_path / "fleet.toml")]) == 2
-    assert "fleet.toml:3 » delta: is of a recipe for one image: a fleet writes images" in capsys.readouterr().err
-    assert not (tmp_path / "a.iso").exists()

@@ -242,7 +242,6 @@ def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
         ('csv = "sites.csv"', 'json = "sites.csv"', r"sites\.json: sites\.csv:1: is no JSON"),
         ('csv = "sites.csv"', "", r"fleet\.toml:20 » sites: must have one of directory, csv and json"),
         ('base = "in.iso"', 'base = "no.iso"', r"fleet\.toml:1 » base: there is no file no\.iso"),
-        ('base = "in.iso"', 'base = "http://127.0.0.1:9/in.iso"', r"base: is a URL; images take"),
         ('base = "in.iso"', 'input = "in.iso"', r"input is of a recipe for one image; a fleet has base"),
         ("out/${NAME}.iso", "out/x.iso", r"output: out/x\.iso is that of extra and north; does it have \$\{NAME\}\?"),
         ('DOMAIN = "example.org"', 'DOMAIN = "x"\nHOST = "of all"', ""),
