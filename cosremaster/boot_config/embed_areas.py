@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import msgspec
-
 from cosremaster.boot.coreos import EmbedArea
 from cosremaster.boot_config.menus.karg_areas import KargArea
 from cosremaster.iso.model import IsoFile
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.records import replace
+from cosremaster.records import Struct, replace
+from cosremaster.records.json import MismatchError, decode_json
 from cosremaster.units import lba_offset
 
 DESCRIPTIONS = (b"coreos/kargs.json", b"coreos/kargs.jso", b"coreos/kargs.jso;1")
@@ -20,7 +19,7 @@ MAX_AREA = 2048
 _OFFSET = lazy_regex(rb'"offset"\s*:\s*(\d+)')
 
 
-class _Location(msgspec.Struct, frozen=True):
+class _Location(Struct, frozen=True):
     """An area as coreos/kargs.json describes it."""
 
     path: str
@@ -29,7 +28,7 @@ class _Location(msgspec.Struct, frozen=True):
     end: str = "\n"
 
 
-class _Description(msgspec.Struct, frozen=True):
+class _Description(Struct, frozen=True):
     """The contents of coreos/kargs.json."""
 
     size: int
@@ -39,8 +38,8 @@ class _Description(msgspec.Struct, frozen=True):
 def parse_description(data: bytes) -> tuple[KargArea, ...] | None:
     """Return the areas that a coreos/kargs.json describes; None if it is none."""
     try:
-        description = msgspec.json.decode(data, type=_Description)
-    except msgspec.MsgspecError:
+        description = decode_json(data, _Description)
+    except MismatchError:
         return None
     areas = tuple(
         KargArea(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Source
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import Meta, Struct, field
+from cosremaster.records import NumberRange, Struct, field
 
 if TYPE_CHECKING:
     from cosremaster.codecs.cuts import Cutting
     from cosremaster.io.spool import Spool
 
 
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
 """A size or an offset among the JSON values of parameters."""
 
 
@@ -295,6 +295,6 @@ class Codec(Protocol):
     def load(self, values: dict[str, Any]) -> StreamParameters:
         """Return the parameters that ``dump`` made ``values`` of.
 
-        :raises ValueError, KeyError, TypeError, MsgspecError, CosremasterError: ``values`` are others.
+        :raises ValueError, KeyError, TypeError, MismatchError, CosremasterError: ``values`` are others.
         """
         ...

@@ -24,7 +24,8 @@ from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.records import Meta, convert
+from cosremaster.records import NumberRange
+from cosremaster.records.json import convert
 
 _MAGIC = lazy_regex(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 BLOCKS = 8
@@ -138,5 +139,5 @@ class Bzip2Codec(Codec):
 
     def load(self, values: dict[str, Any]) -> Bzip2Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        level = convert(values["level"], Annotated[int, Meta(ge=1, le=9)])
+        level = convert(values["level"], Annotated[int, NumberRange(ge=1, le=9)])
         return Bzip2Parameters(level, load_frames(values["frames"]))

@@ -16,7 +16,8 @@ from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader, common_prefix_length
 from cosremaster.progress import ThreadedAdvance, skip_bytes
-from cosremaster.records import Struct, convert
+from cosremaster.records import Struct
+from cosremaster.records.json import convert
 
 FEED = 1 << 14
 """Packed bytes that a decompressor gets at once."""
@@ -39,7 +40,7 @@ class Frame(Struct, frozen=True):
 
 
 def load_frames(values: Any) -> tuple[Frame, ...]:
-    """Return the frames that :meth:`Frame.dump` made ``values`` of. :raises MsgspecError: it did not."""
+    """Return the frames that :meth:`Frame.dump` made ``values`` of. :raises MismatchError: it did not."""
     return tuple(Frame(*frame) for frame in convert(values, tuple[tuple[Count, Count, Count, Count], ...]))
 
 

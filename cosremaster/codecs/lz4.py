@@ -24,7 +24,8 @@ from cosremaster.codecs.frames import (
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import Meta, convert, replace
+from cosremaster.records import NumberRange, replace
+from cosremaster.records.json import convert
 
 MAGIC = b"\x04\x22\x4d\x18"
 LEGACY = b"\x02\x21\x4c\x18"
@@ -179,7 +180,7 @@ class Lz4Codec(Codec):
     def load(self, values: dict[str, Any]) -> Lz4Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""
         block, linked = (
-            convert(values["block"], Annotated[int, Meta(ge=min(_BLOCKS), le=max(_BLOCKS))]),
+            convert(values["block"], Annotated[int, NumberRange(ge=min(_BLOCKS), le=max(_BLOCKS))]),
             convert(values["linked"], bool),
         )
         checksums = convert(values["sums"], tuple[bool, bool])

@@ -14,7 +14,8 @@ from cosremaster.codecs.lzma_module import lzma
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import Meta, convert
+from cosremaster.records import NumberRange
+from cosremaster.records.json import convert
 
 HEADER_SIZE = 13
 PRESET = 6
@@ -110,7 +111,7 @@ class LzmaCodec(Codec):
 
     def load(self, values: dict[str, Any]) -> LzmaParameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        properties = convert(values["properties"], Annotated[int, Meta(ge=0, lt=MAX_PROPERTIES)])
+        properties = convert(values["properties"], Annotated[int, NumberRange(ge=0, lt=MAX_PROPERTIES)])
         if properties % 9 + properties // 9 % 5 > MAX_BITS:
             raise ValueError("no such properties")
-        return LzmaParameters(properties, convert(values["dict_size"], Annotated[int, Meta(ge=0, lt=1 << 32)]))
+        return LzmaParameters(properties, convert(values["dict_size"], Annotated[int, NumberRange(ge=0, lt=1 << 32)]))

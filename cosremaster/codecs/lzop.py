@@ -18,7 +18,8 @@ from cosremaster.codecs.lzo import LzoError, compress, expand
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import Struct, convert, replace
+from cosremaster.records import Struct, replace
+from cosremaster.records.json import convert
 
 MAGIC = b"\x89LZO\x00\r\n\x1a\n"
 MAX_BLOCK = 64 << 20

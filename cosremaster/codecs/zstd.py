@@ -32,7 +32,7 @@ from cosremaster.codecs.frames import (
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.records import convert
+from cosremaster.records.json import convert
 from cosremaster.units import format_size
 
 MAGIC = b"\x28\xb5\x2f\xfd"

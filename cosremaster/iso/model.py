@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cosremaster.boot.media_tags import MediaTags
 
 
-class IsoFile(Struct, frozen=True, gc=False):
+class IsoFile(Struct, frozen=True, checked=False):
     """A file of a tree.
 
     ``path``: of the names that readers show, those of Rock Ridge where a tree has them. ``records``: the directory

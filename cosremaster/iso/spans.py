@@ -6,7 +6,7 @@ from cosremaster.records import Struct
 from cosremaster.units import FIRST_DESCRIPTOR, Lba
 
 
-class Span(Struct, frozen=True, gc=False):
+class Span(Struct, frozen=True, checked=False):
     """A run of blocks, with a label that says what the blocks hold."""
 
     start: Lba

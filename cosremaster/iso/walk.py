@@ -25,7 +25,7 @@ _ATTRIBUTE_BLOCKS = 1
 """The byte of a directory record that holds the blocks of its extended attribute record (ECMA-119, 9.1.2)."""
 
 
-class NamedRecord(Struct, frozen=True, gc=False):
+class NamedRecord(Struct, frozen=True, checked=False):
     """A directory record with its bytes, its Rock Ridge fields, and the path that readers show.
 
     ``directory``: the extent of the directory that the record stands for, None for a file.

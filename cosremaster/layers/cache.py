@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec.json
 from fastcrc import crc64
 
 from cosremaster import __about__
@@ -43,7 +42,8 @@ from cosremaster.layers.model import IndexedFile
 from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 from cosremaster.layers.system_images import ForeignFile
-from cosremaster.records import Meta, MsgspecError, Struct
+from cosremaster.records import NumberRange, Struct
+from cosremaster.records.json import MismatchError, decode_json, encode_json
 
 INDEX_FORMAT = 7
 
@@ -52,7 +52,7 @@ _DIGEST_SIZE = 32
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
 
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
 Span = tuple[Count, Count]
 
 
@@ -113,8 +113,8 @@ def indexed_image(index: CachedIndex) -> str:
     """Return the path of the image that ``index`` was made of; empty where its first bytes do not tell."""
     _, _, rest = index.head.partition(b"\n")
     try:
-        return msgspec.json.decode(rest.partition(b"\n")[0], type=_Head).image
-    except MsgspecError:
+        return decode_json(rest.partition(b"\n")[0], _Head).image
+    except MismatchError:
         return ""
 
 
@@ -148,7 +148,7 @@ def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> Stored
     sizes = {file.path: file.size for file in image.files}
     try:
         index = _parse_index(data, source, sizes)
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MsgspecError, CosremasterError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MismatchError, CosremasterError):
         return None
     if index is None:
         return None
@@ -182,9 +182,9 @@ def _parse_index(data: bytes, source: ByteSource, sizes: dict[bytes, int]) -> St
     end = data.index(b"\n", body)
     if data[: head - 1] != _checksum_line([view[head:]]):
         return None
-    if msgspec.json.decode(view[head : body - 1], type=_Head).key != _key(source):
+    if decode_json(view[head : body - 1], _Head).key != _key(source):
         return None
-    values, blobs = msgspec.json.decode(view[body:end], type=_Body), view[end + 1 :]
+    values, blobs = decode_json(view[body:end], _Body), view[end + 1 :]
     files = tuple(_load_file(file, blobs, sizes) for file in values.files)
     foreign = tuple(ForeignFile(bytes.fromhex(path), noun) for path, noun in values.foreign_files)
     return StoredIndex(files, foreign)
@@ -230,7 +230,7 @@ def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> _ArchiveValues:
 def _load_archive(values: _ArchiveValues, blobs: memoryview, packed: int) -> ScannedArchive:
     """Return the archive that :func:`_dump_archive` made ``values`` of; ``packed``: bytes of its stream.
 
-    :raises ValueError, KeyError, TypeError, MsgspecError, CosremasterError: these are not such values.
+    :raises ValueError, KeyError, TypeError, MismatchError, CosremasterError: these are not such values.
     """
     layer_format, size, variant = load_format(values.format), values.size, values.variant
     parameters = codec_named(values.codec).load(values.parameters)
@@ -277,7 +277,7 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files:
             ),
             foreign_files=tuple((file.path.hex(), file.noun) for file in foreign_files),
         )
-        lines = b"%s\n%s\n" % (msgspec.json.encode(head), msgspec.json.encode(body))
+        lines = b"%s\n%s\n" % (encode_json(head), encode_json(body))
         parts = (_checksum_line([lines, *blobs.parts]) + b"\n", lines, *blobs.parts)
         if sum(map(len, parts)) > MAX_BYTES:
             return False

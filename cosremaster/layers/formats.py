@@ -353,7 +353,7 @@ class LayerFormat(Protocol):
     def load(self, values: dict[str, Any], blobs: memoryview) -> ArchiveIndex:
         """Return the index that :meth:`ArchiveIndex.dump` made values of.
 
-        :raises ValueError, KeyError, TypeError, MsgspecError: these are not such values.
+        :raises ValueError, KeyError, TypeError, MismatchError: these are not such values.
         """
         ...
 

@@ -14,8 +14,6 @@ from contextlib import suppress
 from io import FileIO
 from typing import Annotated, Any
 
-import msgspec.json
-import msgspec.msgpack
 from fastcrc import crc64
 
 from cosremaster import __about__
@@ -25,7 +23,8 @@ from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.layers.cache_folder import MAX_RUN_BYTES, RUN_SUFFIX, open_remembered, write_index
 from cosremaster.overlay.scan import scan_source
-from cosremaster.records import Meta, MsgspecError, Struct
+from cosremaster.records import NumberRange, Struct
+from cosremaster.records.json import MismatchError, decode_json, encode_json
 from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
@@ -34,7 +33,7 @@ RUN_FORMAT = 1
 _SUM_LINE = 17
 """Bytes of the first line: a CRC64 in hexadecimal digits, and its end."""
 
-_Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+_Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
 
 
 class _NodeValues(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,12 +78,12 @@ def sum_run(tree: Mapping[bytes, Node], run: ScriptRun, way: Way, kernel: PieceT
         run.network_allow, run.ids, run.max_mtime,
         sha256_of(kernel.chunks()) if isinstance(kernel, PieceTable) else kernel,
     )  # fmt: skip
-    total = hashlib.sha256(msgspec.msgpack.encode(options))
+    total = hashlib.sha256(repr(options).encode())
     for facts in _list_facts(tree[path] for path in sorted(tree)):
-        total.update(msgspec.msgpack.encode(facts))
+        total.update(repr(facts).encode())
     if run.files is not None:
         scan = scan_source(os.fsencode(run.files), None)
-        total.update(msgspec.msgpack.encode([scan.is_single_file, *_list_facts(scan.nodes)]))
+        total.update(repr([scan.is_single_file, *_list_facts(scan.nodes)]).encode())
     return total.hexdigest()
 
 
@@ -113,7 +112,7 @@ def store_run(key: str, changes: ScriptChanges) -> None:
     if sum(content.size for content in contents) > MAX_RUN_BYTES // 4:
         return
     removed = tuple(path.hex() for path in changes.removed)
-    line = msgspec.json.encode(_RunValues(key, tuple(values), removed, changes.report)) + b"\n"
+    line = encode_json(_RunValues(key, tuple(values), removed, changes.report)) + b"\n"
 
     def chunks() -> Iterator[bytes]:
         """Yield the bytes behind the sum."""
@@ -153,7 +152,7 @@ def find_run(key: str, spool: Spool) -> ScriptChanges | None:
     with file:
         try:
             return _read_run(file, key, spool)
-        except (OSError, ValueError, MsgspecError, LookupError):
+        except (OSError, ValueError, MismatchError, LookupError):
             return None
 
 
@@ -169,7 +168,7 @@ def _read_run(file: FileIO, key: str, spool: Spool) -> ScriptChanges | None:
         return None
     file.seek(_SUM_LINE)
     with open(os.dup(file.fileno()), "rb") as reader:
-        values = msgspec.json.decode(reader.readline(), type=_RunValues)
+        values = decode_json(reader.readline(), _RunValues)
         if values.key != key:
             return None
         loaded: dict[int, Content] = {}

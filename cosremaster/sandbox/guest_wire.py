@@ -2,7 +2,7 @@
 
 What goes in stands in files of the initramfs, which the guest removes as it reads: virtio-serial is slow in this
 direction (a page for each interrupt). What comes out comes over a virtio-serial port. In there a script is real root
-and could write to that port itself, so these values go as typed MessagePack, and every node is checked.
+and could write to that port itself, so these values go as typed JSON, and every node is checked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-import msgspec
-
 from cosremaster.errors import printable
+from cosremaster.records.json import MismatchError, decode_json, encode_json
 from cosremaster.sandbox.wire import CHUNK, FrameKind, FrameWire, WireError
 
 STREAM = b"stream"
@@ -115,7 +114,7 @@ class InnerWire(FrameWire):
 
     def send(self, kind: FrameKind, value: object = None) -> None:
         """Send ``value`` in a form that is safe to read."""
-        self._write(kind, msgspec.msgpack.encode(value))
+        self._write(kind, encode_json(value))
 
 
 class OuterWire(FrameWire):
@@ -140,8 +139,8 @@ class OuterWire(FrameWire):
         if kind is FrameKind.DATA:
             return kind, payload
         try:
-            value = msgspec.msgpack.decode(payload, type=_TYPES[kind])
-        except (msgspec.MsgspecError, KeyError, RecursionError):
+            value = decode_json(payload, _TYPES[kind])
+        except (MismatchError, KeyError, RecursionError):
             raise self._fail(f"frame {kind} holds something else") from None
         if kind is FrameKind.NODES:
             self._check_nodes(value)

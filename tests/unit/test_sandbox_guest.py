@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CosremasterError, Place, SandboxError, UnsupportedError, UsageError
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.records.json import encode_json
 from cosremaster.sandbox import machine
 from cosremaster.sandbox.guest_files import InitramfsArchive, list_python_files
 from cosremaster.sandbox.guest_wire import InnerWire, OuterWire, StreamWriter
@@ -206,7 +206,7 @@ def _receive(data: bytes, *kinds: FrameKind) -> Any:
 
 def _frame(kind: FrameKind, value: object) -> bytes:
     """A frame as a guest sends it."""
-    payload = msgspec.msgpack.encode(value)
+    payload = encode_json(value)
     return bytes((kind,)) + len(payload).to_bytes(4, "little") + payload
 
 

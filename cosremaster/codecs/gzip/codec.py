@@ -176,7 +176,7 @@ class GzipCodec:
         from cosremaster.codecs.base import Count  # noqa: PLC0415 - the same
         from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
         from cosremaster.codecs.gzip.stored import StoredBlocks  # noqa: PLC0415 - the same
-        from cosremaster.records import convert  # noqa: PLC0415 - reading alone needs none of it
+        from cosremaster.records.json import convert  # noqa: PLC0415 - reading alone needs none of it
 
         reader = ByteReader([bytes.fromhex(convert(values["header"], str))], Place())
         header = read_header(reader)

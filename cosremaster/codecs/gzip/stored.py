@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from fastcrc import crc32
 
 from cosremaster.codecs.checks import crc32_without
-from cosremaster.records import Struct, convert, field
+from cosremaster.records import Struct, field
+from cosremaster.records.json import convert
 
 HEAD = 5
 """Bytes before the data of a stored block that begins at a byte: type, length, its complement."""
@@ -77,7 +78,7 @@ class StoredBlocks(Struct, frozen=True):
 
     @classmethod
     def load(cls, values: list[str]) -> StoredBlocks:
-        """Return the blocks that :meth:`dump` made ``values`` of. :raises ValueError, MsgspecError: it did not."""
+        """Return the blocks that :meth:`dump` made ``values`` of. :raises ValueError, MismatchError: it did not."""
         blocks = cls()
         for column, text in zip(blocks.columns, convert(values, list[str]), strict=True):
             column.frombytes(bytes.fromhex(text))

@@ -37,7 +37,8 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.progress import ThreadedAdvance, skip_bytes
-from cosremaster.records import Struct, convert, replace
+from cosremaster.records import Struct, replace
+from cosremaster.records.json import convert
 from cosremaster.units import format_size
 
 SMALL_PART = 12
@@ -105,7 +106,7 @@ class XzParameters(PackedParameters, frozen=True):
     def load(cls, values: dict[str, Any]) -> XzParameters:
         """Return the parameters that :meth:`dump` made ``values`` of.
 
-        :raises ValueError, MsgspecError, CosremasterError: it did not.
+        :raises ValueError, MismatchError, CosremasterError: it did not.
         """
         stored = convert(values, _StoredParameters)
         if stored.check not in NAMES:

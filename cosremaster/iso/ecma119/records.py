@@ -39,7 +39,7 @@ RECORD_HEAD = struct.Struct("<BBL4xL4x7xBBB4xB")
 flags, file unit size, interleave gap, and the length of the identifier that follows."""
 
 
-class DirectoryRecord(Struct, frozen=True, gc=False):
+class DirectoryRecord(Struct, frozen=True, checked=False):
     """A directory record (9.1).
 
     ``offset``: the byte offset of the record in the image. ``lba`` and ``length``: the first block and the bytes of the
@@ -66,7 +66,7 @@ class DirectoryRecord(Struct, frozen=True, gc=False):
         return self.identifier in (b"\0", b"\1")
 
 
-class Extent(Struct, frozen=True, gc=False):
+class Extent(Struct, frozen=True, checked=False):
     """The first block and the bytes of a directory or of a path table."""
 
     lba: Lba

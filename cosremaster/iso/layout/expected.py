@@ -30,7 +30,7 @@ class ExpectedTree(Struct, frozen=True):
     staying: dict[bytes, StayingDirectory]
 
 
-class ExpectedFile(Struct, frozen=True, gc=False):
+class ExpectedFile(Struct, frozen=True, checked=False):
     """A file of the new image: its bytes, and the first block of its data (of each section of a file that stays)."""
 
     size: int

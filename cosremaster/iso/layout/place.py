@@ -21,7 +21,7 @@ PADDING = 150
 """Blocks after the data that a drive may read ahead into (mkisofs(8), -pad)."""
 
 
-class Placement(Struct, frozen=True, gc=False):
+class Placement(Struct, frozen=True, checked=False):
     """A span of the old volume at its place in the new one, where it has ``blocks`` blocks."""
 
     span: Span

@@ -25,7 +25,7 @@ CE_HEAD = b"CE\x1c\x01"
 _FILE_TYPE, _REGULAR_FILE = 0o170000, 0o100000
 
 
-class RockRidge(Struct, frozen=True, gc=False):
+class RockRidge(Struct, frozen=True, checked=False):
     """The fields of a directory record that say where its entry is in the tree.
 
     ``name``: the alternate name (NM), empty without one. ``child_lba``: the block of the relocated directory that the
@@ -49,7 +49,7 @@ NO_ROCK_RIDGE = RockRidge()
 """The value for records without Rock Ridge."""
 
 
-class PosixAttributes(Struct, frozen=True, kw_only=True, gc=False):
+class PosixAttributes(Struct, frozen=True, kw_only=True, checked=False):
     """The POSIX attributes in the fields of a directory record.
 
     ``mode``: st_mode, None without a PX field. ``links`` and ``serial``: number of links and file serial number, 0

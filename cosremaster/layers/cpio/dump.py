@@ -17,10 +17,11 @@ from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import DIGEST_SIZE, FIELDS_SIZE, HeaderStyle, Member, Members
 from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex
-from cosremaster.records import Meta, Struct, convert
+from cosremaster.records import NumberRange, Struct
+from cosremaster.records.json import convert
 
 Values = dict[str, Any]
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
 Span = tuple[Count, Count]
 
 
@@ -70,7 +71,7 @@ def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
 def load_index(values: Values, blobs: memoryview) -> CpioIndex:
     """Return the index that :func:`dump_index` made ``values`` of; ``blobs``: the bytes of its blobs.
 
-    :raises ValueError, MsgspecError: these are not such values.
+    :raises ValueError, MismatchError: these are not such values.
     """
     read, places = blob_reader(blobs), convert(values, _Places)
     names, targets = _split(read(places.names)), _split(read(places.targets))

@@ -14,11 +14,12 @@ from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
 from cosremaster.layers.tar import blocks
 from cosremaster.layers.tar.entries import DIGEST_SIZE, NUMBERS, SparseMap, TarEntries
 from cosremaster.layers.tar.index import TarIndex, TarStyle
-from cosremaster.records import Meta, Struct, convert
+from cosremaster.records import NumberRange, Struct
+from cosremaster.records.json import convert
 
 Values = dict[str, Any]
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Number = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
+Number = Annotated[int, NumberRange(ge=0, le=0xFFFFFFFF)]
 Span = tuple[Count, Count]
 
 
@@ -94,7 +95,7 @@ def dump_index(index: TarIndex, blobs: Blobs) -> Values:
 def load_index(values: Values, blobs: memoryview) -> TarIndex:
     """Return the index that :func:`dump_index` made ``values`` of; ``blobs``: the bytes of its blobs.
 
-    :raises ValueError, MsgspecError: these are not such values.
+    :raises ValueError, MismatchError: these are not such values.
     """
     read, places = blob_reader(blobs), convert(values, _IndexValues)
     entries = TarEntries()

@@ -63,7 +63,7 @@ class TarFormat(LayerFormat):
         return stream_entries(reader)
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> TarIndex:
-        """Return the index that ``dump`` made values of. :raises ValueError, MsgspecError: it did not."""
+        """Return the index that ``dump`` made values of. :raises ValueError, MismatchError: it did not."""
         from cosremaster.layers.tar.dump import load_index  # noqa: PLC0415 - only a remembered index needs it
 
         return load_index(values, blobs)
