@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +11,8 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.expected import takes_expected
+from cosremaster.cli.looking import LookingProgress
+from cosremaster.cli.messages import say
 from cosremaster.cli.options import (
     GZIP,
     MAX_EXPAND,
@@ -309,7 +310,7 @@ def remaster_command(
         )
     is_asked = any(getattr(request, name) for name in _CHANGES) or request.supersede == "never"
     if not quiet and not is_asked and result.identical:
-        click.echo(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for", err=True)
+        say(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for")
 
 
 @click.command(cls=StrictCommand)
@@ -330,7 +331,7 @@ def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: 
     """
     request = pop_request(options)
     with Image(source, max_expand=max_expand) as image:
-        plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()), **options)
+        plan = image.plan(request, progress=LookingProgress(), **options)
     if as_json:
         write_json(plan.values)
     else:
@@ -357,7 +358,7 @@ def write_result(
         raise UsageError("a delta and its note are two files: they are not written to standard output")
     result = stream_result(remaster, options)
     for line in () if quiet else _result_lines(result, target):
-        click.echo(line, err=True)
+        say(line)
     return result
 
 

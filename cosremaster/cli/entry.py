@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from types import FrameType
 
 from cosremaster.__about__ import __version__
@@ -83,20 +84,46 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, PipeClosedError):
         return error.exit_code
     if isinstance(error, CosremasterError):
-        sys.stderr.write(f"cosremaster: {error}\n")
+        _report(error, error.exit_code, words)
         return error.exit_code
     if isinstance(error, _Stopped):
-        sys.stderr.write("cosremaster: stopped\n")
+        _report("stopped", INTERRUPTED + error.number, words, "Stopped")
         return INTERRUPTED + error.number
     import click  # noqa: PLC0415 - what is left are its errors, so it is loaded already
 
     if isinstance(error, click.ClickException):
-        error.show()
+        if not _report(error.format_message(), error.exit_code, words, "UsageError", show=False):
+            error.show()
         return error.exit_code
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        sys.stderr.write("cosremaster: interrupted\n")
+        _report("interrupted", INTERRUPTED + signal.SIGINT, words, "Interrupted")
         return INTERRUPTED + signal.SIGINT
     from cosremaster.cli.fault_report import describe_fault  # noqa: PLC0415 - nobody expects it
 
-    sys.stderr.write(f"cosremaster: {describe_fault(error, words)}\n")
+    _report(describe_fault(error, words), INTERNAL_FAULT, words, "InternalFault")
     return INTERNAL_FAULT
+
+
+def _report(
+    error: CosremasterError | str, code: int, words: Sequence[str], kind: str = "", *, show: bool = True
+) -> bool:
+    """Tell why the program ends with the exit ``code``: on standard error, and on standard output where JSON is wanted.
+
+    ``show``: also where standard error gets text. Return whether anything was written there.
+    """
+    from cosremaster.cli.messages import describe_error, describe_event, explain_error  # noqa: PLC0415 - few runs fail
+
+    own = list(words[: words.index("--")] if "--" in words else words)
+    if "--progress=json" in own or ("--progress", "json") in pairwise(own):
+        Settings.progress = "json"  # click may not have come so far
+    if "--json" in own:
+        from cosremaster.cli.standard_streams import write_json  # noqa: PLC0415 - the same
+
+        with suppress(StandardOutputError):
+            values = describe_event(describe_error(error, code, kind))
+            del values["event"]
+            write_json({"schema": 1, "error": values})
+    if not show and Settings.progress != "json":
+        return False
+    explain_error(error, code, kind)
+    return True

@@ -60,13 +60,13 @@ def checked_input(image: ImagePath, expect: Iterable[str]) -> Iterator[None]:
     :raises ImageError: the file has another, or changed behind it. :raises OutputError: there is no room for it.
     """
     from cosremaster.browse.container import split_address  # noqa: PLC0415 - few commands are given a digest
-    from cosremaster.cli.facts import terminal_only_progress  # noqa: PLC0415 - the same
+    from cosremaster.cli.looking import LookingProgress  # noqa: PLC0415 - the same
     from cosremaster.io.source import open_source  # noqa: PLC0415 - the same
     from cosremaster.remastering.output_options import compare_digests, parse_digests  # noqa: PLC0415 - the same
 
     expected = parse_digests(expect)
     path = split_address(image)[0] if isinstance(image, str) else image
     with open_source(path) as source:
-        compare_digests(source, expected, terminal_only_progress())
+        compare_digests(source, expected, LookingProgress())
         yield
         source.check_unchanged()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from cosremaster.api.image import image_at, inspect
+from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
-from cosremaster.cli.terminal import terminal_progress
 from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
-from cosremaster.progress import Progress
 
 
 def print_facts(
@@ -17,16 +14,11 @@ def print_facts(
     max_expand: int = MAX_EXPAND,
 ) -> None:  # fmt: skip
     """Print the facts about the image ``source``. Raises as :func:`cosremaster.inspect`."""
-    info = inspect(source, deep=deep, layer=layer, max_expand=max_expand, progress=terminal_only_progress())
+    info = inspect(source, deep=deep, layer=layer, max_expand=max_expand, progress=LookingProgress())
     if as_json:
         write_json(info.values)
     else:
         write_text("".join(f"{line}\n" for line in info.lines))
-
-
-def terminal_only_progress() -> Progress:
-    """Return progress for a terminal; a file gets nothing but the result."""
-    return terminal_progress(quiet=not sys.stderr.isatty())
 
 
 def write_file(address: str, max_expand: int = MAX_EXPAND) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from cosremaster.cli.messages import say, warn, write_event
 from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
+from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
@@ -20,6 +22,7 @@ from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.read import read_fleet
 from cosremaster.fleet.run import FleetOptions, FleetPlan, FleetReport, plan_fleet, run_fleet
 from cosremaster.fleet.state import STATE, SUMS, SiteRecord
+from cosremaster.progress.events import SiteEnded
 from cosremaster.recipe.variables import parse_setting
 from cosremaster.records import replace
 from cosremaster.remastering.request import Request
@@ -101,7 +104,7 @@ def fleet_command(
                 click.echo(line)
     for record in report.records:
         if record.error:
-            sys.stderr.write(f"cosremaster: {printable(record.site)}: {record.error}\n")
+            say(f"cosremaster: {printable(record.site)}: {record.error}")
     return report.exit_code
 
 
@@ -110,7 +113,8 @@ class SiteLines:
 
     def __init__(self, *, quiet: bool) -> None:
         """Begin before the first site."""
-        self._is_quiet, self._is_live = quiet, sys.stderr.isatty()
+        self._is_quiet = quiet or Settings.progress == "none"
+        self._is_live = sys.stderr.isatty() and Settings.progress != "json"
         self._total = self._finished = 0
         self._start = time.monotonic()
 
@@ -119,17 +123,25 @@ class SiteLines:
         self._total, self._start = count, time.monotonic()
         if not self._is_quiet:
             common = ", from a base with what is common to all" if has_common else ""
-            sys.stderr.write(f"{count:,} to make{common}; {current:,} current\n")
+            say(f"{count:,} to make{common}; {current:,} current")
 
     def add(self, record: SiteRecord) -> None:
         """Say what became of a site, and how long the others will take."""
         self._finished += 1
         for warning in record.warnings:
-            sys.stderr.write(f"warning: {printable(record.site)}: {warning}\n")
+            warn(f"{printable(record.site)}: {warning}")
         if self._is_quiet:
             return
         spent = time.monotonic() - self._start
         rest = spent / self._finished * (self._total - self._finished)
+        if Settings.progress == "json":
+            write_event(
+                SiteEnded(
+                    site=printable(record.site), number=self._finished, total=self._total, size=record.size,
+                    seconds=record.seconds, error=record.error, seconds_left=rest,
+                )
+            )  # fmt: skip
+            return
         outcome = "failed" if record.error else f"{format_size(record.size)} in {record.seconds:.1f} s"
         line = f"[{self._finished:,}/{self._total:,}] {printable(record.site)}: {outcome}; {_clock(rest)} left"
         sys.stderr.write(f"\r\x1b[K{line}" if self._is_live else f"{line}\n")

@@ -9,7 +9,8 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.expected import takes_expected
-from cosremaster.cli.facts import print_facts, terminal_only_progress
+from cosremaster.cli.facts import print_facts
+from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, InsideText, StrictCommand, takes_flags
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.errors import UsageError
@@ -48,7 +49,7 @@ def inspect_command(source: Path | Url, as_json: bool, html: Path | None, max_ex
         if page["changed"] and page["against"] is None:
             raise UsageError(AGAINST_MISSING)
         with Image(source, max_expand=max_expand) as image:
-            image.write_page(html, progress=terminal_only_progress(), **page)
+            image.write_page(html, progress=LookingProgress(), **page)
         with reporting_finished_work(f"{html} is written"):
             click.echo(f"{html}: {format_size(html.stat().st_size)}")
         return

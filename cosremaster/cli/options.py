@@ -149,12 +149,22 @@ def make_common_options() -> list[click.Parameter]:
             ["-v", "--verbose"], count=True, expose_value=False, callback=_keep_verbose,
             help="Tell what is done, with -vv each step and its time.",
         ),
+        click.Option(
+            ["--progress"], type=click.Choice(("auto", "json", "none")), expose_value=False, callback=_keep_progress,
+            help="Progress on standard error: json is an object on each line (docs/json.md).",
+        ),
     ]  # fmt: skip
 
 
 def _keep_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     """Remember ``--quiet``, wherever it stands."""
     ctx.meta[_QUIETNESS] = value or ctx.meta.get(_QUIETNESS, False)
+
+
+def _keep_progress(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Let ``--progress`` count, wherever it stands."""
+    if value is not None and not ctx.resilient_parsing:
+        Settings.progress = value
 
 
 def _keep_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
@@ -168,6 +178,8 @@ def _settle(ctx: click.Context) -> None:
     verbosity = ctx.meta.get(_VERBOSITY, 0)
     if quiet and verbosity:
         raise click.UsageError("-q and -v exclude each other.", ctx)
+    if verbosity and Settings.progress == "json":
+        raise click.UsageError("--progress json and -v exclude each other.", ctx)
     if "quiet" in ctx.params:
         ctx.params["quiet"] = quiet
     Settings.is_quiet = quiet

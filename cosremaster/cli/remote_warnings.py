@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
+
+from cosremaster.cli.messages import warn
 
 
 class _WarningPrinter(logging.Handler):
@@ -11,7 +12,7 @@ class _WarningPrinter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print ``record``."""
-        sys.stderr.write(f"warning: {record.getMessage()}\n")
+        warn(record.getMessage())
 
 
 def show_warnings() -> None:

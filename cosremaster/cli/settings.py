@@ -9,8 +9,11 @@ class Settings:
     """The settings of this run of the program; :meth:`reset` begins another."""
 
     is_quiet: ClassVar[bool] = False
+    progress: ClassVar[str] = "auto"
+    """``auto``, ``json`` or ``none``."""
 
     @classmethod
     def reset(cls) -> None:
         """Return to what counts where nothing is asked for."""
         cls.is_quiet = False
+        cls.progress = "auto"

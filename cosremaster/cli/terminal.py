@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
+from cosremaster.cli.messages import warn, write_event
 from cosremaster.cli.settings import Settings
 from cosremaster.layers.work_rates import WorkRates
 from cosremaster.progress import COPY, SITES, Advance
@@ -54,6 +55,15 @@ class Lines(MeasuredProgress):
         sys.stderr.flush()
 
 
+class StateLines(Lines):
+    """Progress as a line every 10 seconds, and warnings."""
+
+    def _print(self, event: ProgressEvent) -> None:
+        """Print what happened, but for steps that ended."""
+        if not isinstance(event, StepEnded):
+            super()._print(event)
+
+
 class LiveLine(Lines):
     """Progress as a line that changes while the run goes on, and the line of each step when it has ended."""
 
@@ -96,7 +106,7 @@ class Quiet:
 
     def warn(self, message: str) -> None:
         """Print a warning on a line of its own."""
-        sys.stderr.write(f"warning: {message}\n")
+        warn(message)
 
 
 def _describe(state: Moved) -> Iterator[str]:
@@ -126,8 +136,22 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def terminal_progress(*, quiet: bool) -> Lines | Quiet:
-    """Return the progress that suits standard error."""
-    if quiet or Settings.is_quiet:
+def terminal_progress(*, quiet: bool) -> MeasuredProgress | Quiet:
+    """Return the progress that suits standard error, or that was asked for."""
+    if quiet or Settings.is_quiet or Settings.progress == "none":
         return Quiet()
-    return LiveLine() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
+    if Settings.progress == "json":
+        return MeasuredProgress(write_event, rates=WorkRates())
+    return LiveLine() if _is_live() else Lines()
+
+
+def looking_progress() -> MeasuredProgress | Quiet:
+    """Return the progress of a command that writes nothing: elsewhere than on a terminal, no line for each step."""
+    if Settings.progress == "auto" and not Settings.is_quiet and not _is_live():
+        return StateLines()
+    return terminal_progress(quiet=False)
+
+
+def _is_live() -> bool:
+    """Return whether standard error is a terminal on which a line can change."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from cosremaster.api.image import verify
 from cosremaster.cli.expected import takes_expected
+from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.options import AGAINST_MISSING, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
-from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.urls import Url
 from cosremaster.reports.verify import verify_lines, verify_report
@@ -42,7 +41,7 @@ def verify_command(
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
     if (changed or changed_volume) and against is None:
         raise UsageError(AGAINST_MISSING if changed else AGAINST_MISSING.replace("--changed", "--changed-volume"))
-    progress = terminal_progress(quiet=not sys.stderr.isatty())
+    progress = LookingProgress()
     report = verify(
         source, against=against, changed=changed, changed_volume=changed_volume, progress=progress, **checks
     )

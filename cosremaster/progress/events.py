@@ -75,3 +75,50 @@ class Printed(Struct, frozen=True, kw_only=True):
 
 
 ProgressEvent = StepBegan | Moved | StepEnded | Warned | Printed
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """A line about what was done, for people."""
+
+    event: Literal["message"] = "message"
+    message: str
+
+
+class SiteEnded(Struct, frozen=True, kw_only=True):
+    """What became of a site of a fleet.
+
+    ``number`` of ``total`` that are made; ``size``: bytes of its image; ``error``: why there is none, else empty;
+    ``seconds_left``: about how long the others will take, by those so far.
+    """
+
+    event: Literal["site"] = "site"
+    site: str
+    number: int
+    total: int
+    size: int
+    seconds: float
+    error: str
+    seconds_left: float
+
+
+class ErrorPlace(Struct, frozen=True, kw_only=True):
+    """Where an error is: ``parts`` are names of containers, the outermost first; ``offset``: bytes in the last."""
+
+    parts: list[str]
+    offset: int | None
+
+
+class Failed(Struct, frozen=True, kw_only=True):
+    """The program ends for an error; the last line.
+
+    ``code``: the exit code (docs/exit-codes.md); ``kind``: name of the error's class; ``message``: without the place.
+    """
+
+    event: Literal["error"] = "error"
+    code: int
+    kind: str
+    message: str
+    place: ErrorPlace | None
+
+
+AnyEvent = ProgressEvent | Said | SiteEnded | Failed

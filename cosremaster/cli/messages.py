@@ -1,0 +1,56 @@
+"""What is said on standard error: text, or JSON with an object on each line (``--progress json``). Without click."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cosremaster.cli.settings import Settings
+from cosremaster.errors import CosremasterError
+from cosremaster.progress.events import AnyEvent, ErrorPlace, Failed, Said, Warned
+
+
+def describe_event(event: Any) -> dict[str, Any]:
+    """Return ``event``, or a value in it, as plain values for JSON."""
+    values = ((name, getattr(event, name)) for name in event.__struct_fields__)
+    return {name: describe_event(value) if hasattr(value, "__struct_fields__") else value for name, value in values}
+
+
+def write_event(event: AnyEvent) -> None:
+    """Write ``event`` as a line of JSON."""
+    import json  # noqa: PLC0415 - most runs write none
+
+    sys.stderr.write(json.dumps(describe_event(event)) + "\n")
+    sys.stderr.flush()
+
+
+def say(text: str) -> None:
+    """Write a line about what was done."""
+    if Settings.progress == "json":
+        write_event(Said(message=text))
+    else:
+        sys.stderr.write(f"{text}\n")
+
+
+def warn(text: str) -> None:
+    """Write a warning."""
+    if Settings.progress == "json":
+        write_event(Warned(message=text))
+    else:
+        sys.stderr.write(f"warning: {text}\n")
+
+
+def explain_error(error: CosremasterError | str, code: int, kind: str = "") -> None:
+    """Write why the program ends with the exit ``code``; ``kind``: of an error that is no :class:`CosremasterError`."""
+    if Settings.progress == "json":
+        write_event(describe_error(error, code, kind))
+    else:
+        sys.stderr.write(f"cosremaster: {error}\n")
+
+
+def describe_error(error: CosremasterError | str, code: int, kind: str = "") -> Failed:
+    """Return why the program ends with the exit ``code``, as values."""
+    if isinstance(error, str):
+        return Failed(code=code, kind=kind, message=error, place=None)
+    place = error.place and ErrorPlace(parts=list(error.place.parts), offset=error.place.offset)
+    return Failed(code=code, kind=type(error).__name__, message=error.message, place=place)
