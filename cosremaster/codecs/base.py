@@ -12,6 +12,7 @@ from cosremaster.records import NumberRange, Struct, field
 
 if TYPE_CHECKING:
     from cosremaster.codecs.cuts import Cutting
+    from cosremaster.codecs.gzip.deflate import DeflatedAhead
     from cosremaster.io.spool import Spool
 
 
@@ -63,6 +64,9 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     :ivar cache: keeps packed blocks of ``decoded`` for later jobs.
     :ivar cutting: how the new stream is cut into parts, for parameters without a ``cut_refusal``; None for the codec's
         own way.
+    :ivar origin: where nothing of the old stream can stay, the source of its plain bytes; blocks of a gzip stream end
+        at fixed places in it.
+    :ivar ahead: blocks of ``origin`` that were deflated while it was read.
     :ivar find_borders: returns the offsets in ``decoded``, in order, at which large new data are cut in any case.
     """
 
@@ -78,6 +82,8 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     cache: BlockCache = field(default_factory=BlockCache)
     cutting: Cutting | None = None
     find_borders: Callable[[], Sequence[int]] = tuple
+    origin: Source | None = None
+    ahead: DeflatedAhead | None = None
 
 
 class RepackResult(Struct, frozen=True):

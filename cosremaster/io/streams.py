@@ -90,6 +90,9 @@ class ByteReader:
 
     def peek(self, count: int) -> bytes:
         """Return the next ``count`` bytes, fewer where the stream ends, without consuming them."""
+        end = self._start + count
+        if end <= len(self._current):  # without a copy of all that follows
+            return self._current[self._start : end]
         data = self.read_upto(count)
         self.unread(data)
         return data

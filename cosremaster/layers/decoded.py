@@ -12,6 +12,7 @@ from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import StreamParameters
+    from cosremaster.codecs.gzip.deflate import DeflatedAhead
     from cosremaster.layers.formats import Converter
     from cosremaster.layers.kept_plain import KeptPlain
 
@@ -52,6 +53,11 @@ class DecodedSource:
     def tail(self) -> bytes:
         """The last plain bytes, as they were given."""
         return self._tail
+
+    @property
+    def ahead(self) -> DeflatedAhead | None:
+        """The deflate blocks that were made of these bytes while they were read; None where none were."""
+        return None if self._kept is None else self._kept.ahead
 
     def __repr__(self) -> str:
         """Return the place of the stream, for debugging."""

@@ -12,11 +12,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster.errors import OutputError, Place
 from cosremaster.io.pieces import Range
 from cosremaster.io.spool import Spool
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.gzip.deflate import DeflatedAhead
 
 BLOCK = 1 << 20
 """The least plain bytes of a block, which is compressed by itself."""
@@ -28,15 +31,24 @@ SLOW_CODECS = frozenset(("xz", "lzma", "bzip2"))
 """Codecs that decode far slower than zstd packs and unpacks at its first level."""
 
 
+class Deflating(NamedTuple):
+    """How plain bytes are deflated: by which coder, at which level of zlib, on how many threads."""
+
+    coder: str
+    level: int
+    threads: int
+
+
 class PlainKeeper:
     """Keeps plain bytes in nameless files in ``folder``, as long as the context lasts and the disk has room.
 
     ``is_whole``: all plain bytes are packed anew; else what stays packed is kept so, and no plain bytes are.
+    ``deflating``: how, where that is by a fast coder of gzip.
     """
 
-    def __init__(self, folder: Path, *, is_whole: bool = True) -> None:
+    def __init__(self, folder: Path, *, is_whole: bool = True, deflating: Deflating | None = None) -> None:
         """Begin without files."""
-        self.folder, self.is_whole = folder, is_whole
+        self.folder, self.is_whole, self._deflating = folder, is_whole, deflating
         self.is_open = True
         self.closing = ExitStack()
         self._lock = threading.Lock()
@@ -55,7 +67,12 @@ class PlainKeeper:
         """Return what keeps the plain bytes of a stream under ``codec``; None where decoding takes no time."""
         if codec not in SLOW_CODECS or not (self.is_open and self.is_whole):
             return None
-        return KeptPlain(self, self.closing.enter_context(Spool(self.folder)))
+        spool = self.closing.enter_context(Spool(self.folder))
+        if self._deflating is None:
+            return KeptPlain(self, spool)
+        from cosremaster.layers.packed_ahead import DeflatedPlain  # noqa: PLC0415 - few streams become gzip ones
+
+        return DeflatedPlain(self, spool, self.closing.enter_context(Spool(self.folder)), self._deflating)
 
     def take(self, count: int) -> bool:
         """Return whether the disk has room for ``count`` bytes more, which are then taken."""
@@ -91,6 +108,11 @@ class KeptPlain:
     def is_complete(self) -> bool:
         """Whether all bytes can be read here."""
         return self._has_ended and self._keeper.is_open
+
+    @property
+    def ahead(self) -> DeflatedAhead | None:
+        """The deflate blocks that are kept; None where the bytes are kept in another form."""
+        return None
 
     def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield ``chunks`` unchanged, and keep them; what cannot be written ends keeping and nothing else."""

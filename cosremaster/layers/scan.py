@@ -47,6 +47,7 @@ class ScanOptions(NamedTuple):
     each layer's end. ``names``: only the names of entries, so that no layer can be made. ``max_expand``: a stream
     that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb. ``keeper``: keeps plain bytes that will be
     read again and take long to decode. ``inner``: the only files that may be archives in archives; None for all.
+    ``is_large``: the file is, so that a thread of its own decodes it, though little is done with the plain bytes.
     ``members``: looks at the files of the archives, in place of digests and nesting.
     """
 
@@ -58,6 +59,7 @@ class ScanOptions(NamedTuple):
     names: bool = False
     keeper: PlainKeeper | None = None
     inner: frozenset[bytes] | None = None
+    is_large: bool = False
     members: MemberKeeper | None = None
 
 
@@ -359,7 +361,7 @@ class PlainStream:
             chunks = self._decoding.next_stream()
         else:
             chunks = self._convert(self._decoding.chunks(), self._packed.place)
-        if not (self._options.digests or self._options.nesting):
+        if not (self._options.digests or self._options.nesting or self._options.is_large):
             return chunks
         from cosremaster.io.parallel import prefetch_batches  # noqa: PLC0415 - a plain listing needs none of it
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
+    from cosremaster.remastering.request import NormalizedRequest
 
 
 class Warnings:
@@ -72,11 +73,19 @@ class RemasterContext:
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))
 
-    def make_keeper(self, *, is_whole: bool) -> PlainKeeper:
-        """Return what keeps plain bytes from indexing until they are packed; ``is_whole``: all of them are."""
-        from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - an ISO goes without
+    def make_keeper(self, request: NormalizedRequest) -> PlainKeeper:
+        """Return what keeps plain bytes from indexing until they are packed, as ``request`` says.
 
-        return self._files.enter_context(PlainKeeper(self.folder, is_whole=is_whole))
+        Under another codec nothing stays; and who names an archive file changes much of it, most likely.
+        """
+        from cosremaster.codecs.gzip.deflate import ISAL, NEW_LEVEL  # noqa: PLC0415 - an ISO goes without
+        from cosremaster.layers.kept_plain import Deflating, PlainKeeper  # noqa: PLC0415 - the same
+
+        deflating = None
+        if request.codec == "gzip" and request.gzip == ISAL:  # which packs as fast as what is only kept
+            deflating = Deflating(ISAL, NEW_LEVEL, request.threads)
+        is_whole = request.codec is not None
+        return self._files.enter_context(PlainKeeper(self.folder, is_whole=is_whole, deflating=deflating))
 
     def note_layer(self, address: Address) -> None:
         """Note that the scripts which ran since the last call did so in the layer at ``address``."""

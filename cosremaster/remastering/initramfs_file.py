@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cosremaster.iso.encode import ImagePlan
 
 
+_LARGE = 16 << 20
+"""Packed bytes from which on a thread of its own decodes what is proved; for fewer, handing over takes longer."""
+
+
 class WholeFile(Struct, frozen=True):
     """The one file of an image that is no volume. ``path``: the file's own name; ``size``: bytes."""
 
@@ -90,7 +94,8 @@ class InitramfsFile(Struct, frozen=True):
 
     def _index(self, table: PieceTable, place: Place) -> IndexedFile:
         """Return the archives in ``table``, which are read to their ends. Raises as ``index_file``."""
-        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
+        is_large = table.length >= _LARGE
+        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True, is_large=is_large)
         return index_file(self.files[0].path, table, place, options)
 
     def _index_result(self, table: PieceTable, place: Place) -> tuple[IndexedFile, int]:

@@ -198,6 +198,8 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
             if layer.is_converted or is_new
             else packing.caches.setdefault(layer.address, BlockCache()),
             cutting=cutting,
+            origin=layer.decoded if is_new else None,
+            ahead=layer.decoded.ahead if is_new else None,
             find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)

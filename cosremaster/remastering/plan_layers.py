@@ -139,8 +139,7 @@ def plan_layers(
     """Return what the request does to the layers that it names, or to the root file system: steps 2 to 6."""
     if overlay.oversized:
         _check_some_layer_holds(image, overlay)
-    # Under another codec nothing stays; and who names an archive file changes much of it, most likely.
-    keeper = context.make_keeper(is_whole=request.codec is not None) if image.is_single_file else None
+    keeper = context.make_keeper(request) if image.is_single_file else None
     layers = read_layers(index, request.layers, context.progress, keeper)
     targets = select_layers(image, layers, request.layers, index.facts)
     context.start_precopy(_find_front(context.source, targets))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
-from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK
+from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK
 from cosremaster.demo.image import build_archive, initramfs, regular, root_items
 from cosremaster.layers import kept_plain
 from tests.fixtures import tools

@@ -14,7 +14,8 @@ from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip import inflate
 from cosremaster.codecs.gzip.codec import GzipDecoding
-from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK, STORE_FROM, GzipParameters
+from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK
+from cosremaster.codecs.gzip.repack import STORE_FROM, GzipParameters
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.spool import Spool

@@ -4,20 +4,30 @@ import io
 import random
 import shutil
 import tarfile
+import threading
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cosremaster
+from cosremaster.codecs.gzip import deflate, inflate, repack
+from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, ISAL, NEW_LEVEL
 from cosremaster.errors import OutputError
 from cosremaster.io.spool import Spool
-from cosremaster.layers import kept_plain
-from cosremaster.layers.kept_plain import BLOCK, KeptPlain, PlainKeeper
+from cosremaster.layers import kept_plain, packed_ahead
+from cosremaster.layers.kept_plain import BLOCK, Deflating, KeptPlain, PlainKeeper
+from cosremaster.layers.packed_ahead import DeflatedPlain
 from tests.support.decoders import note_xz_decoders
 
 PLAIN = random.Random(5).randbytes(BLOCK // 2) * 7 + b"end"
 PARTS = [PLAIN[at : at + 300_007] for at in range(0, len(PLAIN), 300_007)]
+
+
+ISAL_BLOCKS = Deflating(ISAL, NEW_LEVEL, 2)
+STREAM = random.Random(7).randbytes(1_750_000).hex().encode() + b"end"
+"""Bytes that shrink, in four blocks."""
 
 
 def _keep(keeper: PlainKeeper) -> KeptPlain:
@@ -97,3 +107,113 @@ def test_an_archive_under_another_codec_is_decoded_once(tmp_path: Path, monkeypa
     cosremaster.remaster(tmp_path / "in.tar.xz", tmp_path / "out.tar.gz", add=add, remember=False)
     assert begun == ["decode"]
     assert (tmp_path / "out.tar.gz").read_bytes() == (tmp_path / "plain.tar.gz").read_bytes()
+
+
+def _keep_deflated(keeper: PlainKeeper, step: int = 300_007) -> DeflatedPlain:
+    """All of STREAM, deflated while it is read."""
+    kept = keeper.keep("xz")
+    assert isinstance(kept, DeflatedPlain)
+    parts = [STREAM[at : at + step] for at in range(0, len(STREAM), step)]
+    assert list(kept.watch(parts)) == parts
+    return kept
+
+
+@pytest.mark.parametrize("has_isal", [True, False])
+@pytest.mark.parametrize("step", [100_003, 1 << 24])
+def test_any_range_is_read_again_from_deflate_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_isal: bool, step: int
+) -> None:
+    monkeypatch.setattr(inflate, "HAS_ISAL", has_isal)
+    with PlainKeeper(tmp_path, deflating=ISAL_BLOCKS) as keeper:
+        kept = _keep_deflated(keeper, step)
+        assert kept.is_complete
+        for offset, length in ((0, len(STREAM)), (BLOCK - 1, 2), (len(STREAM) - 3, 3), (5, 0), (2 * BLOCK, BLOCK)):
+            assert b"".join(kept.chunks(offset, length)) == STREAM[offset : offset + length]
+        blocks = [kept.block_at(offset) for offset in range(0, len(STREAM), DEFLATE_BLOCK)]
+        assert [block.length for block in blocks if block] == [BLOCK, BLOCK, BLOCK, len(STREAM) - 3 * BLOCK]
+        assert kept.block_at(1) is None
+        assert not list(tmp_path.iterdir())
+    assert not kept.is_complete
+    assert kept.block_at(0) is None
+
+
+def test_deflating_ends_with_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    with PlainKeeper(tmp_path, deflating=ISAL_BLOCKS) as keeper:
+        kept = keeper.keep("xz")
+        assert kept is not None
+        chunks = kept.watch([STREAM, STREAM])
+        next(chunks)
+        del chunks
+        assert not kept.is_complete
+        assert threading.active_count() == before
+        monkeypatch.setattr(packed_ahead, "deflate_block", lambda *_: 1 // 0)
+        assert not _keep_deflated(keeper).is_complete
+        assert threading.active_count() == before
+
+
+def test_a_full_disk_ends_deflating_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1, 1, kept_plain.SHARE * BLOCK))
+    with PlainKeeper(tmp_path, deflating=ISAL_BLOCKS) as keeper:
+        assert not _keep_deflated(keeper).is_complete
+
+
+@pytest.mark.parametrize("change", [b"x", b"\0" * 400_000])
+def test_damage_of_deflate_blocks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes) -> None:
+    with PlainKeeper(tmp_path, deflating=ISAL_BLOCKS) as keeper:
+        kept = _keep_deflated(keeper)
+        whole = Spool.chunks
+        monkeypatch.setattr(
+            Spool, "chunks", lambda *args: (chunk[:1000] + change + chunk[1001:] for chunk in whole(*args))
+        )
+        with pytest.raises(OutputError, match="temporary data are damaged"):
+            list(kept.chunks(0, 1))
+
+
+def _read_files(archive: Path) -> dict[str, bytes]:
+    """The data of each file in the archive, by name."""
+    with tarfile.open(archive) as tar:
+        members = ((member.name, tar.extractfile(member)) for member in tar.getmembers())
+        return {name: file.read() for name, file in members if file is not None}
+
+
+def test_what_was_deflated_ahead_makes_the_same_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files go and come, and yet most blocks are those that were made while the archive was read."""
+    chance = random.Random(8)
+    with tarfile.open(tmp_path / "in.tar.xz", "w:xz", preset=0) as tar:
+        for number in range(40):
+            info = tarfile.TarInfo(f"usr/{number:02}")
+            info.size = chance.choice((100, 40_000, 600_000))
+            tar.addfile(info, io.BytesIO(chance.randbytes(info.size // 2).hex().encode()))
+    (tmp_path / "motd").write_text("site\n")
+    count = 0
+
+    def counted(*args: Any) -> bytes:
+        nonlocal count
+        count += 1
+        return deflate.deflate_block(*args)
+
+    monkeypatch.setattr(repack, "deflate_block", counted)
+
+    def run(name: str, threads: int) -> tuple[bytes, int]:
+        nonlocal count
+        count = 0
+        cosremaster.remaster(
+            tmp_path / "in.tar.xz", tmp_path / name, add=[f"{tmp_path}/motd:/etc/"], remove=["usr/17", "usr/30"],
+            gzip="isal", threads=threads, remember=False,
+        )  # fmt: skip
+        return (tmp_path / name).read_bytes(), count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_plain, "SLOW_CODECS", frozenset())
+        plain, deflated = run("plain.tar.gz", 1)
+    assert deflated > 8
+    for threads in (1, 3):
+        packed, deflated = run(f"{threads}.tar.gz", threads)
+        assert packed == plain
+        assert 0 < deflated < 7
+    new, old = _read_files(tmp_path / "3.tar.gz"), _read_files(tmp_path / "in.tar.xz")
+    assert new == {name: data for name, data in old.items() if name not in ("usr/17", "usr/30")} | {
+        "etc/motd": b"site\n"
+    }

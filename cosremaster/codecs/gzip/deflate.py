@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from cosremaster.codecs.gzip import inflate
 from cosremaster.errors import UnsupportedError, UsageError
+from cosremaster.io.pieces import Range
+from cosremaster.records import Struct
+
+NEW_LEVEL = 6
+"""The level of zlib for new streams."""
+
+DEFLATE_BLOCK = 1 << 20
+"""Plain bytes that are deflated at once; blocks that lie side by side do not depend on how many are made so."""
+
+WINDOW = 1 << 15
+"""Plain bytes before a block that it refers to at most."""
 
 ZLIB, ISAL = "zlib", "isal"
 CODERS = (ZLIB, ISAL)
@@ -41,3 +54,44 @@ def deflate_block(coder: str, level: int, plain: bytes, before: bytes) -> bytes:
 
     fast = isal_zlib.compressobj(ISAL_LEVEL, isal_zlib.DEFLATED, -15, zdict=before)
     return bytes(fast.compress(plain)) + bytes(fast.flush(isal_zlib.Z_SYNC_FLUSH))
+
+
+def inflate_block(packed: bytes, before: bytes, length: int) -> bytes:
+    """Return the plain bytes of what :func:`deflate_block` made behind ``before``; not ``length`` of damaged ones."""
+    if inflate.HAS_ISAL:
+        from isal import igzip_lib  # noqa: PLC0415 - only where it is installed
+
+        fast = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE, zdict=before)
+        failure: Any = igzip_lib.IsalError  # its stub declares the class as an instance
+        try:
+            return bytes(fast.decompress(packed, length))
+        except failure:
+            return b""
+    try:
+        return zlib.decompressobj(-15, zdict=before).decompress(packed, length)
+    except zlib.error:
+        return b""
+
+
+class DeflatedBlock(Struct, frozen=True):
+    """A deflated block of old plain bytes, which waits in a temporary file.
+
+    ``packed``: it; ``length``: its plain bytes, whose CRC32 is ``crc``. ``window``: reads the last of them, on which
+    the next block depends.
+    """
+
+    packed: Range
+    length: int
+    crc: int
+    window: Iterator[bytes]
+
+
+class DeflatedAhead(Protocol):
+    """Blocks of a stream's plain bytes that :func:`deflate_block` made, each behind the :data:`WINDOW` bytes before."""
+
+    coder: str
+    level: int
+
+    def block_at(self, offset: int) -> DeflatedBlock | None:
+        """Return the block of :data:`DEFLATE_BLOCK` bytes, or the last, at plain byte ``offset``; None if none is."""
+        ...

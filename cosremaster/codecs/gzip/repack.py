@@ -19,14 +19,14 @@ from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.borders import FLUSH
 from cosremaster.codecs.gzip.checkpoints import Checkpoint
-from cosremaster.codecs.gzip.deflate import deflate_block
+from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, NEW_LEVEL, WINDOW, DeflatedBlock, deflate_block
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
-from cosremaster.codecs.gzip.splice import WINDOW, BlockRun, Splice, frame_run, plan_splices
+from cosremaster.codecs.gzip.splice import BlockRun, Splice, frame_run, plan_splices
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
 from cosremaster.errors import Place
 from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.parallel import StopFlag, ordered_map
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Source, is_direct
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.progress import skip_bytes
 from cosremaster.records import Struct, field
@@ -34,7 +34,6 @@ from cosremaster.records import Struct, field
 STORE_FROM = 4096
 """The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""
 
-DEFLATE_BLOCK = 1 << 20
 MAX_HEADER = 4096  # bytes of a gzip header with a long name and comment
 MAX_KEPT = 1 << 20  # bytes between stored blocks that are kept in memory
 _BATCH = 16  # parts of a stream, each of a chunk at most, that are inflated at once
@@ -75,7 +74,7 @@ class GzipParameters(PackedParameters, frozen=True):
     @property
     def level(self) -> int:
         """The deflate level by XFL (RFC 1952, 2.3.1); 6 where that does not tell it."""
-        return {2: 9, 4: 1}.get(self.header[8], 6)
+        return {2: 9, 4: 1}.get(self.header[8], NEW_LEVEL)
 
     def keeps_front(self, packed: PieceTable) -> bool:
         """Return whether the stream was written by blocks, as ours are: it begins with a stored block, or the first
@@ -268,13 +267,13 @@ class _PlainBlock(Struct, frozen=True):
 
     :ivar key: the key of the block in the cache; None for a block with new bytes.
     :ivar before: the plain bytes before it, up to :data:`WINDOW`.
-    :ivar cached: the deflated block from the cache; ``plain`` is empty then.
+    :ivar cached: the deflated block from the cache, or where it waits; ``plain`` is empty then.
     """
 
     key: object
     plain: bytes
     before: bytes
-    cached: _DeflateBlock | None
+    cached: _DeflateBlock | DeflatedBlock | None
 
 
 class _MemberWriter:
@@ -393,12 +392,25 @@ class _MemberWriter:
         """Add ``pieces``, deflated into the spool."""
         start = self.plain
         blocks = ordered_map(self._deflate_block, self._plain_blocks(pieces), self._job.threads)
-        self._pieces.append(self._job.spool.append(self._packed_bytes(blocks), packed=True))
+        spool = self._job.spool
+        for has_waited, group in groupby(blocks, key=lambda block: isinstance(block, DeflatedBlock)):
+            if not has_waited:
+                self._pieces.append(spool.append(self._packed_bytes(group), packed=True))
+                continue
+            for block in group:
+                assert isinstance(block, DeflatedBlock)
+                spool.count_outside(block.packed.length)
+                self._add_crc(block)
+                skip_bytes(self._job.advance, block.length)
+                self._pieces.append(block.packed)
         self._encoded += self.plain - start
 
     def _plain_blocks(self, pieces: Iterable[Piece]) -> Iterator[_PlainBlock]:
         """Yield plain blocks. A block ends with old bytes, so that a later run finds a sync flush there when the bytes
         behind them change again."""
+        if self._job.origin is not None:
+            yield from self._plain_blocks_of_origin(pieces, self._job.origin)
+            return
         key: object = None
         before = b""
         for table in _split_behind_old(pieces, self._job):
@@ -409,6 +421,37 @@ class _MemberWriter:
                 plain = b"" if cached else part.read()
                 yield _PlainBlock(key, plain, before, cached)
                 before = cached.window if cached else plain[-WINDOW:]
+
+    def _plain_blocks_of_origin(self, pieces: Iterable[Piece], origin: Source) -> Iterator[_PlainBlock]:
+        """Yield plain blocks that end at fixed places in ``origin``; those that wait, deflated, are not read."""
+        before: bytes | DeflatedBlock = b""
+        end = run = 0  # of the old bytes at the end of the last block
+        for part in _split_at_fixed_places(pieces, origin):
+            last, block = part.pieces[-1], None
+            is_old = isinstance(last, Range) and last.source is origin
+            if isinstance(last, Range) and is_old and len(part.pieces) == 1:
+                if (run >= WINDOW and end == last.offset) or (not last.offset and not before):
+                    block = self._find_ahead(last)
+                run = last.length + (run if end == last.offset else 0)
+            else:
+                run = last.length if is_old else 0
+            end = last.offset + last.length if isinstance(last, Range) else 0
+            if block is not None:
+                yield _PlainBlock(None, b"", b"", block)
+                before = block
+                continue
+            window = b"".join(before.window) if isinstance(before, DeflatedBlock) else before
+            plain = part.read()
+            yield _PlainBlock(None, plain, window, None)
+            before = plain[-WINDOW:]
+
+    def _find_ahead(self, piece: Range) -> DeflatedBlock | None:
+        """Return ``piece`` of the origin as it was deflated while it was read; None where that was not so."""
+        ahead = self._job.ahead
+        if ahead is None or (ahead.coder, ahead.level) != (self._job.gzip_coder, self._parameters.level):
+            return None
+        block = ahead.block_at(piece.offset)
+        return block if block is not None and block.length == piece.length else None
 
     def _key_of(self, block: PieceTable, key_before: object, before: bytes) -> object:
         """Return the key of a block of old bytes behind the block of ``key_before``; None for one with new bytes."""
@@ -422,7 +465,7 @@ class _MemberWriter:
             tuple((piece.offset, piece.length) for piece in old),
         )
 
-    def _deflate_block(self, block: _PlainBlock, stop: StopFlag) -> _DeflateBlock:
+    def _deflate_block(self, block: _PlainBlock, stop: StopFlag) -> _DeflateBlock | DeflatedBlock:
         """Deflate a block, or return it from an earlier remaster of the same image."""
         stop.check()
         if block.cached:
@@ -434,13 +477,18 @@ class _MemberWriter:
             self._job.cache.put(block.key, deflated, len(packed) + WINDOW)
         return deflated
 
-    def _packed_bytes(self, blocks: Iterable[_DeflateBlock]) -> Iterator[bytes]:
+    def _packed_bytes(self, blocks: Iterable[_DeflateBlock | DeflatedBlock]) -> Iterator[bytes]:
         """Yield the packed bytes of ``blocks``."""
         for block in blocks:
-            self._crc = crc32_joined(self._crc, block.crc, block.length)
-            self.plain += block.length
+            assert isinstance(block, _DeflateBlock)
+            self._add_crc(block)
             self._job.advance(block.length)
             yield block.packed
+
+    def _add_crc(self, block: _DeflateBlock | DeflatedBlock) -> None:
+        """Count the plain bytes of ``block``, and add their CRC32."""
+        self._crc = crc32_joined(self._crc, block.crc, block.length)
+        self.plain += block.length
 
     def finish(self) -> RepackResult:
         """End the member (RFC 1952, 2.3.1) and return it."""
@@ -477,3 +525,28 @@ def _split_behind_old(pieces: Iterable[Piece], job: RepackJob) -> Iterator[Piece
             yield PieceTable(group)
             group = []
     yield PieceTable(group)
+
+
+def _split_at_fixed_places(pieces: Iterable[Piece], origin: Source) -> Iterator[PieceTable]:
+    """Yield ``pieces`` as tables of :data:`DEFLATE_BLOCK` bytes at most, which end at its multiples in ``origin``.
+
+    So a removed file moves no border behind it.
+    """
+    group: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        start, length = 0, piece.length
+        while start < length:
+            room, to_border = DEFLATE_BLOCK - size, 0
+            if isinstance(piece, Range) and piece.source is origin:
+                to_border = DEFLATE_BLOCK - (piece.offset + start) % DEFLATE_BLOCK
+                room = min(room, to_border)
+            end = min(start + room, length)
+            group.append(piece.cut(start, end))
+            size += end - start
+            if size == DEFLATE_BLOCK or end - start == to_border:
+                yield PieceTable(group)
+                group, size = [], 0
+            start = end
+    if group:
+        yield PieceTable(group)

@@ -17,6 +17,7 @@ from fastcrc import crc32
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.borders import EMPTY, EMPTY_SIZE, FLUSH, Border, PackedStep
 from cosremaster.codecs.gzip.checkpoints import SEARCHED, STEP, Checkpoint, find_checkpoint
+from cosremaster.codecs.gzip.deflate import WINDOW
 from cosremaster.codecs.gzip.read import read_header
 from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -26,7 +27,6 @@ from cosremaster.records import Struct
 MIN_RUN = 4 << 20
 """The least plain bytes of a run of old bytes whose blocks are looked for: that takes a tenth of a second."""
 
-WINDOW = 1 << 15
 _MOST_NOTED = 16 << 20  # plain bytes between kept blocks that are kept in memory
 
 
