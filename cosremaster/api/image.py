@@ -179,11 +179,11 @@ class Image:
         below = reference.container.walk_below(path) if recursive else reference.container.list_names(path)
         return [name[start:] for name in below]
 
-    def long_lines(self, address: str = "", *, recursive: bool = False) -> Iterator[str]:
+    def long_lines(self, address: str = "", *, recursive: bool = False, human: bool = False) -> Iterator[str]:
         """Return the lines of ``ls -l`` of the directory or archive at ``address``, sorted by path.
 
         A symlink at its end is not followed; a file alone is its only line. ``recursive``: a line for all below, too,
-        but not inside archives. The tree is read on the way.
+        but not inside archives; the tree is read on the way. ``human``: sizes as 1.5K or 20M, as by ``ls -lh``.
 
         :raises LayerError: nothing is there.
         """
@@ -196,7 +196,7 @@ class Image:
         if node.kind is NodeKind.DIRECTORY:
             start = len(node.path) + bool(node.path)
             rows = reference.container.walk_rows(node.path, recursive=recursive)
-        return chain.from_iterable(format_long_lines(row, start) for row in rows)
+        return chain.from_iterable(format_long_lines(row, start, human=human) for row in rows)
 
     def ls(self, address: str = "", *, recursive: bool = False, follow: bool = True) -> tuple[FileEntry, ...]:
         """Return the entries of the directory or archive at ``address``, sorted; a file alone is its only entry.
@@ -234,7 +234,7 @@ class Image:
         from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - the same
 
         reference = self._find(address, follow=follow)
-        entry, node = entry_of(reference), reference.node
+        entry, node = entry_of(reference, extents=True), reference.node
         if not full:
             return entry
         contains = reference.container.kind if not node.path else None
@@ -243,10 +243,11 @@ class Image:
         digest = None if node.content is None else node.content.digest().hex()
         return replace(entry, sha256=digest, contains=contains)
 
-    def walk(self, address: str = "", pattern: str | None = None) -> Iterator[FileEntry]:
+    def walk(self, address: str = "", pattern: str | None = None, *, levels: int | None = None) -> Iterator[FileEntry]:
         """Yield all entries below ``address``, also inside archives; directories and archives before what is in them.
 
         ``pattern``: only entries whose path in their file system matches; ``*`` does not cross ``/``, ``**`` does.
+        ``levels``: only as deep as that.
 
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
@@ -266,7 +267,7 @@ class Image:
         reference = self._enter(address, members=members)
         if reference.node.kind is not NodeKind.DIRECTORY:
             return
-        for below, depth in walk(reference.container, reference.node.path, members):
+        for below, depth in walk(reference.container, reference.node.path, members, levels=levels):
             if compiled is None or compiled.matches(below.node.path):
                 yield entry_of(below, depth)
 

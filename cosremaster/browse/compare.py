@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container, list_fat_areas
+from cosremaster.browse.report import format_time
 from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
@@ -147,7 +148,7 @@ def _compare_metadata(before: Node, after: Node) -> Iterator[str]:
     if (before.uid, before.gid) != (after.uid, after.gid):
         yield f"owner {before.uid}:{before.gid} -> {after.uid}:{after.gid}"
     if before.mtime != after.mtime:
-        yield f"mtime {before.mtime} -> {after.mtime}"
+        yield f"mtime {format_time(before.mtime)} -> {format_time(after.mtime)} UTC"
     if before.target != after.target:
         yield f"target {printable(before.target)} -> {printable(after.target)}"
     if before.rdev != after.rdev:

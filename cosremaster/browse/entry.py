@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 
 from cosremaster.browse.container import NodeRef
+from cosremaster.browse.extents import DataExtent, list_extents
 from cosremaster.tree.nodes import NodeKind, Xattrs
 
 _TYPES = {
@@ -23,8 +24,9 @@ class FileEntry:
     ``type``: ``file``, ``directory``, ``symlink``, ``fifo``, ``char``, ``block`` or ``socket``; ``mode``: permission
     bits; ``mtime``: seconds since 1970; ``size``: bytes of a file's data or a symlink's target; ``device``: major and
     minor number. ``depth``: below the entry where a walk began, through all layers. ``sha256``: of the data, and
-    ``contains``: the kind of the archive that the file is; both are None unless they were asked for. ``xattrs``: the
-    extended attributes, by their full names, sorted.
+    ``contains``: the kind of the archive that the file is; both are None unless they were asked for. ``extents``: where
+    the data lie, None but for :meth:`~cosremaster.Image.stat`. ``xattrs``: the extended attributes, by their full
+    names, sorted.
     """
 
     address: str
@@ -40,6 +42,7 @@ class FileEntry:
     depth: int = 0
     sha256: str | None = None
     contains: str | None = None
+    extents: tuple[DataExtent, ...] | None = None
     xattrs: Xattrs = ()
 
     @property
@@ -58,13 +61,13 @@ class FileEntry:
         return stat.filemode(_KINDS[self.type] | self.mode)
 
 
-def entry_of(reference: NodeRef, depth: int = 0) -> FileEntry:
-    """Return the entry that ``reference`` leads to."""
+def entry_of(reference: NodeRef, depth: int = 0, *, extents: bool = False) -> FileEntry:
+    """Return the entry that ``reference`` leads to; ``extents``: with where its data lie."""
     node = reference.node
     return FileEntry(
         address=reference.address, path=node.path, type=_TYPES[node.kind], mode=node.mode, uid=node.uid, gid=node.gid,
         mtime=node.mtime, size=len(node.target) if node.content is None else node.content.size,
         target=node.target if node.kind is NodeKind.SYMLINK else None,
         device=node.rdev if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else None, depth=depth,
-        xattrs=node.xattrs,
+        xattrs=node.xattrs, extents=list_extents(node) if extents else None,
     )  # fmt: skip

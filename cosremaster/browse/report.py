@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cosremaster.browse.entry import FileEntry
+from cosremaster.browse.extents import LISTED, DataExtent
 from cosremaster.errors import printable, printable_lines
 from cosremaster.tree.nodes import NodeKind, Row
 from cosremaster.tree.xattrs import format_xattr
@@ -21,6 +22,7 @@ SCHEMA = 1
 
 def describe_entry(entry: FileEntry) -> dict[str, Any]:
     """Return ``entry`` as plain values; docs/json.md describes the fields."""
+    places = {} if entry.extents is None else {"extents": [_describe_extent(extent) for extent in entry.extents]}
     return {
         "address": entry.address,
         "path": printable(entry.path),
@@ -33,13 +35,26 @@ def describe_entry(entry: FileEntry) -> dict[str, Any]:
         "target": None if entry.target is None else printable(entry.target),
         "device": None if entry.device is None else list(entry.device),
         "xattrs": {printable(name): f"0x{value.hex()}" for name, value in entry.xattrs},
+        **places,
     }
 
 
-def format_long_lines(row: Row, start: int) -> list[str]:
+def _describe_extent(extent: DataExtent) -> dict[str, Any]:
+    """Return ``extent`` as plain values."""
+    return {
+        "start": extent.start,
+        "length": extent.length,
+        "holder": extent.holder,
+        "offset": extent.offset,
+        "lba": extent.lba,
+        "packed": extent.packed,
+    }
+
+
+def format_long_lines(row: Row, start: int, *, human: bool = False) -> list[str]:
     """Return the nodes of ``row`` as ``ls -l`` shows them, with numeric owners, UTC, and ``@`` for extended attributes.
 
-    :param start: bytes of their paths that the names in the listing lack.
+    :param start: bytes of their paths that the names in the listing lack. :param human: sizes as of ``ls -lh``.
     """
     prefix = printable(row.prefix[start:])
     lines: list[str] = []
@@ -55,8 +70,26 @@ def format_long_lines(row: Row, start: int) -> list[str]:
             lines.append(f"{head} {numbers:>10} {minute} {prefix}{name}")
         else:
             arrow = f" -> {printable(target)}" if kind == _SYMLINK else ""
-            lines.append(f"{head} {size:>10} {minute} {prefix}{name}{arrow}")
+            lines.append(f"{head} {size if not human else format_short(size):>10} {minute} {prefix}{name}{arrow}")
     return lines
+
+
+@lru_cache(1024)
+def format_short(size: int) -> str:
+    """Return ``size`` bytes as ``ls -h`` does: powers of 1,024, rounded up, a decimal below 10."""
+    if size < 1024:
+        return str(size)
+    scale, unit = next((1 << 10 * power, unit) for power, unit in enumerate("KMGTPEZ", 1) if size <= 1023 << 10 * power)
+    tenths = -(-10 * size // scale)
+    return f"{tenths // 10}.{tenths % 10}{unit}" if tenths < 100 else f"{-(-size // scale)}{unit}"
+
+
+def format_time(seconds: int) -> str:
+    """Return a time in seconds since 1970 for people, in UTC; the number where no calendar has it."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 @lru_cache(1024)
@@ -76,7 +109,7 @@ def stat_lines(entry: FileEntry) -> Iterator[str]:
     """Yield all facts about ``entry``."""
     yield f"{entry.address}: {entry.noun}"
     yield f"  mode {entry.mode:04o} ({entry.mode_text}), owner {entry.uid}:{entry.gid}"
-    yield f"  mtime {entry.mtime} ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(entry.mtime))} UTC)"
+    yield f"  mtime {entry.mtime} ({format_time(entry.mtime)} UTC)"
     if entry.target is not None:
         yield f"  target {printable(entry.target)}"
     if entry.device is not None:
@@ -87,3 +120,8 @@ def stat_lines(entry: FileEntry) -> Iterator[str]:
         yield f"  {entry.size:,} bytes, SHA-256 {entry.sha256}"
     if entry.contains is not None:
         yield f"  contains {entry.contains}"
+    extents = entry.extents or ()
+    for extent in extents[:LISTED]:
+        yield f"  {extent.describe()}"
+    if len(extents) > LISTED:
+        yield f"  and {len(extents) - LISTED:,} more extents (--json has all)"

@@ -17,27 +17,32 @@ DEPTH = 6
 
 
 def walk(
-    container: Container, path: bytes = b"", members: MemberKeeper | None = None, depth: int = DEPTH
-) -> Iterator[tuple[NodeRef, int]]:
+    container: Container, path: bytes = b"", members: MemberKeeper | None = None, depth: int = DEPTH,
+    levels: int | None = None,
+) -> Iterator[tuple[NodeRef, int]]:  # fmt: skip
     """Yield every node below ``path`` with its depth, each directory and container before its content.
 
-    ``members``: keeps the containers in archives while these are read, so that nothing is read twice. Raises as
-    reading a layer does.
+    ``members``: keeps the containers in archives while these are read, so that nothing is read twice. ``levels``: nodes
+    as deep as that alone; no container is entered for others. Raises as reading a layer does.
     """
-    archives = find_archives(container) if depth and not _is_file_system(container) else frozenset()
+    looks_inside = depth and levels != 1 and not _is_file_system(container)
+    archives = find_archives(container) if looks_inside else frozenset()
     base = path.count(b"/") + 1 if path else 0
     for name in container.walk_below(path):
+        level = name.count(b"/") - base
+        if levels is not None and level >= levels:
+            continue
         node = container.node(name)
         assert node is not None
-        level = name.count(b"/") - base
         yield NodeRef(container, node), level
-        if name not in archives:
+        if name not in archives or level + 1 == levels:
             continue
         try:
             inside = enter(container, node, members=members)
         except (ImageError, UnsupportedError):  # a damaged FAT file system or a strange squashfs is a plain file
             continue
-        for reference, deeper in walk(inside, b"", members, depth - 1):
+        rest = None if levels is None else levels - level - 1
+        for reference, deeper in walk(inside, b"", members, depth - 1, rest):
             yield reference, level + 1 + deeper
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 import click
 
 from cosremaster.api.image import diff
@@ -25,7 +28,8 @@ _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content":
 def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int) -> int:
     """Compare two addresses by meaning: boot records, files, and layers entry by entry.
 
-    Exit code 1 when they differ. + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
+    A line for each path: + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
+    Exit code 1 when they differ.
     """
     differences = diff(old, new, text=text, max_expand=max_expand)
     if as_json:
@@ -35,12 +39,29 @@ def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int)
         write_json(report)
         return int(bool(values))
     has_difference = False
-    for difference in differences:
+    for difference in _join_by_path(differences):
         has_difference = True
         click.echo(f"{_MARKS[difference.what]} {difference.where or '.'}: {'; '.join(difference.details)}")
         for line in difference.text:
             click.echo(f"    {line}")
     return int(has_difference)
+
+
+def _join_by_path(differences: Iterable[Difference]) -> Iterator[Difference]:
+    """Yield ``differences`` with what differs in the metadata of a file behind what differs in its bytes."""
+    waiting: Difference | None = None
+    for difference in differences:
+        if waiting is not None and waiting.where == difference.where:
+            yield replace(difference, details=(*difference.details, *waiting.details))
+            waiting = None
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = difference if difference.what == "metadata" else None
+        if waiting is None:
+            yield difference
+    if waiting is not None:
+        yield waiting
 
 
 def _values(difference: Difference) -> dict[str, object]:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from cosremaster.browse.entry import FileEntry
 
 
-def list_directory(address: str, *, long: bool = False, recursive: bool = False, as_json: bool = False) -> None:
-    """Print the entries at ``address`` with the usual limits; names in an archive alone need least."""
-    if long or as_json or not _list_names(address, recursive=recursive):
-        list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=MAX_EXPAND)
+def list_directory(address: str, **flags: bool) -> None:
+    """Print the entries at ``address`` with the usual limits; ``flags`` are those of ``list_address`` that are set.
+
+    Names in an archive alone need least.
+    """
+    names_alone = "long" not in flags and "as_json" not in flags
+    if not (names_alone and _list_names(address, recursive="recursive" in flags)):
+        list_address(address, max_expand=MAX_EXPAND, **flags)
 
 
 def _list_names(address: str, *, recursive: bool) -> bool:
@@ -46,7 +50,10 @@ def _write_names(names: Iterable[bytes]) -> None:
     write_text(printable_lines(names))
 
 
-def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
+def list_address(
+    address: str, *, max_expand: int, long: bool = False, recursive: bool = False, as_json: bool = False,
+    human: bool = False,
+) -> None:  # fmt: skip
     """Print the entries of the directory, image or archive at ``address``."""
     from cosremaster.api.image import image_at  # noqa: PLC0415 - the same
 
@@ -55,7 +62,7 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
             print_json(image.ls(inner, recursive=recursive, follow=not long))
             return
         if long:
-            lines = image.long_lines(inner, recursive=recursive)
+            lines = image.long_lines(inner, recursive=recursive, human=human)
             text = "".join("\n".join([*part, ""]) for part in _cut(lines))
         else:
             names = image.names(inner, recursive=recursive)

@@ -25,14 +25,14 @@ _ADDRESS = click.argument("address", metavar="ADDRESS", type=InputAddress())
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 
 
-@click.command(cls=StrictCommand)
+@click.command(cls=StrictCommand, context_settings={"help_option_names": ["--help"]})
 @_ADDRESS
 @takes_expected("address", "ADDRESS")
 @MAX_EXPAND
 @takes_flags("ls")
-def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
+def ls_command(address: str, max_expand: int, **flags: bool) -> None:
     """List what stands in the directory, image or archive at ADDRESS, as in in.iso::live.cgz::rootfs.cxz::etc."""
-    list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=max_expand)
+    list_address(address, max_expand=max_expand, **flags)
 
 
 @click.command(cls=StrictCommand)
@@ -64,10 +64,14 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 @_ADDRESS
 @takes_expected("address", "ADDRESS")
 @MAX_EXPAND
-def tree_command(address: str, max_expand: int) -> None:
+@click.option(
+    "-L", "--level", "levels", type=click.IntRange(min=1), metavar="N",
+    help="Show N levels alone; no archive is entered for those below.",
+)  # fmt: skip
+def tree_command(address: str, max_expand: int, levels: int | None) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
     with image_at(address, max_expand=max_expand) as (image, inner):
-        entries = image.walk(inner)
+        entries = image.walk(inner, levels=levels)
         first = list(islice(entries, 1))  # reads what the next line looks at in such a way that it is not read again
         click.echo(image.stat(inner, follow=True).address)
         for entry in chain(first, entries):

@@ -201,6 +201,22 @@ class StrictCommand(click.Command):
         names = {parameter.name for parameter in self.params}
         self.params += [option for option in make_common_options() if option.name not in names]
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the command does, and examples."""
+        from cosremaster.cli.help import write_examples  # noqa: PLC0415 - only for help
+
+        super().format_help_text(ctx, formatter)
+        write_examples(self.name or "", formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, in sections where there are many."""
+        from cosremaster.cli.help import sort_options  # noqa: PLC0415 - only for help
+
+        for title, rows in sort_options(self.get_params(ctx), ctx):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse ``args``; one that begins with ``-::`` is an address.
 

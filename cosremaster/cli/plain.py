@@ -13,6 +13,7 @@ JSON = (("--json",), "as_json", "Print JSON (docs/json.md).")
 FLAGS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     "ls": (
         (("-l", "--long"), "long", "Mode, owner, size, time (UTC) and symlink target."),
+        (("-h", "--human-readable"), "human", "With -l: sizes as 1.5K or 20M."),
         (("-R", "--recursive"), "recursive", "Everything below, not into archives."),
         JSON,
     ),

@@ -63,6 +63,12 @@ class DecodedSource:
         """Return the place of the stream, for debugging."""
         return f"DecodedSource({self.name!r})"
 
+    def find_stored(self, offset: int, length: int) -> PieceTable | None:
+        """Return the bytes that hold ``length`` plain bytes from ``offset`` on as they are; None if they are packed."""
+        if self._parameters.is_identity and self._convert is None:
+            return self._packed.cut(offset, offset + length)
+        return None
+
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield ``length`` plain bytes from plain byte ``offset`` on. :raises CorruptError: damage on the way."""
         if self._parameters.is_identity and self._convert is None:

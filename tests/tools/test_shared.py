@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,7 @@ def test_diff_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     remastered(tmp_path, old, etc__new=b"1", usr__045=b"2")
     assert main(["diff", f"{tmp_path}/old", f"{tmp_path}/new"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["+ etc/new", "m usr/045", "~ usr/045"]
+    assert [line.split(":")[0] for line in lines] == ["+ etc/new", "~ usr/045"]
+    assert " bytes; " in lines[1] and re.search(r"; mtime [0-9: -]{19} -> [0-9: -]{19} UTC", lines[1])
     assert main(["diff", f"{tmp_path}/old", f"{tmp_path}/old"]) == 0
     assert main(["diff", f"{tmp_path}/new", f"{tmp_path}/old"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.cli.catalog import COMMANDS, SECTIONS
 from cosremaster.cli.group import PROGRAM
+from cosremaster.cli.help import EXAMPLES
 from cosremaster.cli.plain import FLAGS, run_plainly
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
@@ -182,3 +184,28 @@ def test_a_suggestion_ends_a_sentence() -> None:
     assert format_suggestion([]) == ""
     assert format_suggestion(["a"]) == "; did you mean a?"
     assert format_suggestion(["a", "b"]) == "; did you mean a or b?"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_two_examples_that_can_be_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(EXAMPLES[name]) == 2
+    text = help_of(name, "--help", capsys=capsys)
+    position = text.index("\nExamples:\n")
+    for line, _ in EXAMPLES[name]:
+        position = text.index(f"\n  {line}\n", position)
+        program, *words = shlex.split(line)
+        assert program == "cosremaster" and len(f"  {line}") <= 79
+        command = words.pop(0) if words[0] in COMMANDS else "remaster"
+        with click.Context(PROGRAM, info_name="cosremaster") as group:
+            loaded = PROGRAM.get_command(group, command)
+            assert loaded is not None
+            loaded.make_context(command, words, parent=group)  # parses them, or raises
+
+
+def test_many_options_stand_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("remaster", "--help", capsys=capsys)
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[:1].isupper()]
+    assert titles[:4] == ["Examples", "What is added", "Scripts", "What is removed"]
+    assert titles[-1] == "For every command"
+    listed = [line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")]
+    assert len(listed) == len(set(listed)) > 40

@@ -92,3 +92,17 @@ def test_what_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["diff", str(image), f"{image}::nope"]) == 6
     assert main(["diff", str(image), f"{tmp_path}/none"]) == 3
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_each_path_has_a_line_with_dates_as_dates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = [directory(b"a"), regular(b"a/f", b"1"), regular(b"a/g", b"1"), regular(b"a/h", b"1")]
+    two = [directory(b"a"), DemoEntry(b"a/f", 0o100600, b"22"), DemoEntry(b"a/g", 0o100644, b"1", mtime=86_400), one[3]]
+    (tmp_path / "one").write_bytes(build_archive(one))
+    (tmp_path / "two").write_bytes(build_archive(two))
+    assert main(["diff", str(tmp_path / "one"), str(tmp_path / "two")]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "~ a/f: 1 -> 2 bytes; mode 0644 -> 0600",
+        "m a/g: mtime 2023-11-14 22:13:20 -> 1970-01-02 00:00:00 UTC",
+    ]
+    _, found = _diff(capsys, str(tmp_path / "one"), str(tmp_path / "two"))
+    assert set(found) == {("metadata", "a/f"), ("content", "a/f"), ("metadata", "a/g")}

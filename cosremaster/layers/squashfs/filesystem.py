@@ -446,6 +446,19 @@ class FileData:
             offset += len(part)
             number += 1
 
+    def find_packed(self, offset: int, length: int) -> Iterator[tuple[int, PieceTable]]:
+        """Yield how many of ``length`` bytes from ``offset`` on each block has, and its packed bytes: none of holes."""
+        inode, filesystem = self._inode, self._filesystem
+        size = filesystem.superblock.block_size
+        for number in range(offset // size, -(-(offset + length) // size)):
+            start, word = self._starts[min(number, len(inode.blocks))], 0
+            if number < len(inode.blocks):
+                word = inode.blocks[number]
+            elif inode.fragment < len(filesystem.fragments):
+                start, word = filesystem.fragments[inode.fragment]
+            first, end = max(offset, number * size), min(offset + length, (number + 1) * size)
+            yield end - first, filesystem.table.cut(start, start + (word & ~STORED_BLOCK))
+
     def _block(self, number: int, start: int) -> bytes:
         """Return the plain bytes of block ``number``, which begins at byte ``start`` of the image, or of the tail."""
         inode, filesystem = self._inode, self._filesystem
