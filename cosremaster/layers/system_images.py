@@ -1,4 +1,4 @@
-"""File systems on an image that become the root of the running system: squashfs, which is a layer; EROFS and ext4.
+"""File systems on an image that become the root of the running system: squashfs and EROFS, which are edited; ext4.
 
 An initramfs mounts such a file and leaves for it: live-boot ``live/*.squashfs`` (live-boot(7)), casper
 ``casper/*.squashfs``, dracut ``LiveOS/squashfs.img`` (dmsquash-live, dracut.cmdline(7)), archiso ``airootfs.sfs`` or

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import open_source
 from cosremaster.layers.erofs.tree import ErofsTree
+from tests.fixtures import tools
+from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
 from tests.support.mounted_trees import Description
 
@@ -113,3 +116,23 @@ def describe_image(image: Path) -> Description:
                 node.mtime * 10**9 + inode.nanoseconds, node.rdev, node.xattrs, content,
             )  # fmt: skip
         return described
+
+
+IMAGES = Path(__file__).parents[1] / "fixtures/data/erofs.tar.xz"
+
+
+def make_erofs(tree: Path, target: Path, *options: str) -> Path:
+    """The image that mkfs.erofs makes of ``tree``."""
+    tools.require("mkfs.erofs")
+    run(["mkfs.erofs", "--quiet", *options, str(target), str(tree)])
+    return target
+
+
+def unpack_images(folder: Path) -> Path:
+    """Put the images of erofs-utils 1.9.4 into ``folder``."""
+    with tarfile.open(IMAGES) as archive:
+        for member in archive.getmembers():
+            file = archive.extractfile(member)
+            assert file is not None
+            (folder / member.name).write_bytes(file.read())
+    return folder

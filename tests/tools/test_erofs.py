@@ -8,7 +8,6 @@ tests/fixtures/data/erofs.tar.xz. Kernels that do not know these cannot judge th
 from __future__ import annotations
 
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,16 @@ from cosremaster.cli import main
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
-from tests.support.erofs_trees import describe_image, describe_tree, make_erofs_tree, write_text
+from tests.support.erofs_trees import (
+    describe_image,
+    describe_tree,
+    make_erofs,
+    make_erofs_tree,
+    unpack_images,
+    write_text,
+)
 from tests.support.mounted_trees import Description, mounted
 
-IMAGES = Path(__file__).parents[1] / "fixtures/data/erofs.tar.xz"
 IMAGES_OF_NEWER_TOOLS = (
     "deflate-ztailpacking", "directories", "dot-omitted-48bit", "lz4-512", "lzma-256k", "metabox-48bit",
     "prefix-fragments", "zstd-1k-blocks", "zstd-48bit", "zstd-64k-fragments", "zstd-dedupe",
@@ -37,16 +42,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def newer_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("erofs-images")
-    with tarfile.open(IMAGES) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
-def make(tree: Path, target: Path, *options: str) -> Path:
-    tools.require("mkfs.erofs")
-    run(["mkfs.erofs", "--quiet", *options, str(target), str(tree)])
-    return target
+    return unpack_images(tmp_path_factory.mktemp("erofs-images"))
 
 
 MATRIX = {
@@ -68,7 +64,7 @@ MATRIX = {
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_an_image_is_read_as_the_kernel_reads_it(name: str, tree: Path, tmp_path: Path) -> None:
-    image = make(tree, tmp_path / "in.erofs", *MATRIX[name])
+    image = make_erofs(tree, tmp_path / "in.erofs", *MATRIX[name])
     with mounted(image, tmp_path / "mounted", "erofs") as folder:
         expected = describe_tree(folder)
     assert describe_image(image) == expected
@@ -90,7 +86,7 @@ def test_an_image_of_newer_tools_is_read(name: str, tree: Path, newer_images: Pa
 
 def test_compact_inodes_have_the_time_of_the_image(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"etc/hostname": "old\n", "usr/a": "a\n"})
-    image = make(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact")
+    image = make_erofs(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact")
     assert {facts[4] for facts in describe_image(image).values()} == {1_700_000_000 * 10**9}
 
 
@@ -98,7 +94,7 @@ def test_compact_inodes_have_the_time_of_the_image(tmp_path: Path) -> None:
 def image(tmp_path: Path) -> Path:
     files = {"etc/hostname": "old\n", "sbin/init": "#!/bin/sh\n", "etc/link": "-> hostname"}
     files["usr/text"] = write_text(50_000).decode()
-    return make(write_tree(tmp_path / "small", files), tmp_path / "in.erofs", "-zlz4hc")
+    return make_erofs(write_tree(tmp_path / "small", files), tmp_path / "in.erofs", "-zlz4hc")
 
 
 def test_every_command_reads_it(image: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -55,8 +55,11 @@ SQUASHFS_ROOTS = {
 
 ROOTS = {
     "dracut flat": ("ext4", "LiveOS/rootfs.img", "isolinux/initrd0.img"),
-    "dracut EROFS": ("erofs", "LiveOS/squashfs.img", "boot/x86_64/loader/initrd"),
-    "archiso EROFS": ("erofs", "arch/x86_64/airootfs.erofs", "arch/boot/x86_64/initramfs-linux.img"),
+}
+
+EROFS_ROOTS = {
+    "dracut": ("LiveOS/squashfs.img", "boot/x86_64/loader/initrd"),
+    "archiso": ("arch/x86_64/airootfs.erofs", "arch/boot/x86_64/initramfs-linux.img"),
 }
 
 
@@ -79,6 +82,30 @@ def test_the_squashfs_root_is_changed(tmp_path: Path, family: str, capsys: pytes
     info = cosremaster.inspect(image, deep=True)
     assert (info.root_layer, info.root_problem) == (path, "")
     assert path not in info.memory
+    assert json.loads(json.dumps(info.values))["filesystems"][0]["is_layer"]
+
+
+@pytest.mark.parametrize("family", EROFS_ROOTS)
+def test_the_erofs_root_is_changed(tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("fsck.erofs", "bsdtar")
+    path, initrd = EROFS_ROOTS[family]
+    extra = {f"{path.rpartition('/')[0]}/airootfs.sha512": "", f"{path}.sig": "signed\n"} if family == "archiso" else {}
+    image, out = _image(tmp_path, "erofs", path, initrd, extra), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    for _ in range(2):  # the second time by the remembered index
+        result = cosremaster.remaster(image, out, add=[site], force=True)
+        assert (result.layer, result.added) == (path, (b"etc/site",))
+        assert bool(result.warnings) == (family == "archiso"), "its signature does not fit any more"
+    run(["bsdtar", "-xf", str(out), "-C", str(tmp_path), path, initrd])
+    run(["fsck.erofs", f"--extract={tmp_path / 'extracted'}", str(tmp_path / path)])
+    assert (tmp_path / "extracted/etc/site").read_text() == "7\n"
+    assert (tmp_path / initrd).read_bytes() == (tmp_path / "disc" / initrd).read_bytes()
+    assert main(["inspect", str(image)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("file system ")]
+    assert line.startswith(f"file system {path}: an EROFS file system, ")
+    assert line.endswith("root of the running system")
+    info = cosremaster.inspect(image, deep=True)
+    assert (info.root_layer, info.root_problem) == (path, "")
     assert json.loads(json.dumps(info.values))["filesystems"][0]["is_layer"]
 
 
@@ -175,20 +202,10 @@ def test_a_root_in_an_archive_behind_the_initramfs(tmp_path: Path, kind: str) ->
     image, out = tmp_path / "in.iso", tmp_path / "out.iso"
     run(["genisoimage", "-quiet", "-R", "-o", str(image), str(tmp_path / "disc")])
     site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
-    if kind == "gzip":
-        result = cosremaster.remaster(image, out, add=[site])
-        assert result.layer == "images/pxeboot/rootfs.img::root.squashfs"
-        assert cosremaster.read(f"{out}::{result.layer}::etc/site") == b"7\n"
-        assert (
-            cosremaster.remaster(disc / "rootfs.img", out, add=[site], force=True).layer == "rootfs.img::root.squashfs"
-        )
-        return
-    for _ in range(2):
-        with pytest.raises(LayerError, match=rf"rootfs\.img::{name} \(an? .*--layer images/pxeboot/initrd\.img"):
-            cosremaster.remaster(image, out, add=[site])
-    with pytest.raises(LayerError, match=name):
-        cosremaster.remaster(disc / "rootfs.img", out, add=[site])
-    cosremaster.remaster(image, out, add=[site], layer="images/pxeboot/initrd.img")
+    result = cosremaster.remaster(image, out, add=[site])
+    assert result.layer == f"images/pxeboot/rootfs.img::{name}"
+    assert cosremaster.read(f"{out}::{result.layer}::etc/site") == b"7\n"
+    assert cosremaster.remaster(disc / "rootfs.img", out, add=[site], force=True).layer == f"rootfs.img::{name}"
 
 
 def test_all_layers_are_those_of_systems(tmp_path: Path) -> None:

@@ -208,13 +208,13 @@ class ErofsFilesystem:
             source = self._metabox
         else:
             source = MetadataBytes(self._packed) if superblock.packed else self._image
-        found, at = [], superblock.prefix_start
+        prefixes, at = [], superblock.prefix_start
         for _ in range(superblock.prefix_count):
             (length,) = struct.unpack("<H", source.read(at, 2))
-            found.append(parse_prefix(source.read(at + 2, length)))
+            prefixes.append(parse_prefix(source.read(at + 2, length)))
             at += 2 + length
             at += -at % 4
-        return found
+        return prefixes
 
     def xattrs(self, inode: ErofsInode) -> Xattrs:
         """Return the extended attributes of ``inode``. :raises CorruptError: they are damaged."""

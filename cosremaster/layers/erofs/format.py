@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.erofs.tree import ErofsTree
-    from cosremaster.layers.formats import EditResources
+    from cosremaster.layers.formats import DeadBytes, EditResources, Repacking
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.tree.nodes import Edits, Node
@@ -58,11 +58,27 @@ class ErofsIndex(ArchiveIndex):
                 for _ in piece.chunks() if not isinstance(piece, Zeros) else ():
                     pass
 
-    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
-        """Refuse the edit. :raises UnsupportedError: always."""
-        from cosremaster.errors import UnsupportedError  # noqa: PLC0415 - only a refusal needs it
+    def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
+        """Yield what stays of removed files, and which extended attributes go."""
+        from cosremaster.layers.erofs.losses import describe_losses  # noqa: PLC0415 - only edits need it
 
-        raise UnsupportedError(ErofsFormat.refusal, layer.place)
+        return describe_losses(open_tree(layer), edits, layer.place)
+
+    def count_dead_bytes(self, layer: Layer, table: PieceTable) -> DeadBytes | None:
+        """Return None: they are not counted, as nothing takes them out."""
+        return None
+
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
+        """Return the bytes of the image after ``edits``; raises as :meth:`ArchiveIndex.edit`.
+
+        :raises UnsupportedError: something else follows the file system in its file, or cannot be kept true.
+        """
+        from cosremaster.layers.erofs.edit import check_nothing_follows  # noqa: PLC0415 - only edits need it
+        from cosremaster.layers.erofs.write import apply_edits  # noqa: PLC0415 - the same
+
+        tree = open_tree(layer)
+        check_nothing_follows(tree.filesystem)
+        return tree.filesystem.table if edits.is_empty else apply_edits(tree, edits, layer.place)
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the number of inodes: all else is read from the image."""
@@ -85,10 +101,6 @@ class ErofsFormat(LayerFormat):
         "an EROFS file system", _MAX_FILE,
         (b"user.", b"trusted.", b"security.", b"system.posix_acl_access", b"system.posix_acl_default"),
     )  # fmt: skip
-    refusal: str = (
-        "is an EROFS file system, which can be read and exported but not changed in place; an output called NAME.tar.gz"
-        " takes what is in it"
-    )
 
     def identify(self, head: bytes) -> str | None:
         """Return ``""`` for EROFS."""

@@ -15,6 +15,7 @@ SIZE = 144
 """Bytes that are read of it: 128, and the field behind them that names the inode with compressed metadata."""
 MAGIC = b"\xe2\xe1\xf5\xe0"
 CHECKSUM_AT, ROOT_AT, COUNT_AT, BLOCKS_AT = 4, 14, 16, 36
+ROOT_8_AT = 112
 SLOT = 32
 """Bytes from one number of an inode to the next."""
 
