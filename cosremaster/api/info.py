@@ -178,6 +178,6 @@ def make_info(parts: InfoParts) -> ImageInfo:
 def layer_infos(image: SourceImage, layers: tuple[Layer, ...], chosen: Layer | None) -> tuple[LayerInfo, ...]:
     """Return the ``layers`` of ``image`` as callers get them."""
     return tuple(
-        LayerInfo(**{**report, "files": tuple(report["files"]), "oddities": tuple(report["oddities"])})
+        LayerInfo(**{**dict[str, Any](report), "files": tuple(report["files"]), "oddities": tuple(report["oddities"])})
         for report in layer_reports(image, layers, chosen)
     )

@@ -224,4 +224,4 @@ def make_plan(plan: RemasterPlan) -> Plan:
     """Return ``plan`` as callers get it."""
     from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - a remaster shows no plan
 
-    return Plan(**changes_of_plan(plan), lines=tuple(plan_lines(plan)), values=plan_report(plan))
+    return Plan(**changes_of_plan(plan), lines=tuple(plan_lines(plan)), values=dict(plan_report(plan)))

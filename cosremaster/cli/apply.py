@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cosremaster.api.delta import apply
-from cosremaster.cli.options import MAX_EXPAND, QUIET, OutputPath, StreamPath, StrictCommand
-from cosremaster.cli.standard_streams import reporting_finished_work
+from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.units import format_size
@@ -24,9 +25,10 @@ from cosremaster.units import format_size
     "--no-sync", "sync", is_flag=True, flag_value=False, default=True,
     help="Do not wait until OUT is on the disk; a power cut may then lose it.",
 )  # fmt: skip
+@JSON
 @QUIET
 def apply_command(
-    base: Path, delta: Path, target: Path, max_expand: int, force: bool, sync: bool, quiet: bool
+    base: Path, delta: Path, target: Path, quiet: bool, as_json: bool, **options: Any
 ) -> None:  # fmt: skip
     """Write the image OUT that DELTA makes from BASE.
 
@@ -36,10 +38,18 @@ def apply_command(
     if isinstance(target, StreamPath):
         raise UsageError("what a delta makes is proved before anybody reads it: it is not written to standard output")
     progress = terminal_progress(quiet=quiet)
-    result = apply(base, delta, target, force=force, sync=sync, max_expand=max_expand, progress=progress)
-    if quiet:
+    result = apply(base, delta, target, progress=progress, **options)
+    if quiet and not as_json:
         return
     with reporting_finished_work(f"{target} is written and proved"):
+        if as_json:
+            write_json(
+                {
+                    "schema": 1, "output": str(target), "size": result.size, "sha256": result.sha256,
+                    "proof": list(result.proof),
+                }
+            )  # fmt: skip
+            return
         click.echo(f"{target}: {format_size(result.size)}")
         click.echo("proved:")
         for line in result.proof:

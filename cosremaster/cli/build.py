@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from cosremaster.cli.commands import takes_output_options, write_result
-from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
+from cosremaster.cli.options import JSON, QUIET, OutputPath, StrictCommand
+from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
@@ -38,6 +39,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 )
 @takes_output_options
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
+@JSON
 @QUIET
 @click.option(
     "--schema",
@@ -48,8 +50,9 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
     help="Print the JSON Schema of recipes, for editors.",
 )
 def build_command(
-    recipe: Path, settings: tuple[str, ...], output: Path | None, only_plan: bool, quiet: bool, **options: Any
-) -> None:
+    recipe: Path, settings: tuple[str, ...], output: Path | None, only_plan: bool, quiet: bool, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Write the image that the TOML file RECIPE describes.
 
     Paths in RECIPE are relative to it. All its faults are listed at once, before any work.
@@ -59,8 +62,15 @@ def build_command(
     progress = terminal_progress(quiet=quiet)
     if only_plan:
         writing = {name: options[name] for name in ("check_index", "report", "force")}
-        for line in plan(read, output=output, progress=progress, **writing).lines:
+        planned = plan(read, output=output, progress=progress, **writing)
+        if as_json:
+            write_json(planned.values)
+            return
+        for line in planned.lines:
             click.echo(line)
         return
     target = resolve_output(read, output)
-    write_result(lambda path: build(read, output=path, progress=progress, **options), target, options, quiet=quiet)
+    write_result(
+        lambda path: build(read, output=path, progress=progress, **options), target, options, quiet=quiet,
+        as_json=as_json,
+    )  # fmt: skip

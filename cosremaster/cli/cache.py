@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
-from cosremaster.cli.options import StrictCommand
+from cosremaster.cli.options import JSON, StrictCommand
+from cosremaster.cli.standard_streams import write_json
 from cosremaster.errors import OutputError, Place, printable
 from cosremaster.layers.cache import indexed_image
 from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes, measure_runs
 from cosremaster.units import format_size
 
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import CacheDocument
+
 
 @click.command(cls=StrictCommand)
 @click.argument("action", type=click.Choice(("list", "clear", "path")))
-def cache_command(action: str) -> None:
+@JSON
+def cache_command(action: str, as_json: bool) -> None:
     """List or remove the remembered indexes, or print where they are.
 
     An index is what is known of the layers of an image; without it the next run reads the layers again.
     """
-    if action == "path":
+    if as_json:
+        write_json(_describe_cache(_clear() if action == "clear" else None))
+    elif action == "path":
         click.echo(index_folder())
     elif action == "clear":
-        try:
-            count = clear_indexes()
-        except OSError as error:
-            raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(index_folder()),))) from error
+        count = _clear()
         click.echo(f"removed {count:,} {'index' if count == 1 else 'indexes'}")
     else:
         indexes = list_indexes()
@@ -39,3 +44,27 @@ def cache_command(action: str) -> None:
         if runs:
             click.echo(f"{format_size(size)} of {runs:,} {'run' if runs == 1 else 'runs'} of scripts (--reuse-runs)")
         click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {index_folder()}")
+
+
+def _clear() -> int:
+    """Remove all indexes, and return how many. :raises OutputError: that cannot be done."""
+    try:
+        return clear_indexes()
+    except OSError as error:
+        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(index_folder()),))) from error
+
+
+def _describe_cache(removed: int | None) -> CacheDocument:
+    """Return what is remembered as plain values; ``removed``: how many indexes were there, if all were removed."""
+    runs, size = measure_runs()
+    return {
+        "schema": 1,
+        "folder": str(index_folder()),
+        "indexes": [
+            {"path": str(index.path), "image": printable(indexed_image(index)), "size": index.size, "used": index.used}
+            for index in list_indexes()
+        ],
+        "runs": runs,
+        "runs_size": size,
+        "removed": removed,
+    }

@@ -15,6 +15,7 @@ from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.messages import say
 from cosremaster.cli.options import (
     GZIP,
+    JSON,
     MAX_EXPAND,
     ORDER,
     QUIET,
@@ -288,9 +289,10 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
 @click.option(
     "--plain", is_flag=True, help="Write the delta without checksums, for other decoders of VCDIFF than xdelta3."
 )
+@JSON
 @QUIET
 def remaster_command(
-    source: Path | Url, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
+    source: Path | Url, target: Path, check_index: bool, max_expand: int, quiet: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
@@ -306,8 +308,9 @@ def remaster_command(
         raise UsageError("- can be the image or what is added, not both: standard input is read once")
     with Image(source, check_index=check_index, max_expand=max_expand) as image:
         result = write_result(
-            lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet
-        )
+            lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet,
+            as_json=as_json,
+        )  # fmt: skip
     is_asked = any(getattr(request, name) for name in _CHANGES) or request.supersede == "never"
     if not quiet and not is_asked and result.identical:
         say(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for")
@@ -340,16 +343,21 @@ def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: 
 
 
 def write_result(
-    remaster: Callable[[Path], Result], target: Path, options: Mapping[str, Any], *, quiet: bool
+    remaster: Callable[[Path], Result], target: Path, options: Mapping[str, Any], *, quiet: bool, as_json: bool = False
 ) -> Result:  # fmt: skip
     """Call ``remaster`` with the path to write, print a summary, and return the result; ``target`` may be standard
     output.
 
-    ``options`` are those about the output. Raises as ``remaster`` and ``stream_result``.
+    ``options`` are those about the output; ``as_json``: print the result as JSON. Raises as ``remaster`` and
+    ``stream_result``. :raises UsageError: standard output is for the image and for JSON.
     """
+    if as_json and isinstance(target, StreamPath):
+        raise UsageError("--json and OUT - exclude each other: both are for standard output")
     if not isinstance(target, StreamPath):
         result = remaster(target)
-        if not quiet:
+        if as_json:
+            print_result_values(result, target)
+        elif not quiet:
             print_result(result, target)
         return result
     from cosremaster.cli.streamed_output import stream_result  # noqa: PLC0415 - few outputs are streams
@@ -360,6 +368,14 @@ def write_result(
     for line in () if quiet else _result_lines(result, target):
         say(line)
     return result
+
+
+def print_result_values(result: Result, target: Path) -> None:
+    """Print the result of a remaster on standard output as JSON."""
+    from cosremaster.cli.outcomes import result_report  # noqa: PLC0415 - after the work
+
+    with reporting_finished_work(f"{target} is written and proved"):
+        write_json(result_report(result, target))
 
 
 def print_result(result: Result, target: Path) -> None:
@@ -462,19 +478,25 @@ _NOT_REMEMBERED = "could not be remembered: the cache directory cannot be writte
 @_IMAGE
 @_CHECK_INDEX
 @MAX_EXPAND
+@JSON
 @takes_expected("source", "IN")
-def index_command(source: Path | Url, check_index: bool, max_expand: int) -> None:
+def index_command(source: Path | Url, check_index: bool, max_expand: int, as_json: bool) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
+    from cosremaster.reports.inspect import layer_reports  # noqa: PLC0415 - the same
     from cosremaster.reports.text import layer_lines  # noqa: PLC0415 - a remaster loads it after the work
 
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         layers = opened.layers(progress=terminal_progress(quiet=False)).layers
         lines = list(layer_lines(layers, None))
+        values = layer_reports(opened.image, layers, None) if as_json else []
         path, reads_on_demand = opened.remembered_at, opened.reads_on_demand
     refused = "needs no index: it is read when it is needed" if reads_on_demand else _NOT_REMEMBERED
     stored = f"remembered in {path}" if path else refused
     with reporting_finished_work(stored):
+        if as_json:
+            write_json({"schema": 1, "remembered": None if path is None else str(path), "layers": values})
+            return
         for line in lines:
             click.echo(line)
         click.echo(stored)

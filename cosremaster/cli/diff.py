@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -13,6 +14,9 @@ from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.io.urls import shown_image_path
+
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import DifferenceDocument, DifferenceKind
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}
@@ -64,10 +68,10 @@ def _join_by_path(differences: Iterable[Difference]) -> Iterator[Difference]:
         yield waiting
 
 
-def _values(difference: Difference) -> dict[str, object]:
+def _values(difference: Difference) -> DifferenceDocument:
     """Return ``difference`` as values for JSON."""
     return {
-        "what": difference.what,
+        "what": cast("DifferenceKind", difference.what),
         "address": difference.where,
         "details": list(difference.details),
         "text": list(difference.text),

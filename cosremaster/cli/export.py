@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +11,13 @@ from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.cli.expected import takes_expected
-from cosremaster.cli.options import GZIP, MAX_EXPAND, QUIET, InputAddress, StrictCommand
-from cosremaster.cli.standard_streams import reporting_finished_work
+from cosremaster.cli.options import GZIP, JSON, MAX_EXPAND, QUIET, InputAddress, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+
+if TYPE_CHECKING:
+    from cosremaster.api.views import Export
 
 
 @click.command(cls=StrictCommand)
@@ -51,12 +54,13 @@ from cosremaster.errors import UsageError
 @click.option("--output", type=click.Path(path_type=Path), help="The archive; named after NAME by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
+@JSON
 @QUIET
 @MAX_EXPAND
 @takes_expected("address", "ADDRESS")
 def export_command(
     address: str, maas: str | None, lxd: str | None, docker: str | None, pxe: Path | None, entry: str | None,
-    **options: Any,
+    as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Export the layer at ADDRESS for MAAS, LXD or Docker, or an image's kernel and initramfs for a network boot.
 
@@ -72,6 +76,9 @@ def export_command(
         boot = export(address, pxe, entry=entry or "", max_expand=max_expand, progress=progress)
         no_entry = "no boot menu names this kernel; its arguments are to be added to boot.ipxe"
         with reporting_finished_work(f"{pxe} is written"):
+            if as_json:
+                _print_values(boot)
+                return
             click.echo("\n".join(boot.files))
             click.echo(f"boot entry: {boot.entry}" if boot.entry else no_entry)
         return
@@ -79,10 +86,20 @@ def export_command(
     target = options.pop("output") or Path(archive.file_name)
     exported = export(address, target, archive=archive, max_expand=max_expand, progress=progress, **options)
     with reporting_finished_work(f"{target} is written"):
+        if as_json:
+            _print_values(exported)
+            return
         click.echo(f"layer {exported.layer}")
         packed = "" if archive.gzip == "zlib" else f"gzip by {archive.gzip}, "
         click.echo(f"{target}: {exported.size} bytes, {packed}SHA-256 {exported.sha256}, also in {target}.sha256")
         click.echo(exported.command)
+
+
+def _print_values(exported: Export) -> None:
+    """Print what was exported as JSON."""
+    from cosremaster.cli.outcomes import export_report  # noqa: PLC0415 - after the work
+
+    write_json(export_report(exported))
 
 
 def _make_archive(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -27,6 +27,9 @@ from cosremaster.recipe.variables import parse_setting
 from cosremaster.records import replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
+
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import FleetPlanDocument, SiteDocument
 
 
 @click.command(cls=StrictCommand)
@@ -83,7 +86,11 @@ def fleet_command(
     threads, folder = options.pop("threads"), options.pop("output_dir")
     read = read_fleet(fleet, variables, threads=threads, output_folder=folder)
     if only_plan:
-        for line in _plan_lines(plan_fleet(read, names, force=options["force"])):
+        planned = plan_fleet(read, names, force=options["force"])
+        if as_json:
+            write_json(_describe_plan(planned))
+            return 0
+        for line in _plan_lines(planned):
             click.echo(line)
         return 0
     listener = SiteLines(quiet=quiet)
@@ -195,6 +202,19 @@ def _plan_lines(plan: FleetPlan) -> Iterator[str]:
     for record in plan.current:
         yield f"{printable(record.site)}: {plan.folder / record.path}: current"
     yield f"{len(plan.pending):,} to make, {len(plan.current):,} current"
+
+
+def _describe_plan(plan: FleetPlan) -> FleetPlanDocument:
+    """Return what a run would do as plain values."""
+    return {
+        "schema": 1,
+        "folder": str(plan.folder),
+        "pending": [
+            {"site": printable(site.name), "output": str(site.output), "reason": reason}
+            for site, _, reason in plan.pending
+        ],
+        "current": [cast("SiteDocument", record.plain) for record in plan.current],
+    }
 
 
 def _describe_common(common: Request) -> str:

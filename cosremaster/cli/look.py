@@ -15,10 +15,10 @@ from cosremaster.browse.report import stat_lines
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
-from cosremaster.cli.options import MAX_EXPAND, QUIET, InputAddress, StrictCommand, takes_flags
-from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes
+from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputAddress, StrictCommand, takes_flags
+from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes, write_json
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import printable
+from cosremaster.errors import UsageError, printable
 from cosremaster.units import format_size
 
 _ADDRESS = click.argument("address", metavar="ADDRESS", type=InputAddress())
@@ -68,10 +68,14 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
     "-L", "--level", "levels", type=click.IntRange(min=1), metavar="N",
     help="Show N levels alone; no archive is entered for those below.",
 )  # fmt: skip
-def tree_command(address: str, max_expand: int, levels: int | None) -> None:
+@_JSON
+def tree_command(address: str, as_json: bool, max_expand: int, levels: int | None) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
     with image_at(address, max_expand=max_expand) as (image, inner):
         entries = image.walk(inner, levels=levels)
+        if as_json:
+            print_json(entries)
+            return
         first = list(islice(entries, 1))  # reads what the next line looks at in such a way that it is not read again
         click.echo(image.stat(inner, follow=True).address)
         for entry in chain(first, entries):
@@ -108,8 +112,11 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
+@JSON
 @QUIET
-def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool, max_expand: int) -> None:
+def extract_command(
+    address: str, target: Path, form: str | None, force: bool, quiet: bool, as_json: bool, max_expand: int
+) -> None:
     """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
 
     Nothing is written outside DIR, and DIR appears only when it is complete. Without root, owners and device
@@ -119,6 +126,8 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     progress = terminal_progress(quiet=quiet)
     with image_at(address, max_expand=max_expand) as (image, inner):
         if form == "tar" and str(target) == "-":
+            if as_json:
+                raise UsageError("--json and - exclude each other: both are for standard output")
             write_bytes(image.tar_chunks(inner))
             return
         made = image.extract(inner, target, as_tar=form == "tar", force=force, progress=progress)
@@ -132,6 +141,11 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
         progress.warn(f"{target}: extended attributes could not be set: {first}{others} (--as tar keeps all)")
     if made.mtree is not None:
         summary += f"; owners and devices in {made.mtree}"
-    if not quiet:
+    if as_json:
+        from cosremaster.cli.outcomes import extraction_report  # noqa: PLC0415 - after the work
+
+        with reporting_finished_work(f"{target} is written"):
+            write_json(extraction_report(made, target))
+    elif not quiet:
         with reporting_finished_work(f"{target} is written"):
             click.echo(f"{target}: {summary}")

@@ -27,6 +27,8 @@ GZIP = click.option(
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 
+JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/json.md).")
+
 ORDER = "cosremaster.order"
 """Where a context keeps the names of its parameters, in the order in which they were given."""
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from cosremaster.api.pack import pack
-from cosremaster.cli.commands import describe_mtree, takes_options, takes_output_options
-from cosremaster.cli.options import QUIET, FileText, OutputPath, StrictCommand
+from cosremaster.cli.commands import describe_mtree, print_result_values, takes_options, takes_output_options
+from cosremaster.cli.options import JSON, QUIET, FileText, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.overlay.request import AddPath
@@ -27,8 +27,9 @@ _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")
 @click.option("--compression", metavar="NAME", help="Of a squashfs: zstd, xz, gzip, lz4 or lzo. Default: zstd.")
 @click.option("--block-size", metavar="SIZE", help="Of a squashfs: 4K to 1M, a power of two. Default: 128K.")
 @takes_output_options
+@JSON
 @QUIET
-def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, **options: Any) -> None:
+def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, as_json: bool, **options: Any) -> None:
     """Make OUT, an archive or file system, from folders, archives and files, by the rules of --add.
 
     The end of OUT says what to make: .cpio or .tar, alone or with .gz, .xz, .zst, .bz2 or .lz4 behind, or .squashfs.
@@ -38,7 +39,9 @@ def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, **options:
     items = [replace(AddPath.parse(text, "pack"), **rules) for text in sources]
     items = describe_mtree(items, options.pop("mtree"), "")
     result = pack(items, target, progress=terminal_progress(quiet=quiet), **options)
-    if quiet:
+    if as_json:
+        print_result_values(result, target)
+    if quiet or as_json:
         return
     from cosremaster.reports.text import packed_line  # noqa: PLC0415 - after the work
 

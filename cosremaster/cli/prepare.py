@@ -20,6 +20,7 @@ from cosremaster.units import format_size
 
 if TYPE_CHECKING:
     from cosremaster.api.results import Preparation, PreparedLayer
+    from cosremaster.reports.documents import PreparationDocument
 
 
 @click.command(cls=StrictCommand)
@@ -64,7 +65,7 @@ def prepare_command(
                 click.echo(line)
 
 
-def preparation_report(prepared: Preparation) -> dict[str, Any]:
+def preparation_report(prepared: Preparation) -> PreparationDocument:
     """Return ``prepared`` as plain values (docs/json.md)."""
     return {
         "schema": 1,

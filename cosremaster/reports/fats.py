@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.boot.fat_edit import count_free_bytes
 from cosremaster.boot.uki import INITRAMFS, KERNEL
@@ -14,13 +14,16 @@ from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.layers.address import format_address
 from cosremaster.units import format_size
 
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import FatDocument, UnifiedKernelDocument
 
-def fats_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[dict[str, Any]]:
+
+def fats_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[FatDocument]:
     """Return the FAT file systems of an image as plain values (docs/json.md)."""
     return [_describe_fat(image, fat) for fat in fats]
 
 
-def _describe_fat(image: IsoImage, fat: LocatedFat) -> dict[str, Any]:
+def _describe_fat(image: IsoImage, fat: LocatedFat) -> FatDocument:
     """Return a file system: its names, its sizes in bytes, and which of its files the tree has too."""
     try:
         free = count_free_bytes(fat.fat)
@@ -49,7 +52,7 @@ def fat_system_lines(fats: Iterable[dict[str, Any]]) -> Iterator[str]:
             yield f"  {path}: a copy of {original}"
 
 
-def unified_kernels_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[dict[str, Any]]:
+def unified_kernels_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[UnifiedKernelDocument]:
     """Return the unified kernel images as plain values (docs/json.md); sizes are bytes, 0 where there is no part."""
     return [
         {

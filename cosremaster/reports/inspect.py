@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS
 from cosremaster.boot_config.boot_menus import BootMenus
@@ -17,10 +17,23 @@ from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.reports.fats import fats_report, unified_kernels_report
 from cosremaster.reports.menus import menus_report
 
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import (
+        BootDocument,
+        BootEntryDocument,
+        LayerDocument,
+        MbrDocument,
+        MemoryDocument,
+    )
+
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
 
-_LOOKS = {RootfsLikelihood.NOT: "archive", RootfsLikelihood.SOME: "initramfs", RootfsLikelihood.SYSTEM: "system"}
+_LOOKS: dict[RootfsLikelihood, Literal["archive", "initramfs", "system"]] = {
+    RootfsLikelihood.NOT: "archive",
+    RootfsLikelihood.SOME: "initramfs",
+    RootfsLikelihood.SYSTEM: "system",
+}
 
 
 def inspect_report(
@@ -102,7 +115,7 @@ def _volume(image: IsoImage) -> dict[str, Any]:
     }
 
 
-def _boot(image: IsoImage) -> dict[str, Any]:
+def _boot(image: IsoImage) -> BootDocument:
     """Return the fields about boot records and partitions."""
     return {
         "catalog": None if image.catalog is None else image.catalog.lba,
@@ -124,7 +137,7 @@ def _boot(image: IsoImage) -> dict[str, Any]:
     }
 
 
-def memory_report(need: MemoryEstimate) -> dict[str, Any]:
+def memory_report(need: MemoryEstimate) -> MemoryDocument:
     """Return the memory that booting an initramfs takes, in bytes; null where its archives were not read."""
     return {
         "packed": need.packed,
@@ -135,7 +148,7 @@ def memory_report(need: MemoryEstimate) -> dict[str, Any]:
     }
 
 
-def _entry(boot: BootImage) -> dict[str, Any]:
+def _entry(boot: BootImage) -> BootEntryDocument:
     """Return a boot entry of the catalog."""
     entry = boot.entry
     return {
@@ -151,7 +164,7 @@ def _entry(boot: BootImage) -> dict[str, Any]:
     }
 
 
-def _mbr(image: IsoImage) -> dict[str, Any]:
+def _mbr(image: IsoImage) -> MbrDocument:
     """Return the master boot record."""
     assert image.mbr is not None
     return {
@@ -169,7 +182,7 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
     }
 
 
-def layer_reports(image: SourceImage, layers: Iterable[Layer], chosen: Layer | None) -> list[dict[str, Any]]:
+def layer_reports(image: SourceImage, layers: Iterable[Layer], chosen: Layer | None) -> list[LayerDocument]:
     """Return the ``layers`` of ``image``; ``chosen`` is the one that additions would go to."""
     shared = group_shared_paths(image)
     return [
@@ -177,7 +190,7 @@ def layer_reports(image: SourceImage, layers: Iterable[Layer], chosen: Layer | N
     ]
 
 
-def _describe_layer(layer: Layer, chosen: bool, paths: Iterable[bytes]) -> dict[str, Any]:
+def _describe_layer(layer: Layer, chosen: bool, paths: Iterable[bytes]) -> LayerDocument:
     """Return a layer, which is in the file of the image that has all ``paths``."""
     return {
         "address": format_address(layer.address),

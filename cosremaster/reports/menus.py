@@ -11,6 +11,7 @@ from cosremaster.errors import printable
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu
     from cosremaster.boot_config.menu_change import MenuChange
+    from cosremaster.reports.documents import MenuChangeDocument, MenuDocument
 
 
 def menu_lines(boot_menus: BootMenus) -> Iterator[str]:
@@ -31,7 +32,7 @@ def _arguments(place: LocatedMenu, words: Iterable[Any]) -> Iterator[bytes]:
     yield from (place.menu.data[word.start : word.end] for word in words)
 
 
-def menus_report(boot_menus: BootMenus) -> list[dict[str, Any]]:
+def menus_report(boot_menus: BootMenus) -> list[MenuDocument]:
     """Return the menus of an image as plain values (docs/json.md)."""
     return [
         {
@@ -77,7 +78,7 @@ def _change_texts(menu: MenuChange) -> Iterator[str]:
     yield from (f"{what}{f' ({count} times)' if count > 1 else ''}" for what, count in counts.items())
 
 
-def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
+def menu_changes_report(menus: Iterable[MenuChange]) -> list[MenuChangeDocument]:
     """Return the changed menus as plain values, with every line whose arguments were requested to change."""
     return [
         {

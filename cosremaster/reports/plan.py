@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import printable
@@ -39,11 +39,31 @@ from cosremaster.reports.text import (
 from cosremaster.tree.nodes import Action, Edits
 from cosremaster.units import Lba, format_size
 
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import (
+        DeltaDocument,
+        EarlyChangeDocument,
+        EditsDocument,
+        ExtentDocument,
+        FatChangeDocument,
+        IsoEditsDocument,
+        LayerChangeDocument,
+        ListChangeDocument,
+        MemoryDocument,
+        PackedLayerDocument,
+        PartsChangeDocument,
+        PiecesDocument,
+        PlanDocument,
+        SizeChangeDocument,
+        SizesDocument,
+        SupersededDocument,
+    )
+
 SCHEMA = 1
 """Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
 
 
-def plan_report(plan: RemasterPlan) -> dict[str, Any]:
+def plan_report(plan: RemasterPlan) -> PlanDocument:
     """Return ``plan`` as plain values (docs/json.md).
 
     Paths are text with undecodable bytes as ``\\xNN``; sizes are bytes; LBAs count blocks of 2,048 bytes.
@@ -54,10 +74,10 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "identical": plan.identical,
         "layer": format_address(plan.changes[0].address) if plan.changes else None,
         "edits": _edits_report(plan.changes[0].edits if plan.changes else Edits(frozenset(), (), (), (), ())),
-        "files": _printable_paths(plan.changes[0].paths if plan.changes else ()),
+        "files": printable_paths(plan.changes[0].paths if plan.changes else ()),
         "further_layers": [_change_report(change) for change in plan.changes[1:]],
         "iso": _iso_report(plan.iso),
-        "fats": [_fat_report(change) for change in plan.fats],
+        "fats": [fat_report(change) for change in plan.fats],
         "menus": menu_changes_report(settings.menus),
         "renamed": [
             {"what": rename.attribute, "before": printable(rename.old), "after": printable(rename.new)}
@@ -67,9 +87,9 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
             {"offset": at, "bytes": table.length}
             for at, table in sorted(plan.result.overwrites.items(), key=lambda item: item[0])
         ],
-        "sums": [_list_report(change) for change in plan.sums],
-        "sizes": [_size_report(change) for change in plan.companions.sizes],
-        "signatures": _printable_paths(plan.companions.signatures),
+        "sums": [list_report(change) for change in plan.sums],
+        "sizes": [size_report(change) for change in plan.companions.sizes],
+        "signatures": printable_paths(plan.companions.signatures),
         "layers": [_layer_report(layer) for layer in plan.packed],
         "dead": [
             {
@@ -94,23 +114,25 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "runs": runs_report(plan.runs),
         "memory": _memory(plan.changes[0]) if plan.changes else None,
         "live_memory": live_memory_report(plan.live_memory),
-        "delta": None if plan.delta is None else _delta_report(plan.delta),
+        "delta": None if plan.delta is None else delta_report(plan.delta),
         "warnings": list(plan.warnings),
     }
 
 
-def _delta_report(delta: DeltaFacts) -> dict[str, Any]:
+def delta_report(delta: DeltaFacts) -> DeltaDocument:
     """Return the size of a delta, and what makes it large."""
-    early = [{"layer": early.layer, "path": printable(early.path), "bytes": early.size} for early in delta.early]
+    early: list[EarlyChangeDocument] = [
+        {"layer": early.layer, "path": printable(early.path), "bytes": early.size} for early in delta.early
+    ]
     return {"bytes": delta.size, "early": early}
 
 
-def _superseded_report(changes: Sequence[LayerChange]) -> list[dict[str, Any]]:
+def _superseded_report(changes: Sequence[LayerChange]) -> list[SupersededDocument]:
     """Return which replaced entries stay in each of the changed layers where some do."""
     return [
         {
             "layer": format_address(change.address),
-            "paths": _printable_paths(sorted(change.superseding.paths)),
+            "paths": printable_paths(sorted(change.superseding.paths)),
             "bytes": change.superseding.dead,
             "unpacker": change.superseding.unpacker or None,
         }
@@ -119,55 +141,55 @@ def _superseded_report(changes: Sequence[LayerChange]) -> list[dict[str, Any]]:
     ]
 
 
-def _change_report(change: LayerChange) -> dict[str, Any]:
+def _change_report(change: LayerChange) -> LayerChangeDocument:
     """Return what happens to another layer than the first."""
     return {
-        "layer": format_address(change.address), "files": _printable_paths(change.paths),
+        "layer": format_address(change.address), "files": printable_paths(change.paths),
         "edits": _edits_report(change.edits), "memory": _memory(change),
     }  # fmt: skip
 
 
-def _memory(change: LayerChange) -> dict[str, Any] | None:
+def _memory(change: LayerChange) -> MemoryDocument | None:
     """Return what it takes to boot the file of a layer; None where it is no initramfs."""
     return None if change.memory is None else memory_report(change.memory)
 
 
-def _edits_report(edits: Edits) -> dict[str, Any]:
+def _edits_report(edits: Edits) -> EditsDocument:
     """Return the paths that ``edits`` change in the layer, by what happens to them."""
     return {
-        "added": _printable_paths(edits.paths(Action.ADDED)),
-        "replaced": _printable_paths(edits.paths(Action.REPLACED)),
-        "removed": _printable_paths(edits.removed),
-        "parents": _printable_paths(edits.paths(Action.PARENT)),
-        "unchanged": _printable_paths(edits.unchanged),
+        "added": printable_paths(edits.paths(Action.ADDED)),
+        "replaced": printable_paths(edits.paths(Action.REPLACED)),
+        "removed": printable_paths(edits.removed),
+        "parents": printable_paths(edits.paths(Action.PARENT)),
+        "unchanged": printable_paths(edits.unchanged),
     }
 
 
-def _iso_report(edits: IsoEdits) -> dict[str, Any]:
+def _iso_report(edits: IsoEdits) -> IsoEditsDocument:
     """Return the paths that ``edits`` change in the ISO's own tree, by what happens to them."""
     return {
-        "added": _printable_paths([node.path for node in edits.added]),
-        "exchanged": _printable_paths(sorted(edits.replaced)),
-        "removed": _printable_paths(edits.removed),
+        "added": printable_paths([node.path for node in edits.added]),
+        "exchanged": printable_paths(sorted(edits.replaced)),
+        "removed": printable_paths(edits.removed),
         "renamed": [{"before": printable(old), "after": printable(new)} for old, new in edits.renamed.items()],
-        "unchanged": _printable_paths(edits.unchanged),
+        "unchanged": printable_paths(edits.unchanged),
     }
 
 
-def _fat_report(change: FatChange) -> dict[str, Any]:
+def fat_report(change: FatChange) -> FatChangeDocument:
     """Return the paths that change in a FAT file system, by what happens to them."""
     return {
         "fat": change.name,
         "address": change.address,
-        "added": _printable_paths(change.added),
-        "exchanged": _printable_paths(change.exchanged),
-        "removed": _printable_paths(change.removed),
-        "unchanged": _printable_paths(change.unchanged),
+        "added": printable_paths(change.added),
+        "exchanged": printable_paths(change.exchanged),
+        "removed": printable_paths(change.removed),
+        "unchanged": printable_paths(change.unchanged),
         "copies": {printable(path): original for path, original in sorted(change.copies.items())},
     }
 
 
-def _list_report(change: ListChange) -> dict[str, Any]:
+def list_report(change: ListChange) -> ListChangeDocument:
     """Return how many lines of a list of checksums change."""
     return {
         "path": printable(change.path), "rewritten": change.rewritten, "added": change.added,
@@ -175,23 +197,23 @@ def _list_report(change: ListChange) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _size_report(change: SizeChange) -> dict[str, Any]:
+def size_report(change: SizeChange) -> SizeChangeDocument:
     """Return a size in bytes that a file on the ISO tells."""
     return {
         "path": printable(change.path), "of": printable(change.of), "before": change.before, "after": change.after,
     }  # fmt: skip
 
 
-def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
+def _layer_report(layer: RepackedLayer) -> PackedLayerDocument:
     """Return a layer that was packed again, with sizes in bytes."""
     return {
         "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
         "kept": layer.packed.reused, "encoded": layer.packed.encoded, "stored": layer.packed.stored,
-        "parts": layer.parts_values,
+        "parts": cast("PartsChangeDocument | None", layer.parts_values),
     }  # fmt: skip
 
 
-def _superseded_lines(report: dict[str, Any]) -> Iterator[str]:
+def _superseded_lines(report: PlanDocument) -> Iterator[str]:
     """Yield a line for each layer in which replaced entries stay."""
     for superseded in report["superseded"]:
         count = len(superseded["paths"])
@@ -201,7 +223,7 @@ def _superseded_lines(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _dead_lines(report: dict[str, Any]) -> Iterator[str]:
+def _dead_lines(report: PlanDocument) -> Iterator[str]:
     """Yield lines about bytes of removed files that stay."""
     for dead in report["dead"]:
         if dead["repacked"]:
@@ -218,19 +240,19 @@ def _dead_lines(report: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def _blocks(plan: RemasterPlan) -> dict[str, int]:
+def _blocks(plan: RemasterPlan) -> SizesDocument:
     """Return the volume space size before and after; 0 for an image without a volume."""
     before = 0 if plan.image.volume is None else plan.image.volume.blocks
     after = plan.result.layout.map_volume_end(Lba(before)) if before else 0
     return {"before": before, "after": after}
 
 
-def _printable_paths(paths: Sequence[bytes]) -> list[str]:
+def printable_paths(paths: Sequence[bytes]) -> list[str]:
     """Return paths as text."""
     return [printable(path) for path in paths]
 
 
-def _pieces(pieces: Sequence[Piece], plan: RemasterPlan) -> dict[str, dict[str, int]]:
+def _pieces(pieces: Sequence[Piece], plan: RemasterPlan) -> dict[str, PiecesDocument]:
     """Count the pieces of each kind in the new image, and their bytes."""
     counts, sizes = Counter[str](), Counter[str]()
     for piece in pieces:
@@ -255,7 +277,7 @@ def _kind(piece: Piece, plan: RemasterPlan) -> str:
             return "spool" if source.name == "spool" else "files"
 
 
-def _extent(placement: Placement) -> dict[str, Any]:
+def _extent(placement: Placement) -> ExtentDocument:
     """Return where an extent stood and where it will stand."""
     return {
         "what": placement.span.label,

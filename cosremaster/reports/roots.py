@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import printable
 from cosremaster.units import format_size
@@ -12,6 +11,7 @@ from cosremaster.units import format_size
 if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.layers.stacks import MountedRoot
+    from cosremaster.reports.documents import LiveMemoryDocument, RootDocument
 
 
 def root_lines(mounted: MountedRoot) -> Iterator[str]:
@@ -31,7 +31,7 @@ def root_lines(mounted: MountedRoot) -> Iterator[str]:
         yield f"  boot entry {line.title}: {', '.join(map(printable, other.paths))} ({other.order})"
 
 
-def root_report(mounted: MountedRoot | None) -> dict[str, Any] | None:
+def root_report(mounted: MountedRoot | None) -> RootDocument | None:
     """Return the root of the running system as plain values (docs/json.md); None where nothing says what it is."""
     if mounted is None:
         return None
@@ -70,6 +70,15 @@ def live_memory_lines(systems: Iterable[LiveMemory]) -> Iterator[str]:
         )
 
 
-def live_memory_report(systems: Iterable[LiveMemory]) -> list[dict[str, Any]]:
+def live_memory_report(systems: Iterable[LiveMemory]) -> list[LiveMemoryDocument]:
     """Return the memory that ``systems`` take as plain values (docs/json.md)."""
-    return [{**asdict(system), "entries": list(system.entries)} for system in systems]
+    return [_describe_memory(system) for system in systems]
+
+
+def _describe_memory(system: LiveMemory) -> LiveMemoryDocument:
+    """Return the memory that ``system`` takes."""
+    return {
+        "entries": list(system.entries), "scheme": system.scheme, "argument": system.argument,
+        "copied": system.copied, "need": system.need, "writes": system.writes, "option": system.option,
+        "option_copied": system.option_copied, "option_need": system.option_need,
+    }  # fmt: skip

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from cosremaster.errors import printable
 from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.remastering.change_report import run_facts
 from cosremaster.units import format_size
+
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import RunDocument
 
 _WAYS = {
     "subuid": "ids of /etc/subuid", "single": "owners by a supervisor", "root": "ids that nobody has",
@@ -17,9 +20,9 @@ _WAYS = {
 """How owners were kept, in words."""
 
 
-def runs_report(outcomes: Iterable[ScriptOutcome]) -> list[dict[str, Any]]:
+def runs_report(outcomes: Iterable[ScriptOutcome]) -> list[RunDocument]:
     """Return what came of scripts as plain values (docs/json.md)."""
-    return [run_facts(outcome) for outcome in outcomes]
+    return [cast("RunDocument", run_facts(outcome)) for outcome in outcomes]
 
 
 def run_lines(outcomes: Sequence[ScriptOutcome]) -> Iterator[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cosremaster.verification.finding import Finding, Level, VerificationReport
+
+if TYPE_CHECKING:
+    from cosremaster.reports.documents import CountsDocument, VerifyDocument
 
 VERSION = 1
 """Of the JSON; it grows when a field changes its meaning or goes away (docs/verify.md)."""
@@ -33,7 +36,7 @@ def _where(report: VerificationReport, finding: Finding) -> str:
     return f"{finding.place}: "
 
 
-def _counts(report: VerificationReport) -> dict[str, int]:
+def _counts(report: VerificationReport) -> CountsDocument:
     """Count the findings of each level."""
     return {
         "holds": len(report.at_level(Level.HOLDS)),
@@ -43,7 +46,7 @@ def _counts(report: VerificationReport) -> dict[str, int]:
     }
 
 
-def verify_report(report: VerificationReport) -> dict[str, Any]:
+def verify_report(report: VerificationReport) -> VerifyDocument:
     """Return the report as plain values (docs/verify.md)."""
     return {
         "schema": VERSION,
