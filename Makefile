@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools site zipapp packages release clean
+.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools site pictures zipapp packages release clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -45,6 +45,10 @@ bench: tools setup-test
 # The documentation site, build/site: strict, so a link or an anchor that leads nowhere is a failure.
 site: $(VENV)/.docs
 	$(BIN)/python -m tests.support.site_pages
+
+# docs/run.svg and docs/report.png, of a run on this machine; on a quiet one, as its times are in them.
+pictures: tools setup-test
+	$(BIN)/python -m tests.support.pictures
 
 # One file that any Python of this version and kind of machine runs: dist/cosremaster.pyz.
 zipapp: $(VENV)/.release

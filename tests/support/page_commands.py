@@ -20,7 +20,7 @@ from tests.support.user import REPOSITORY
 PROGRAMS = frozenset(
     (
         *("cosremaster", "python3", "pip", "cp", "curl", "wget", "git", "maas", "make", "pipx", "uv", "xdelta3"),
-        *("qemu-system-x86_64", "qemu-img", "WORKDIR", "CUSTOMIZE_SCRIPT"),
+        *("qemu-system-x86_64", "qemu-img", "openssl", "sudo", "WORKDIR", "CUSTOMIZE_SCRIPT"),
     )
 )
 _MARK = re.compile(r"<!-- not run: (.+?)(?: \((.+)\))? -->$")
@@ -65,6 +65,18 @@ def list_pages() -> list[str]:
 def collect_blocks() -> list[Block]:
     """Return the blocks of all pages."""
     return [block for page in list_pages() for block in read_blocks(page, (REPOSITORY / page).read_text("utf-8"))]
+
+
+def join_blocks(blocks: list[Block]) -> list[Block]:
+    """Return ``blocks`` with those of the tutorial, and of each example, as one: there one goes on from another."""
+    joined = list[Block]()
+    for block in blocks:
+        is_next = block.page == "docs/tutorial.md" or block.page.startswith("examples/")
+        if is_next and joined and joined[-1].page == block.page:
+            joined[-1] = joined[-1]._replace(commands=joined[-1].commands + block.commands)
+        else:
+            joined.append(block)
+    return joined
 
 
 def read_blocks(page: str, text: str) -> Iterator[Block]:

@@ -178,6 +178,11 @@ def _root(path: Path) -> None:
     _busybox(path).rename(path)
 
 
+def _clone(path: Path) -> None:
+    """Make what a clone of this repository has for those who use it."""
+    shutil.copytree(REPOSITORY / "examples", path / "examples")
+
+
 _SITE = _folder(etc__motd="welcome\n", etc__systemd__system__site_D_service="[Install]\nWantedBy=multi-user.target\n")
 _FLEET = """\
 base = "vendor.iso"
@@ -227,6 +232,7 @@ FILES: Mapping[str, Maker] = {
 """The files by the names that pages give them."""
 
 OF_PAGES: Mapping[tuple[str, str], Maker] = {
+    ("docs/tutorial.md", "cosremaster"): _clone,
     ("docs/usage.md", "vendor.iso"): _debirf("debirf-live.cgz"),
     ("docs/run.md", "vendor.iso"): _runnable,
     ("README.md", "vendor.iso"): _runnable,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
-from tests.support.page_commands import Block, collect_blocks, list_reasons, read_blocks
+from tests.support.page_commands import Block, collect_blocks, join_blocks, list_reasons, read_blocks
 from tests.support.page_files import make_files
 from tests.support.user import REPOSITORY
 
-BLOCKS = [block for block in collect_blocks() if block.run]
+BLOCKS = [block for block in join_blocks(collect_blocks()) if block.run]
 _TAKEN = re.compile(r"^cosremaster: (?:.*: )?(\S+?)(?: already)?:? exists|to overwrite .*: (\S+)$", re.MULTILINE)
 _SHELL = re.compile(r"[|;&<>()]|\$\(|^[A-Z_]+=")
 
