@@ -36,22 +36,42 @@ class Difference:
     text: tuple[str, ...] = ()
 
 
-def compare_nodes(old: NodeRef, new: NodeRef, *, text: bool = False) -> Iterator[Difference]:
+class TextDiffs:
+    """The unified diffs of a comparison, of the first ``most`` files that differ; of all where None."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """Begin without a diff."""
+        self._most = most
+
+    def lines(self, before: Node, after: Node, where: str) -> tuple[str, ...]:
+        """Return how two files at ``where`` differ, where both are text and it is their turn."""
+        if self._most is not None:
+            if self._most <= 0:
+                return ()
+            self._most -= 1
+        return tuple(_diff_text(before, after, where))
+
+
+def compare_nodes(
+    old: NodeRef, new: NodeRef, *, text: bool = False, most_texts: int | None = None
+) -> Iterator[Difference]:
     """Yield the differences of ``new`` from ``old``. Both are directories, roots of containers, or files.
 
-    Archives whose packed bytes are equal are not opened. Open both containers with options that take digests; otherwise
-    data are read again to compare them. Raises as reading a layer does.
+    ``text``: with unified diffs of text files, of the first ``most_texts`` files that differ. Archives whose packed
+    bytes are equal are not opened. Open both containers with options that take digests; otherwise data are read again
+    to compare them. Raises as reading a layer does.
     """
+    texts = TextDiffs(most_texts if text else 0)
     if old.container.image is not None and new.container.image is not None and not old.node.path:
         yield from _compare_boot(old.container.image, new.container.image)
-        yield from _compare_areas(old.container, new.container, text)
+        yield from _compare_areas(old.container, new.container, texts)
     if old.node.kind is NodeKind.DIRECTORY and new.node.kind is NodeKind.DIRECTORY:
-        yield from _compare_trees(old, new, text)
+        yield from _compare_trees(old, new, texts)
         return
-    yield from _compare_pair(old, replace(old.node, path=b""), new, replace(new.node, path=b""), "", text)
+    yield from _compare_pair(old, replace(old.node, path=b""), new, replace(new.node, path=b""), "", texts)
 
 
-def _compare_trees(old: NodeRef, new: NodeRef, text: bool, above: str = "") -> Iterator[Difference]:
+def _compare_trees(old: NodeRef, new: NodeRef, texts: TextDiffs, above: str = "") -> Iterator[Difference]:
     """Yield the differences below two directories."""
     before_nodes, after_nodes = _nodes_below(old), _nodes_below(new)
     for path in sorted({**before_nodes, **after_nodes}):
@@ -62,15 +82,15 @@ def _compare_trees(old: NodeRef, new: NodeRef, text: bool, above: str = "") -> I
             assert node is not None
             yield Difference("removed" if after is None else "added", where, (_describe(node),))
             continue
-        yield from _compare_pair(old, before, new, after, where, text)
+        yield from _compare_pair(old, before, new, after, where, texts)
 
 
-def _compare_areas(old: Container, new: Container, text: bool) -> Iterator[Difference]:
+def _compare_areas(old: Container, new: Container, texts: TextDiffs) -> Iterator[Difference]:
     """Yield the differences inside FAT file systems that are no files of the trees and have the same address."""
     before, after = list_fat_areas(old), list_fat_areas(new)
     for alias in sorted(before.keys() & after.keys()):
         old_root, new_root = (NodeRef(area, _root_node(area)) for area in (before[alias], after[alias]))
-        yield from _compare_trees(old_root, new_root, text, f"{format_address([alias])}::")
+        yield from _compare_trees(old_root, new_root, texts, f"{format_address([alias])}::")
 
 
 def _nodes_below(top: NodeRef) -> dict[bytes, Node]:
@@ -88,7 +108,7 @@ def _describe(node: Node) -> str:
 
 
 def _compare_pair(
-    old: NodeRef, before: Node, new: NodeRef, after: Node, where: str, text: bool
+    old: NodeRef, before: Node, new: NodeRef, after: Node, where: str, texts: TextDiffs
 ) -> Iterator[Difference]:
     """Yield the differences of two nodes of one name."""
     if before.kind is not after.kind:
@@ -103,7 +123,7 @@ def _compare_pair(
     if inner is not None:
         before_root, after_root = (NodeRef(container, _root_node(container)) for container in inner)
         differs = False
-        for difference in _compare_trees(before_root, after_root, text, f"{where}::" if where else ""):
+        for difference in _compare_trees(before_root, after_root, texts, f"{where}::" if where else ""):
             differs = True
             yield difference
         if not differs:
@@ -111,7 +131,7 @@ def _compare_pair(
             yield Difference("packing", where, (f"{kinds}, {before.content.size:,} -> {after.content.size:,} bytes",))
         return
     sizes = f"{before.content.size:,} -> {after.content.size:,} bytes"
-    yield Difference("content", where, (sizes,), tuple(_diff_text(before, after, where)) if text else ())
+    yield Difference("content", where, (sizes,), texts.lines(before, after, where))
 
 
 def _enter_both(

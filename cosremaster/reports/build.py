@@ -21,6 +21,7 @@ from cosremaster.layers.stacks import find_mounted_root
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.html.facts import Facts, Side, where
+from cosremaster.reports.html.findings import LISTED
 from cosremaster.reports.html.page import page
 from cosremaster.reports.html.treemap import Weight
 from cosremaster.verification.run import verify
@@ -92,7 +93,7 @@ def _compared(stack: ExitStack, old: ImagePath, new: ImagePath, max_expand: int)
         enter_if_container(follow(*open_container(stack.enter_context(open_source(path)), (), options)))
         for path in (old, new)
     ]
-    return compare_nodes(sides[0], sides[1])
+    return compare_nodes(sides[0], sides[1], text=True, most_texts=LISTED)
 
 
 def _exchanged(image: SourceImage, differences: Iterable[Difference]) -> set[bytes]:

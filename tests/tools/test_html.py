@@ -26,6 +26,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.records import replace
 from cosremaster.reports.build import write_overview
 from cosremaster.reports.html.facts import Facts, Side
+from cosremaster.reports.html.findings import DIFF_LINES
 from cosremaster.reports.html.markup import LONGEST, element, text
 from cosremaster.reports.html.page import page
 from cosremaster.reports.html.treemap import Weight
@@ -363,3 +364,26 @@ def test_other_families_have_a_page(family: str, tmp_path: Path) -> None:
         assert sectors is not None
         last = int(sectors[1]) // 4 - 1  # of 512 bytes; blocks have four
         assert re.search(rf"backup GPT [\d,]+–{last:,} ", told)
+
+
+def test_the_page_shows_how_text_differs_dates_and_a_verdict(tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    (tmp_path / "hostname").write_text("<b>site</b>\n")
+    os.utime(tmp_path / "hostname", (86_400, 86_400))
+    cosremaster.remaster(source, tmp_path / "out.iso", add=[f"{tmp_path}/hostname:/etc/hostname"])
+    html = _written(tmp_path / "out.iso", source).read_text()
+    found = _assert_alone(html)
+    assert found.texts.count("Sound") == 1
+    assert '<code class="minus">-debirf</code>' in html
+    assert '<code class="plus">+&lt;b&gt;site&lt;/b&gt;</code>' in html
+    assert "mtime 2023-11-14 22:13:20 -&gt; 1970-01-02 00:00:00 UTC" in html
+    assert "--- a/" not in html
+
+
+def test_a_long_diff_is_cut(tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    (tmp_path / "hostname").write_text("".join(f"{number}\n" for number in range(100)))
+    cosremaster.remaster(source, tmp_path / "out.iso", add=[f"{tmp_path}/hostname:/etc/hostname"])
+    html = _written(tmp_path / "out.iso", source).read_text()
+    assert html.count('class="plus"') + html.count('class="minus"') + html.count('class="spot"') == DIFF_LINES
+    assert "… and 62 more lines" in html

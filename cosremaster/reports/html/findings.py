@@ -14,6 +14,9 @@ from cosremaster.verification.finding import Finding, Level, VerificationReport
 LISTED = 150
 """Lines of a kind before the rest is only counted."""
 
+DIFF_LINES = 40
+"""Lines of the diff of a text file before the rest is only counted."""
+
 _GROUPS = {
     "added": ("+", "Added"), "removed": ("−", "Removed"), "content": ("~", "Holds something else"),
     "type": ("!", "Of another type"), "metadata": ("m", "Other owner, mode or time"),
@@ -53,6 +56,7 @@ def _group(mark: str, title: str, differences: Sequence[Difference]) -> Markup:
             _address(difference, where(difference)),
             " ",
             element("small", text("; ".join(difference.details), 2 * LONGEST)),
+            _text_diff(difference.text),
         )
         for difference in differences[:LISTED]
     ]
@@ -60,6 +64,18 @@ def _group(mark: str, title: str, differences: Sequence[Difference]) -> Markup:
         lines.append(element("li", f"… and {len(differences) - LISTED:,} more"))
     head = element("summary", element("i", mark, class_="mark"), f" {title}: {len(differences):,}")
     return element("details", head, element("ul", *lines, class_="paths"), open_="open")
+
+
+def _text_diff(lines: Sequence[str]) -> Markup:
+    """Return the lines of a unified diff, without the two that name the file; nothing where there are none."""
+    shown = lines[2 : 2 + DIFF_LINES]
+    if not shown:
+        return Markup()
+    classes = {"+": "plus", "-": "minus", "@": "spot"}
+    parts = [element("code", text(line, 2 * LONGEST), class_=classes.get(line[:1], "")) for line in shown]
+    if len(lines) > 2 + DIFF_LINES:
+        parts.append(element("small", f"… and {len(lines) - 2 - DIFF_LINES:,} more lines"))
+    return element("div", *parts, class_="lines")
 
 
 def _address(difference: Difference, address: Address) -> Markup:
@@ -82,7 +98,7 @@ def proof(facts: Facts) -> Markup:
         _findings(title, group, report, shown=shown or any(finding.is_counted for finding in group))
         for title, group, shown in (("The way to boot", boot, True), ("Everything else", rest, False)) if group
     ]  # fmt: skip
-    return section("proof", "Boot proof", verdict(facts), *parts)
+    return section("proof", "Boot proof", *parts)
 
 
 def verdict(facts: Facts) -> Markup:

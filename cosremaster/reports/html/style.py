@@ -57,6 +57,9 @@ border:1px solid hsl(var(--hue) 35% var(--edge));--light:82%;--edge:62%;color:#1
 code{font:.85rem/1.35 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}code span{color:var(--soft)}
 .mark{font:700 .9rem ui-monospace,"DejaVu Sans Mono",monospace;color:var(--accent)}
 .checks li,.paths li{padding:.12rem 0;overflow-wrap:anywhere}
+.lines{background:var(--card);border-radius:.3rem;padding:.3rem .6rem;margin:.2rem 0 .5rem}
+.lines code{display:block;white-space:pre-wrap}.lines .plus{color:var(--good)}.lines .minus{color:var(--bad)}
+.lines .spot{color:var(--soft)}
 .checks i{font-style:normal;font-weight:700;margin-right:.5em}
 .checks li{padding-left:1.4em;text-indent:-1.4em}
 .ok i{color:var(--good)}.note i{color:var(--soft)}.fail i,.fail span{color:var(--bad)}
