@@ -35,6 +35,7 @@ SECTIONS = (
         "index": ("commands", "index_command", "Read an image once, so that later runs need not."),
         "cache": ("cache", "cache_command", "List, remove or locate remembered indexes."),
         "completion": ("completion", "completion_command", "Let bash, zsh or fish complete, also inside images."),
+        "man": ("man", "man_command", "Write the man pages."),
         "demo": ("commands", "demo_command", "Build a small image and remaster it."),
     }),
 )  # fmt: skip

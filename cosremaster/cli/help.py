@@ -102,6 +102,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("cosremaster completion bash --install", "For every new bash of this user."),
         ("cosremaster completion zsh", "Print the script."),
     ),
+    "man": (
+        ("cosremaster man ~/.local/share/man/man1", "For this user; `man cosremaster-ls` shows one then."),
+        ("cosremaster man man1", "Into a folder, for a package."),
+    ),
     "demo": (
         ("cosremaster demo", "Build, remaster and prove an image in a temporary folder."),
         ("cosremaster demo --keep demo", "The same, and keep the images in demo/."),

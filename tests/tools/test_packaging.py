@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cosremaster.cli.catalog import COMMANDS
 from tests.fixtures.tools import require
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -80,6 +81,13 @@ def test_the_source_archive_holds_all_that_git_tracks(archives: tuple[Path, Path
 def test_the_wheel_holds_the_whole_package_and_nothing_else(archives: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(archives[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    shared = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
+    names = {name for name in names if ".data/data/" not in name}
+    assert shared == {
+        "share/man/man1/cosremaster.1", *(f"share/man/man1/cosremaster-{name}.1" for name in COMMANDS),
+        "share/bash-completion/completions/cosremaster", "share/zsh/site-functions/_cosremaster",
+        "share/fish/vendor_completions.d/cosremaster.fish",
+    }  # fmt: skip
     package = REPOSITORY / "cosremaster"
     files = {path.relative_to(REPOSITORY).as_posix() for path in package.rglob("*") if path.is_file()}
     assert names == {name for name in files if not name.endswith(".pyc")}
