@@ -14,7 +14,7 @@ from cosremaster.layers.work_rates import WorkRates
 from cosremaster.progress import COPY, SITES, Advance
 from cosremaster.progress.events import Moved, Printed, ProgressEvent, StepEnded, Warned
 from cosremaster.progress.measured import MeasuredProgress
-from cosremaster.units import format_size
+from cosremaster.units import format_seconds, format_size
 
 LINE_INTERVAL, LIVE_INTERVAL = 10.0, 0.25
 """Seconds between two lines about a run, and between two states of the live line."""
@@ -125,15 +125,6 @@ def _describe(state: Moved) -> Iterator[str]:
 def _amount(count: float, kind: str) -> str:
     """Return ``count`` bytes, or images where the work is of that ``kind``."""
     return f"{count:.3g} images" if kind == SITES else format_size(int(count))
-
-
-def format_seconds(seconds: float) -> str:
-    """Return ``seconds`` for people."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def terminal_progress(*, quiet: bool) -> MeasuredProgress | Quiet:

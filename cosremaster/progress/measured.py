@@ -17,7 +17,7 @@ from cosremaster.progress.events import Basis, Moved, Printed, ProgressEvent, St
 INTERVAL = 1.0
 """Seconds between two events of the state."""
 
-LEAST_BYTES, LEAST_SECONDS = 1 << 20, 0.1
+LEAST_BYTES, LEAST_SECONDS = 1 << 20, 0.02
 """Work from which on a rate is worth remembering."""
 
 _FIRST = 0.2

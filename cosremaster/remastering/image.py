@@ -21,6 +21,8 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Unpack
 
     from cosremaster.io.blobs import BlobStore
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import NormalizedRequest, Request
+    from cosremaster.remastering.run_time import RunTime
 
 
 class OpenedImage:
@@ -287,23 +290,26 @@ class OpenedImage:
 
         from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image plans none
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
+        from cosremaster.progress.recorded import RecordingProgress  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
         from cosremaster.remastering.plan import with_savings  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import find_new_codec, normalize_request  # noqa: PLC0415 - the same
 
+        recording = RecordingProgress(progress or SilentProgress())
         normalized = normalize_request(request, self.image)
         if target:
             normalized = replace(normalized, codec=find_new_codec(self.image, target))
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
-            RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
+            RemasterContext(self._file, Path(tempfile.gettempdir()), recording, caches=self._caches) as context,
         ):
             plan = with_savings(self._plan(normalized, context, output))
             if delta:
                 from cosremaster.remastering.delta import plan_delta  # noqa: PLC0415 - few outputs are deltas
 
                 plan = plan_delta(plan, self._file, context.folder)
+            plan = replace(plan, time=self._estimate_run(plan, recording.work_times))
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
@@ -311,6 +317,14 @@ class OpenedImage:
                 output.write_chunks(report_chunks(plan, self._file))
                 output.publish(context.progress.warn)
             return plan
+
+    def _estimate_run(self, plan: RemasterPlan, measured: Mapping[tuple[str, str], tuple[int, float]]) -> RunTime:
+        """Return about how long the run of ``plan`` takes, whose planning took as long as ``measured``."""
+        from cosremaster.layers.work_rates import WorkRates  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.remastering.run_time import estimate_run  # noqa: PLC0415 - the same
+
+        rates, keeps_index = WorkRates().load(), self.remembered_at is not None
+        return estimate_run(plan, self._file, measured, rates, keeps_index=keeps_index)
 
     def prepare(self, request: Request, *, progress: Progress | None = None) -> tuple[RemasterPlan, Prepared]:
         """Return the plan of :meth:`remaster`, and the new image as it would be written, proved, to be read in parts.

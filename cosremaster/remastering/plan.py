@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.remastering.delta import DeltaFacts
     from cosremaster.remastering.prepare import PreparedStream
+    from cosremaster.remastering.run_time import RunTime
 
 
 class RepackSaving(Struct, frozen=True):
@@ -64,6 +65,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
     came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
     ``prepared``: of a preparation, what became of each stream. ``delta``: of the delta that was written or planned.
+    ``time``: about how long the run will take, where nothing is written.
     """
 
     image: RemasterImage
@@ -82,6 +84,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     origin_size: int | None = None
     prepared: tuple[PreparedStream, ...] = ()
     delta: DeltaFacts | None = None
+    time: RunTime | None = None
 
     @property
     def input_size(self) -> int:

@@ -390,6 +390,27 @@ class DeltaDocument(TypedDict):
     early: list[EarlyChangeDocument]
 
 
+class WorkTimeDocument(TypedDict):
+    """Work of a run: bytes, and about how many seconds they take; null where such work was never measured here."""
+
+    kind: str
+    method: str
+    bytes: int
+    seconds: float | None
+    basis: Literal["measured", "remembered"] | None
+
+
+class RunTimeDocument(TypedDict):
+    """About how long the run will take.
+
+    ``seconds``: of all work, null where some was never measured; ``at_least``: of what was.
+    """
+
+    seconds: float | None
+    at_least: float
+    work: list[WorkTimeDocument]
+
+
 class PlanDocument(TypedDict):
     """``plan``, ``build --plan``."""
 
@@ -416,6 +437,7 @@ class PlanDocument(TypedDict):
     memory: MemoryDocument | None
     live_memory: list[LiveMemoryDocument]
     delta: DeltaDocument | None
+    time: RunTimeDocument | None
     warnings: list[str]
 
 

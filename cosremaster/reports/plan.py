@@ -23,6 +23,7 @@ from cosremaster.remastering.size_files import SizeChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.roots import live_memory_lines, live_memory_report
+from cosremaster.reports.run_times import time_lines, time_report
 from cosremaster.reports.runs import run_lines, runs_report
 from cosremaster.reports.text import (
     change_lines,
@@ -115,6 +116,7 @@ def plan_report(plan: RemasterPlan) -> PlanDocument:
         "memory": _memory(plan.changes[0]) if plan.changes else None,
         "live_memory": live_memory_report(plan.live_memory),
         "delta": None if plan.delta is None else delta_report(plan.delta),
+        "time": None if plan.time is None else time_report(plan.time),
         "warnings": list(plan.warnings),
     }
 
@@ -337,6 +339,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
             )
     yield from _appended_lines(plan.result.layout.appended)
     yield from planned_delta_lines(plan.delta)
+    yield from time_lines(plan.time)
     for warning in plan.warnings:
         yield f"warning: {warning}"
 

@@ -26,6 +26,7 @@ from cosremaster.layers.work_rates import NAME, WorkRates
 from cosremaster.progress import COPY, DECODE, ENCODE, PLAN, PROOF, SUM, ThreadedAdvance, begin_work, expect_work
 from cosremaster.progress.events import Moved, Printed, ProgressEvent, StepBegan, StepEnded, Warned
 from cosremaster.progress.measured import MeasuredProgress
+from cosremaster.units import format_seconds
 from tests.support.small import CGZ, write_overlay, write_small
 
 MIB = 1 << 20
@@ -267,7 +268,7 @@ def test_quiet_prints_warnings_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (99.4, "99 s"), (150, "2 min"), (7000, "1 h 57 min")])
 def test_seconds_for_people(seconds: float, text: str) -> None:
-    assert terminal.format_seconds(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_printed_lines_are_events() -> None:
