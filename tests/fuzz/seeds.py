@@ -13,7 +13,7 @@ from tests.fixtures.tools import run
 
 TOOLS = (
     "genisoimage", "mksquashfs", "xorriso", "mkfs.fat", "mcopy", "mmd", "/usr/lib/ISOLINUX/isolinux.bin",
-    "/usr/sbin/mke2fs", "sgdisk", "qemu-img",
+    "/usr/sbin/mke2fs", "sgdisk", "qemu-img", "mkfs.erofs",
 )  # fmt: skip
 ISOLINUX = Path("/usr/lib/ISOLINUX")
 
@@ -156,6 +156,22 @@ def make_squashfs(folder: Path) -> dict[str, bytes]:
     return images
 
 
+def make_erofs(folder: Path) -> dict[str, bytes]:
+    """EROFS files of a few entries: plain, compressed in several ways, and in chunks."""
+    tree = _make_tree(folder)
+    os.link(tree / "vmlinuz", tree / "d/second")
+    os.truncate(tree / "d/a", 20_000)
+    forms = {
+        "plain": (), "lz4": ("-zlz4hc",), "fragments": ("-zlz4hc", "-C16384", "-Efragments,ztailpacking"),
+        "legacy": ("-zlz4", "-Elegacy-compress"), "chunks": ("--chunksize=4096", "-Eforce-chunk-indexes"),
+    }  # fmt: skip
+    images = {}
+    for name, options in forms.items():
+        run(["mkfs.erofs", "--quiet", *options, folder / name, tree])
+        images[name] = (folder / name).read_bytes()
+    return images
+
+
 def make_tars(folder: Path) -> dict[str, bytes]:
     """Tar archives of a few entries in every form, one of them compressed."""
     tree = _make_tree(folder)
@@ -198,6 +214,7 @@ SEEDS: Mapping[str, Callable[[Path], Mapping[str, bytes]]] = {
     "image": make_isos,
     "layer": make_layers,
     "squashfs": make_squashfs,
+    "erofs": make_erofs,
     "tar": make_tars,
     "disk": make_disks,
     "fat": lambda folder: {"fat12": make_fat(folder), "wide": make_fat(folder, "-s", "8", "-r", "32", kibibytes=160)},

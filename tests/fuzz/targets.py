@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fastcrc import crc64
+from fastcrc import crc32, crc64
 
 from cosremaster.boot.fat import Fat
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
@@ -33,6 +33,7 @@ from cosremaster.overlay.mtree import parse_mtree
 from cosremaster.recipe import read_recipe
 
 LIMIT = 10
+EROFS_BLOCK = 4096
 """Seconds of CPU after which a run counts as endless."""
 FORESEEN = frozenset(range(10))
 """Exit codes that a bad file may have: 10 would mean that a fault of the input looked like ours, 70 a traceback."""
@@ -211,6 +212,17 @@ def run_squashfs(data: bytes, folder: Path) -> None:
     _look_or_change(path, folder, zlib.crc32(data))
 
 
+def run_erofs(data: bytes, folder: Path) -> None:
+    """Look at an EROFS file with a true checksum or change it; the result must have every name of the old file."""
+    path = folder / "in.img"
+    sealed = bytearray(data)
+    if len(data) >= EROFS_BLOCK:
+        sum_of_rest = crc32.iscsi(bytes(sealed[1024:1028] + bytes(4) + sealed[1032:EROFS_BLOCK])) ^ 0xFFFFFFFF
+        sealed[1028:1032] = sum_of_rest.to_bytes(4, "little")
+    path.write_bytes(sealed)
+    _look_or_change(path, folder, zlib.crc32(data))
+
+
 def run_tar(data: bytes, folder: Path) -> None:
     """Look at a tar archive with true checksums or change it; the result must have what the old archive has."""
     path = folder / "in.tar"
@@ -378,6 +390,7 @@ _SEALED: dict[Path, tuple[Path, bytes]] = {}
 Target = Callable[[bytes, Path], None]
 TARGETS: Mapping[str, tuple[Target, int]] = {
     "image": (run_image, 900_000), "layer": (run_layer, 8_000), "squashfs": (run_squashfs, 40_000),
+    "erofs": (run_erofs, 60_000),
     "tar": (run_tar, 40_000), "disk": (run_disk, 700_000),
     "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
     "mtree": (run_mtree, 4096), "recipe": (run_recipe, 4096), "index": (run_index, 256),

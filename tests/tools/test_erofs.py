@@ -121,3 +121,16 @@ def test_every_command_reads_it(image: Path, tmp_path: Path, capsysbinary: pytes
     cosremaster.remaster(image, archive, add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
     run(["tar", "-C", str(tmp_path), "-xf", str(archive), "etc/site", "usr/text"])
     assert (tmp_path / "usr/text").read_bytes() == write_text(50_000)
+
+
+def test_a_partition_of_a_disk(image: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    tools.require("sgdisk", "tar")
+    disk, data = tmp_path / "disk.img", image.read_bytes()
+    disk.write_bytes(bytes(1 << 20) + data + bytes(1 << 20))
+    run(["sgdisk", "-a", "8", "-n", f"1:2048:{2047 + len(data) // 512}", str(disk)])
+    assert main(["ls", "-R", f"{disk}::@gpt1"]) == 0
+    assert b"etc/hostname" in capsysbinary.readouterr().out.split()
+    assert main(["cat", f"{disk}::@root::etc/hostname"]) == 0
+    assert capsysbinary.readouterr().out == b"old\n"
+    cosremaster.remaster(disk, tmp_path / "out.tar", add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
+    run(["tar", "-C", str(tmp_path), "-xf", str(tmp_path / "out.tar"), "etc/site", "usr/text"])

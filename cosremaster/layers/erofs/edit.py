@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from cosremaster.errors import OverlayError, Place, UnsupportedError
+from cosremaster.errors import CorruptError, OverlayError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.erofs.directories import DIRECTORY_TYPE, ErofsEntry
 from cosremaster.layers.erofs.filesystem import ErofsFilesystem
@@ -123,6 +123,7 @@ class ErofsEditor:
         self.gone = 0
         """How many inodes nothing names any more."""
         self._linked: dict[object, NewErofsInode] = {}
+        self._opened = {self.filesystem.superblock.root}
 
     def apply(self, edits: Edits) -> None:
         """Make the changes ``edits``. :raises OverlayError: the format cannot hold a node.
@@ -146,6 +147,11 @@ class ErofsEditor:
     def _open(self, parent: ChangedErofsDirectory, name: bytes, path: bytes) -> ChangedErofsDirectory:
         """Return the directory ``name`` of ``parent``, which gets a new listing from now on."""
         entry = parent.entries.pop(name)
+        if entry.nid in self._opened:
+            raise CorruptError(
+                "an EROFS directory has two names, or stands below itself", self.place.inside(path[:255])
+            )
+        self._opened.add(entry.nid)
         inode = self.filesystem.inode(entry.nid)
         listing = {child.name: child for child in self.filesystem.listing(inode)}
         parent.directories[name] = ChangedErofsDirectory(parent, inode, entries=listing)

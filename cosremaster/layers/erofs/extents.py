@@ -163,6 +163,7 @@ class _Clusters:
         """Yield records of eight bytes."""
         start = self._at + 8
         self.end_of_pack = start + 8 * self.count
+        self._read(self.end_of_pack - 1, 1)  # a size that lies is found before the first record is read
         for first in range(0, self.count, 512):
             count = min(512, self.count - first)
             for advise, offset, block in struct.iter_unpack("<HHI", self._read(start + 8 * first, 8 * count)):
@@ -185,6 +186,7 @@ class _Clusters:
                 raise ValueError("its clusters are too large for records of two bytes")
         runs = ((first, _FOUR_BYTE_PACK), (two_bytes, _TWO_BYTE_PACK), (total, _FOUR_BYTE_PACK))
         at, missing = self._at, self.count
+        self._read(at + 2 * self.count - 1, 1)  # a size that lies is found before the first record is read
         for length, pack in runs:
             count = min(length, missing)
             yield from self._read_packs(at, count, pack)
@@ -271,6 +273,7 @@ def _read_list(
         if size == 4:
             position = int.from_bytes(read(at, 8), "little")
             at += 8
+    read(at + max(count, 1) * size - 1, 1)  # a count that lies is found before the first extent is read
     start = 0
     for number in range(count):
         fields = struct.unpack(f"<{size // 4}I", read(at + number * size, size))

@@ -159,14 +159,14 @@ class ErofsFilesystem:
                 yield from self.table.cut(start * block_size, start * block_size + length).pieces
 
     def _list_chunks(self, raw: bytes, width: int, mask: int) -> Iterator[int]:
-        """Yield the first block of each chunk. :raises UnsupportedError: one is on another device."""
+        """Yield the first block of each chunk. :raises ValueError: one is on a device that there is not."""
         if width == 4:
             for (start,) in struct.iter_unpack("<I", raw):
                 yield start | mask & ~0xFFFFFFFF if start == 0xFFFFFFFF else start
             return
         for high, device, low in struct.iter_unpack("<HHI", raw):
             if device and (low | high << 32) & mask != mask:
-                raise UnsupportedError(f"EROFS data are on device {device}, which is not part of the image", self.place)
+                raise ValueError(f"a chunk is on device {device}, which is not there")
             yield (low | high << 32) & mask
 
     def listing(self, inode: ErofsInode) -> Iterator[ErofsEntry]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from cosremaster.errors import printable
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
+    from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
@@ -57,6 +59,14 @@ class ErofsIndex(ArchiveIndex):
             for piece in node.content.table().pieces if node.content is not None else ():
                 for _ in piece.chunks() if not isinstance(piece, Zeros) else ():
                     pass
+
+    def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each directory in which Linux does not find all names, with its place."""
+        for path, inode in open_tree(layer).list_unsorted():
+            message = (
+                f"the names of directory /{printable(path)} are not sorted, so that Linux does not find all of them"
+            )
+            yield message, layer.place if inode.is_in_metabox else layer.place.at(inode.position)
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what stays of removed files, and which extended attributes go."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from threading import Lock
 
 from cosremaster.errors import CorruptError, Place
@@ -103,6 +104,16 @@ class ErofsTree(ListedTree):
             return self.filesystem.root
         entry = self.entry(path)
         return None if entry is None or entry.type != DIRECTORY_TYPE else self.filesystem.inode(entry.nid)
+
+    def list_unsorted(self) -> Iterator[tuple[bytes, ErofsInode]]:
+        """Yield path and inode of each directory whose names are not sorted: Linux looks for a name by halves."""
+        directories = (path for path, entry in self.filesystem.walk() if entry.type == DIRECTORY_TYPE)
+        for path in chain((b"",), directories):
+            inode = self.directory_inode(path)
+            if inode is not None:
+                names = [entry.name for entry in self.filesystem.full_listing(inode)]
+                if names != sorted(names):
+                    yield path, inode
 
     def list_directory(self, path: bytes) -> Sequence[bytes]:
         """Return the paths in the directory ``path``, sorted; none if it is no directory."""

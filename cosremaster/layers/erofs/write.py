@@ -266,7 +266,9 @@ def _prove(table: PieceTable, place: Place, edits: Edits) -> None:
     for node, _ in edits.additions:
         if not node.path:
             continue
-        written = tree[node.path]
+        written = tree.get(node.path)
+        if written is None:
+            raise ProofError("is not there after it was added", place.inside(node.path))
         size = node.content.size if node.content is not None else None
         facts = (node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.xattrs, size)
         if facts != (

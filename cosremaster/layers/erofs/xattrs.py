@@ -10,6 +10,8 @@ from cosremaster.tree.nodes import Xattrs
 
 HEADER_SIZE = 12
 _LONG_PREFIX = 0x80
+MAX_XATTRS = 1024
+"""Extended attributes of an inode that are believed."""
 XATTR_PREFIXES = {
     1: b"user.", 2: b"system.posix_acl_access", 3: b"system.posix_acl_default", 4: b"trusted.", 6: b"security.",
 }  # fmt: skip
@@ -33,11 +35,14 @@ def parse_xattrs(
         raise ValueError("there are more shared ones than fit")
     attributes: dict[bytes, bytes] = {}
     at = inline
-    while at < len(raw):
-        _take_entry(raw[at:], find_prefixes, attributes)
-        at += _entry_size(*struct.unpack_from("<BxH", raw, at))
-    if at > len(raw):
-        raise ValueError("one is cut off")
+    for _ in range(MAX_XATTRS):
+        if at >= len(raw):
+            break
+        size = _entry_size(*struct.unpack_from("<BxH", raw, at))
+        _take_entry(raw[at : at + size], find_prefixes, attributes)
+        at += size
+    if at != len(raw):
+        raise ValueError("one is cut off, or there are too many")
     for (number,) in struct.iter_unpack("<I", raw[HEADER_SIZE:inline]):
         name_size, value_size = struct.unpack("<BxH", read_shared(4 * number, 4))
         _take_entry(read_shared(4 * number, _entry_size(name_size, value_size)), find_prefixes, attributes)
@@ -88,7 +93,7 @@ def find_xattr_problem(xattrs: Xattrs) -> str:
         parts = _split_name(name)
         if parts is None or len(parts[1]) > _MAX_NAME or len(value) > _MAX_VALUE:
             return f"EROFS cannot hold its extended attribute {printable(name)}"
-    if len(pack_xattrs(xattrs)) > HEADER_SIZE + 4 * (_MAX_COUNT - 1):
+    if len(xattrs) > MAX_XATTRS or len(pack_xattrs(xattrs)) > HEADER_SIZE + 4 * (_MAX_COUNT - 1):
         return "it has too many extended attributes"
     return ""
 

@@ -1,0 +1,189 @@
+"""EROFS images that lie: each ends with an error that tells where, soon, and none with a fault of ours."""
+
+from __future__ import annotations
+
+import random
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.errors import CorruptError, CosremasterError, Place
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.erofs.checksums import superblock_checksum
+from cosremaster.layers.erofs.directories import DIRECTORY_TYPE
+from cosremaster.layers.erofs.expand import ExtentError, expand_extent
+from cosremaster.layers.erofs.extents import LZ4
+from cosremaster.layers.erofs.tree import ErofsTree
+from cosremaster.layers.erofs.write import apply_edits
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from tests.support.archives_of_trees import write_tree
+from tests.support.erofs_trees import describe_image, make_erofs, unpack_images, write_text
+
+FORMS = {
+    "plain": (),
+    "lz4": ("-zlz4hc",),
+    "legacy": ("-zlz4", "-Elegacy-compress"),
+    "fragments": ("-zlz4hc", "-C65536", "-Efragments,ztailpacking"),
+    "chunks": ("--chunksize=4096", "-Eforce-chunk-indexes"),
+}
+NEWER = ("zstd-1k-blocks", "lzma-256k", "metabox-48bit", "prefix-fragments")
+MOST = 1 << 22
+FIXED = ("-T1700000000", "-U00000000-0000-0000-0000-000000000001")
+"""So that every run has the same bytes."""
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    files = {"etc/hostname": "old\n", "usr/text": write_text(30_000).decode(), "usr/more": write_text(9000, 2).decode()}
+    files |= {f"many/{number}": "x" * number for number in range(30)} | {"etc/link": "-> hostname"}
+    folder = tmp_path_factory.mktemp("hostile")
+    root = write_tree(folder / "root", files)
+    made = {name: make_erofs(root, folder / name, *FIXED, *options).read_bytes() for name, options in FORMS.items()}
+    unpack_images(folder)
+    return made | {name: (folder / f"{name}.erofs").read_bytes() for name in NEWER}
+
+
+def seal(data: bytearray) -> bytes:
+    """The image with a true checksum, so that all else is looked at."""
+    end = max(1 << (data[1036] & 15), 2048) if data[1036] <= 12 else 4096
+    end = end if (1 << data[1036]) > 1024 else 1024 + (1 << data[1036])
+    data[1028:1032] = superblock_checksum(bytes(data[1024:end])).to_bytes(4, "little")
+    return bytes(data)
+
+
+def open_tree(data: bytes) -> ErofsTree:
+    return ErofsTree(PieceTable([Literal(data)]), Place(("in.erofs",)))
+
+
+def read_and_edit(data: bytes) -> None:
+    """Read everything in the image, and change it."""
+    tree = open_tree(data)
+    room = MOST
+    for node in tree.values():
+        if node.content is not None and room > 0:
+            for chunk in node.content.table().cut(0, min(node.content.size, room)).chunks():
+                room -= len(chunk)
+    nodes = (
+        Node(path=b"etc", kind=NodeKind.DIRECTORY, mode=0o755, mtime=5),
+        Node(path=b"etc/new", kind=NodeKind.SYMLINK, mode=0o777, target=b"x"),
+    )
+    if tree.directory(b"etc") is not None:
+        edits = Edits(frozenset({b"etc/hostname"}), tuple((node, Action.ADDED) for node in nodes), (), (), ())
+        apply_edits(tree, edits, Place(("in.erofs",)))
+
+
+@pytest.mark.parametrize("name", [*FORMS, *NEWER])
+def test_damage_is_an_error_with_its_place(name: str, images: dict[str, bytes]) -> None:
+    original, numbers = images[name], random.Random(name)
+    for _ in range(40):
+        data = bytearray(original)
+        for _ in range(numbers.choice((1, 2, 8))):
+            at = numbers.randrange(1024, min(len(data) - 4, numbers.choice((1168, 8192, 40_000, len(data)))))
+            data[at : at + 4] = numbers.choice((b"\xff" * 4, bytes(4), numbers.randbytes(4), bytes([data[at] ^ 1])))[:4]
+        try:
+            read_and_edit(seal(data[: len(original)]))
+        except CosremasterError as error:
+            assert "in.erofs" in str(error)
+
+
+@pytest.mark.parametrize("name", [*FORMS, "lzma-256k", "metabox-48bit"])
+def test_a_cut_off_image_is_an_error(name: str, images: dict[str, bytes]) -> None:
+    for end in range(0, len(images[name]), 512):
+        with pytest.raises(CosremasterError, match=r"in\.erofs"):
+            read_and_edit(images[name][:end])
+
+
+def patch(data: bytes, at: int, form: str, value: int) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(form, changed, at, value)
+    return seal(changed)
+
+
+def position_of(data: bytes, path: bytes) -> int:
+    """Where the inode of ``path`` stands."""
+    tree = open_tree(data)
+    entry = tree.entry(path)
+    assert entry is not None
+    return tree.filesystem.inode(entry.nid).position
+
+
+@pytest.mark.parametrize("name", ["plain", "lz4", "legacy", "chunks"])
+@pytest.mark.parametrize("size", [1 << 24, (1 << 32) - 1])
+def test_a_size_that_lies_is_found_before_it_is_read(name: str, size: int, images: dict[str, bytes]) -> None:
+    data = patch(images[name], position_of(images[name], b"usr/text") + 8, "<I", size)
+    content = open_tree(data)[b"usr/text"].content
+    assert content is not None
+    with pytest.raises(CorruptError, match=r"in\.erofs @0x.*EROFS inode"):
+        content.table().read()
+
+
+def test_a_directory_that_contains_itself(images: dict[str, bytes]) -> None:
+    """Its entry leads to the root: reading ends, and an edit through it too."""
+    tree = open_tree(images["plain"])
+    entry = tree.entry(b"usr")
+    assert entry is not None
+    assert entry.type == DIRECTORY_TYPE
+    root, nid = tree.filesystem.root, tree.filesystem.superblock.root
+    listing = tree.filesystem.data(root).read()
+    at = listing.index(struct.pack("<Q", entry.nid))
+    start = images["plain"].index(listing)
+    data = patch(images["plain"], start + at, "<Q", nid)
+    with pytest.raises(CorruptError, match="has two names, or stands below itself"):
+        list(open_tree(data))
+    node = Node(path=b"usr/new", kind=NodeKind.SYMLINK, mode=0o777, target=b"x")
+    with pytest.raises(CorruptError, match="has two names, or stands below itself"):
+        apply_edits(open_tree(data), Edits(frozenset(), ((node, Action.ADDED),), (), (), ()), Place(("in.erofs",)))
+
+
+def test_a_number_outside_of_the_image(
+    images: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = patch(images["plain"], 1024 + 14, "<H", 0xFFFF)
+    image = tmp_path / "in.erofs"
+    image.write_bytes(data)
+    assert main(["ls", str(image)]) == 4
+    assert "EROFS inode 65535 is damaged" in capsys.readouterr().err
+    assert main([str(image), str(tmp_path / "out"), "--add", f"{image}:/a"]) == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_checksum(images: dict[str, bytes], tmp_path: Path) -> None:
+    image = tmp_path / "in.erofs"
+    image.write_bytes(images["plain"][:1040] + b"\1" + images["plain"][1041:])
+    with pytest.raises(CorruptError, match="the checksum of the EROFS superblock is wrong"):
+        cosremaster.read(f"{image}::etc/hostname")
+
+
+def test_a_directory_that_is_not_sorted_is_a_finding(images: dict[str, bytes], tmp_path: Path) -> None:
+    image = tmp_path / "in.erofs"
+    image.write_bytes(seal(bytearray(images["plain"].replace(b"hostnamelink", b"zostnamelink"))))
+    assert any("are not sorted" in finding.message for finding in cosremaster.verify(image, deep=True).findings)
+
+
+def test_a_feature_of_later_versions_is_refused(images: dict[str, bytes], tmp_path: Path) -> None:
+    image = tmp_path / "in.erofs"
+    image.write_bytes(patch(images["plain"], 1024 + 80, "<I", 1 << 20))
+    with pytest.raises(CosremasterError, match=r"features that are not known \(0x100000\)"):
+        cosremaster.read(f"{image}::etc/hostname")
+
+
+def test_lz4_is_read_without_its_library(
+    images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = []
+    for module in (sys.modules.get("lz4.block"), None):
+        monkeypatch.setitem(sys.modules, "lz4.block", module)
+        for name in ("lz4", "legacy", "fragments"):
+            (tmp_path / name).write_bytes(images[name])
+            described.append(describe_image(tmp_path / name))
+    assert described[:3] == described[3:]
+
+
+@pytest.mark.parametrize("stored", [b"", b"\xf0", b"\x10", b"\x00\x00\x00", b"\x1fa\x05\x00", b"\x10a\x02\x00\x00"])
+def test_damaged_lz4_blocks(stored: bytes) -> None:
+    with pytest.raises(ExtentError):
+        expand_extent(stored, LZ4, 1000, is_partial=False, block_offset=0, block_size=4096)
