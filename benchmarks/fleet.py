@@ -35,19 +35,19 @@ directory = "sites"
 """
 
 
-def _fleet(folder: Path, base: Path, name: str) -> Path:
+def write_fleet(folder: Path, base: Path, name: str) -> Path:
     """A fleet of sites with 10 kB and a host name of their own."""
     path = folder / name
     path.write_text(FLEET.format(base=base))
     return path
 
 
-def _base(folder: Path) -> Path:
-    """The vendor's image with another host name: a base that a run of ours wrote, and sites for it."""
+def write_base(folder: Path, count: int = SITES) -> Path:
+    """The vendor's image with another host name: a base that a run of ours wrote, and ``count`` sites for it."""
     base = folder / "base.iso"
     hostname = cosremaster.InlineFile("/etc/hostname", b"base\n")
     cosremaster.remaster(images.vendor(images.ONE_BLOCK).iso, base, add=[hostname], remember=False)
-    for number in range(SITES):
+    for number in range(count):
         images.noise(folder / "sites" / f"site-{number:03}" / "etc" / f"site-{number}.key", 10_000)
     return base
 
@@ -59,8 +59,8 @@ def _run(fleet: Path, out: Path, jobs: int) -> None:
 
 
 def _times(folder: Path) -> Mapping[str, Side]:
-    base = _base(folder)
-    fleet = _fleet(folder, base, "fleet.toml")
+    base = write_base(folder)
+    fleet = write_fleet(folder, base, "fleet.toml")
     shell(f'XDG_CACHE_HOME="{folder}/cache" {sys.executable} -m cosremaster index {base} > /dev/null', folder)
 
     def copies(work: Path) -> None:
@@ -102,7 +102,7 @@ def _disk(kind: str, made: Path, base: Path) -> Side:
     def side(work: Path) -> float:
         with _mounted(kind, work) as mount:
             subprocess.run(["cp", base, mount / "base.iso"], check=True)
-            fleet = _fleet(made, mount / "base.iso", f"{kind}.toml")
+            fleet = write_fleet(made, mount / "base.iso", f"{kind}.toml")
             before = _used(mount)
             _run(fleet, mount / "out", 1)
             return (_used(mount) - before) / SITES
@@ -111,7 +111,7 @@ def _disk(kind: str, made: Path, base: Path) -> Side:
 
 
 def _disks(folder: Path) -> Mapping[str, Side]:
-    base = _base(folder)
+    base = write_base(folder)
     sides: dict[str, Side] = {kind: _disk(kind, folder, base) for kind in ("xfs", "btrfs")}
     return {**sides, "image": lambda work: float(base.stat().st_size)}
 
@@ -130,7 +130,7 @@ class _WriteTimer(SilentProgress):
 
 
 def _writing(folder: Path) -> Mapping[str, Side]:
-    base = _base(folder)
+    base = write_base(folder)
 
     def side(kind: str, *, is_copy: bool) -> Side:
         def run(work: Path) -> float:

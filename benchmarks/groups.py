@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import delta, fleet, images, runs, scale, squashfs, tar
+from benchmarks import delta, fleet, images, runs, scale, serve, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.demo import write_inputs
 from cosremaster.io.output import Output
@@ -502,6 +502,7 @@ GROUPS: Mapping[str, Group] = {
     **runs.GROUPS,
     **scale.GROUPS,
     **delta.GROUPS,
+    **serve.GROUPS,
 }
 
 COMPARED = tuple(row for group in GROUPS.values() for row in group.rows)

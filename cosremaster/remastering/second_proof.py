@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Thread
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 from cosremaster.errors import CosremasterError, ProofError
 from cosremaster.io.source import ByteSource
@@ -13,6 +14,10 @@ from cosremaster.verification.subject import read_subject
 
 MAX_FILES = 2_000
 """Images with as many files are proved without pycdlib, which takes seconds for some ten thousand."""
+
+
+_REASONS: WeakKeyDictionary[ByteSource, str | None] = WeakKeyDictionary()
+"""What was found out about old images that are still open: many new ones may be made of one."""
 
 
 class SecondProof:
@@ -42,7 +47,9 @@ class SecondProof:
     def _read_old(self) -> None:
         """Find whether, and why, pycdlib does not see the old image as we do."""
         try:
-            self._reason = _find_disagreement(self._source)
+            if self._source not in _REASONS:
+                _REASONS[self._source] = _find_disagreement(self._source)
+            self._reason = _REASONS[self._source]
         except CosremasterError as error:
             self._error = error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
@@ -11,6 +13,7 @@ from cosremaster.errors import CosremasterError, Place, printable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import DIRECTORY, IMAGE_START, DirectoryRecord
 from cosremaster.records import Struct
+from cosremaster.units import BLOCK
 from cosremaster.verification.finding import Finding, fails, holds, note
 from cosremaster.verification.subject import Subject, SubjectTree
 
@@ -24,6 +27,8 @@ SeenEntry = tuple[bool, int, int, bytes]
 BOOTABLE = 0x88
 """The boot indicator of a bootable entry (El Torito 1.0, figure 3)."""
 UNREADABLE = "pycdlib.unreadable"
+_BOOT_INFO_END = 64
+"""Bytes of a boot image that its checksum leaves out."""
 MAX_SHOWN = 20
 """Differences that a report shows at most."""
 
@@ -89,7 +94,8 @@ def read_with_pycdlib(source: ByteSource) -> SecondReading:
     """
     import pycdlib  # noqa: PLC0415 - takes longer to load than a small image to check
 
-    iso = pycdlib.PyCdlib()
+    quick = {"_calculate_eltorito_boot_info_table_csum": lambda _, file, length: sum_words(file, length)}
+    iso = type("QuickPyCdlib", (pycdlib.PyCdlib,), quick)()  # its own sum takes a tenth of a second for 10 MiB
     try:
         iso.open_fp(cast(BinaryIO, _SourceFile(source)))
         trees = {"ISO 9660": _list_records(iso.get_record(iso_path="/"))}
@@ -100,6 +106,18 @@ def read_with_pycdlib(source: ByteSource) -> SecondReading:
         raise
     except Exception as error:  # damaged images raise errors of any kind in it
         raise SecondReaderError(str(error) or type(error).__name__) from error
+
+
+def sum_words(file: BinaryIO, length: int) -> int:
+    """Return the checksum of a boot-info-table over the boot image of ``length`` bytes that ``file`` stands before.
+
+    It is the sum of all words of 32 bits behind the first 64 bytes, to the end of the last block.
+    """
+    data = file.read(-(-length // BLOCK) * BLOCK)[_BOOT_INFO_END:]
+    words = array("I", data + bytes(-len(data) % 4))
+    if sys.byteorder == "big":
+        words.byteswap()
+    return sum(words) & 0xFFFFFFFF
 
 
 def _list_records(root: Any) -> dict[Identifiers, list[SeenEntry]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pycdlib
@@ -207,3 +208,27 @@ def test_directories_that_pycdlib_would_sort_for_long_are_left_out(
     assert second_reader.is_too_slow(backwards)
     monkeypatch.setattr(second_reader, "is_too_slow", lambda subject: True)
     assert findings(path)["pycdlib.slow"].level is Level.NOTE
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 67, 68, 2047, 2048, 2049, 9999])
+def test_the_checksum_of_a_boot_info_table_is_that_of_pycdlib(size: int) -> None:
+    data, iso = bytes(number * 7 % 256 for number in range(size)) + b"behind it" * 300, pycdlib.PyCdlib()
+    iso.logical_block_size = 2048
+    expected = iso._calculate_eltorito_boot_info_table_csum(io.BytesIO(data), size)
+    assert second_reader.sum_words(io.BytesIO(data), size) == expected
+
+
+def test_an_image_is_read_once_for_many_that_are_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, read = list[str](), second_reader.read_with_pycdlib
+
+    def note(source: ByteSource) -> second_reader.SecondReading:
+        names.append(Path(source.name).name)
+        return read(source)
+
+    monkeypatch.setattr(second_proof, "read_with_pycdlib", note)
+    with cosremaster.open(write_small(tmp_path)) as image:
+        for number in range(3):
+            result = image.remaster(tmp_path / f"{number}.iso", sync=False)
+            assert any(line.startswith("pycdlib sees the same") for line in result.proof)
+    assert names.count("in.iso") == 1
+    assert len(names) == 4
