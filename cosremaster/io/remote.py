@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks, cannot_keep
+from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.source import SourceIdentity
 from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import HTTP_SCHEMES, Url
@@ -69,7 +70,7 @@ class RemoteSource:
         self._lock = threading.Lock()
         self._ahead: dict[int, int] = {}  # the block that a stream wants next, and how many it gets
         self._store(0, file.head)
-        self._users = 1
+        self._use = SharedUse(self._end, self.name)
         self.is_far = not file.is_here
 
     @property
@@ -91,16 +92,17 @@ class RemoteSource:
 
     def share(self) -> RemoteSource:
         """Return the source for one more user, who closes it too."""
-        self._users += 1
+        self._use.begin()
         return self
 
     def close(self) -> None:
         """End reading, with the last user."""
         with _OPENING:
-            self._users -= 1
-            if self._users:
-                return
-            _OPENED.pop(self._url, None)
+            self._use.end()
+
+    def _end(self) -> None:
+        """End the connections, and give up what was fetched."""
+        _OPENED.pop(self._url, None)
         self._file.close()
         self._blocks.close()
 

@@ -19,12 +19,12 @@ class SharedUse:
         """Begin with the owner alone; ``noun`` is what messages call it."""
         self._close, self._noun = close, noun
         self._lock = threading.Lock()
-        self._count, self._is_closed = 1, False
+        self._count, self._holders, self._is_closed = 1, 0, False
 
     def begin(self) -> None:
-        """Count a new user. :raises UsageError: the owner closed it."""
+        """Count a new user. :raises UsageError: the owner closed it, and nobody holds it (:meth:`holding`)."""
         with self._lock:
-            if self._is_closed:
+            if self._is_closed and not self._holders:
                 raise UsageError(f"{self._noun} is closed")
             self._count += 1
 
@@ -45,8 +45,20 @@ class SharedUse:
         finally:
             self.end()
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let users begin while the context lasts, also once the owner closed it. Raises as :meth:`using`."""
+        with self.using():
+            with self._lock:
+                self._holders += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._holders -= 1
+
     def close(self) -> None:
-        """Let no new user begin. The owner calls it, any number of times."""
+        """Let no new user begin, but where it is held. The owner calls it, any number of times."""
         with self._lock:
             if self._is_closed:
                 return

@@ -67,7 +67,7 @@ class Prepared:
 
         :raises UsageError: it is closed.
         """
-        return self._use.using()
+        return self._use.holding()
 
     @property
     def descriptor(self) -> int | None:

@@ -231,6 +231,23 @@ def test_it_outlives_its_image_and_closes_the_base_with_the_last(tmp_path: Path)
             list(prepared.segments(0, 1))
 
 
+def test_what_uses_it_reads_on_though_somebody_closes_it(tmp_path: Path) -> None:
+    with cosremaster.open(write_small(tmp_path)) as opened:
+        prepared = opened.prepare(EARLY)
+    whole = b"".join(prepared.chunks())
+    with prepared.using():
+        prepared.close()
+        assert prepared.read(0, len(whole)) == whole
+        assert b"".join(prepared.chunks()) == whole
+        assert b"".join(part if isinstance(part, bytes) else bytes(part.length) for part in prepared.segments(0, 9))
+        with ThreadPoolExecutor(1) as executor:
+            assert executor.submit(prepared.read, 0x8001, 5).result() == b"CD001"
+    with pytest.raises(UsageError, match="is closed"):
+        prepared.read(0, 1)
+    with pytest.raises(UsageError, match="is closed"), prepared.using():
+        pass
+
+
 def test_a_closed_one_is_not_read_while_the_image_is_open(tmp_path: Path) -> None:
     with cosremaster.open(write_small(tmp_path)) as opened:
         opened.prepare(EARLY).close()
