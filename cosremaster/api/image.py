@@ -734,7 +734,6 @@ class Image:
         from cosremaster.io.output import Output  # noqa: PLC0415 - the same
         from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
-        from cosremaster.io.streams import sha256_of  # noqa: PLC0415 - the same
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
         from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - the same
 
@@ -746,7 +745,7 @@ class Image:
             reference = self._enter_root(keeper) if is_root else self._enter(address, keeper=keeper)
             table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
             output.write(table, None, lambda count: None)
-            digest = sha256_of(table.chunks())
+            digest = output.written_digest
             source.check_unchanged()
             if is_root:
                 self._remastering.check_unchanged()

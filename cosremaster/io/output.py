@@ -185,6 +185,12 @@ class Output:
         """The folder of the target and its temporary files."""
         return self._target.parent
 
+    @property
+    def written_digest(self) -> bytes:
+        """The digest of all bytes that were written, where there is to be one."""
+        assert self._hash is not None
+        return self._hash.digest()
+
     def add_companion(self, other: Output) -> None:
         """Publish ``other``, which tells of this file, together with it: both or none."""
         self._companions.append(other)

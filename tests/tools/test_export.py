@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import random
 import shlex
 import shutil
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK
 from cosremaster.demo.image import build_archive, initramfs, regular, root_items
+from cosremaster.io.spool import Spool
 from cosremaster.layers import kept_plain
 from tests.fixtures import tools
 from tests.fixtures.tools import run
@@ -111,6 +114,34 @@ def test_a_root_under_xz_is_decoded_once(here: Path, monkeypatch: pytest.MonkeyP
     assert main(["export", address, "--maas", "apollo"]) == 0
     assert begun == ["decode"]
     assert (here / "apollo.tar.gz").read_bytes() == (here / "plain.tgz").read_bytes()
+
+
+def test_what_was_packed_is_read_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sum is that of the bytes on their way to the file."""
+    tools.require("xz")
+    noise = regular(b"etc/noise", random.Random(4).randbytes(3_000_000))
+    write_small(here, cgz=initramfs(items=[*root_items(), noise]))
+    monkeypatch.setattr(kept_plain, "SLOW_CODECS", frozenset())
+    size, chunks, fill = 0, Spool.chunks, Spool.fill
+
+    def count_chunks(spool: Spool, offset: int, length: int) -> Iterator[bytes]:
+        nonlocal size
+        size += length
+        return chunks(spool, offset, length)
+
+    def count_views(spool: Spool, offset: int, views: Sequence[memoryview]) -> None:
+        nonlocal size
+        size += sum(map(len, views))
+        fill(spool, offset, views)
+
+    monkeypatch.setattr(Spool, "chunks", count_chunks)
+    monkeypatch.setattr(Spool, "fill", count_views)
+    assert main(["export", LAYER, "--maas", "apollo"]) == 0
+    packed = (here / "apollo.tar.gz").read_bytes()
+    assert 3_000_000 < size <= len(packed)
+    assert f"sha256={hashlib.sha256(packed).hexdigest()}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", ["in.iso", "live.cgz", "in.iso::@root"])
