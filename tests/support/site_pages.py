@@ -7,6 +7,7 @@ mkdocs.yml has the navigation.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -113,6 +114,8 @@ def build_site(root: Path) -> subprocess.CompletedProcess[str]:
 
 def main() -> int:
     """Lay out and build the site of this repository."""
+    if importlib.util.find_spec("zensical") is None:
+        sys.exit("the site is built by zensical, which needs Python 3.11 or newer: make site PYTHON=python3.11")
     lay_out_pages(REPOSITORY)
     built = build_site(REPOSITORY)
     print(built.stdout + built.stderr, end="")

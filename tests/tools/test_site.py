@@ -31,7 +31,7 @@ def _navigation() -> list[str]:
 
 
 def test_the_site_is_built_strictly_with_every_page(tmp_path: Path) -> None:
-    require_module("zensical")
+    require_module("zensical", since=(3, 11))
     lay_out_pages(tmp_path)
     built = build_site(tmp_path)
     assert built.returncode == 0, built.stdout + built.stderr
@@ -48,7 +48,7 @@ def test_the_site_is_built_strictly_with_every_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", ["nowhere.md", "index.md#nothing", "#nothing", "#a-page"])
 def test_a_link_that_leads_nowhere_fails(tmp_path: Path, link: str) -> None:
-    require_module("zensical")
+    require_module("zensical", since=(3, 11))
     configuration = (REPOSITORY / CONFIGURATION).read_text("utf-8").partition("\nnav:")[0]
     (tmp_path / CONFIGURATION).write_text(configuration + "\n", "utf-8")
     (tmp_path / PAGES).mkdir(parents=True)
