@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
+from tests.fixtures.tools import require
 from tests.support.page_commands import Block, collect_blocks, join_blocks, list_reasons, read_blocks
 from tests.support.page_files import make_files
 from tests.support.user import REPOSITORY
 
 BLOCKS = [block for block in join_blocks(collect_blocks()) if block.run]
 _TAKEN = re.compile(r"^cosremaster: (?:.*: )?(\S+?)(?: already)?:? exists|to overwrite .*: (\S+)$", re.MULTILINE)
+_OTHERS = {"openssl", "sha256sum", "xdelta3"}
 _SHELL = re.compile(r"[|;&<>()]|\$\(|^[A-Z_]+=")
 
 
@@ -51,6 +53,7 @@ def test_the_commands_of_a_page_run(
 ) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
+    require("busybox", "cpio", "gzip", "tar", "xz", *_OTHERS & {command.split()[0] for command in block.run})
     make_files(block.page, _words(block), folder)
     monkeypatch.chdir(folder)
     for command in block.run:
