@@ -11,7 +11,6 @@ import http.client
 import io
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -119,19 +118,14 @@ def _memory(port: int) -> int:
 
 def _sides(folder: Path) -> Mapping[str, Side]:
     """Both servers with the same images: requests of many clients, a whole image, ranges one after another."""
-    base = write_base(folder, SERVED)
+    base = write_base(folder, SITES)
     fleet = write_fleet(folder, base, "fleet.toml")
-    few = folder / "few"
-    (few / "sites").mkdir(parents=True)
-    for number in range(SITES):
-        shutil.copytree(folder / "sites" / f"site-{number:03}", few / "sites" / f"site-{number:03}")
-    small = write_fleet(few, base, "fleet.toml")
-    shell(f'XDG_CACHE_HOME="{few}/cache" {sys.executable} -m cosremaster fleet {small} --quiet', few)
+    shell(f'XDG_CACHE_HOME="{folder}/cache" {sys.executable} -m cosremaster fleet {fleet} --quiet', folder)
     (folder / "wrk.lua").write_text(_WRK.format(size=base.stat().st_size, sites=SITES))
     latencies: dict[str, float] = {}
 
     def servers(work: Path) -> Mapping[str, contextlib.AbstractContextManager[int]]:
-        return {"ours": _ours(small), "nginx": _nginx(work, few / "out")}
+        return {"ours": _ours(fleet), "nginx": _nginx(work, folder / "out")}
 
     def random_ranges(kind: str, work: Path) -> float:
         with servers(work)[kind] as port:
@@ -160,15 +154,8 @@ def _sides(folder: Path) -> Mapping[str, Side]:
                 shell(f"curl -sf -o /dev/null http://127.0.0.1:{port}/site-000.iso", work)
             return (time.perf_counter() - start) / 5 * 1000
 
-    def memory(work: Path) -> float:
-        with _ours(fleet) as port:
-            _warm(port, SITES)
-            before = _memory(port)
-            _warm(port, SERVED)
-            return (_memory(port) - before) / (SERVED - SITES)
-
     def one_connection(work: Path) -> float:
-        with _ours(small) as port:
+        with _ours(fleet) as port:
             _warm(port, 1)
             connection = http.client.HTTPConnection("127.0.0.1", port)
             start = time.perf_counter()
@@ -184,11 +171,23 @@ def _sides(folder: Path) -> Mapping[str, Side]:
         sides[f"{kind} requests"] = partial(random_ranges, kind)
         sides[f"{kind} p99"] = partial(latency, kind)
         sides[f"{kind} whole"] = partial(whole, kind)
-    sides["ours memory"] = lambda work: memory(work) / 1024
-    sides["memory"] = lambda work: float(MEMORY / 1024)
     sides["ours ranges"] = lambda work: one_connection(work) * 1000
     sides["ranges"] = lambda work: LATENCY * 1000
     return sides
+
+
+def _memories(folder: Path) -> Mapping[str, Side]:
+    """What the server has in memory for each site."""
+    fleet = write_fleet(folder, write_base(folder, SERVED), "fleet.toml")
+
+    def memory(work: Path) -> float:
+        with _ours(fleet) as port:
+            _warm(port, SITES)
+            before = _memory(port)
+            _warm(port, SERVED)
+            return (_memory(port) - before) / (SERVED - SITES)
+
+    return {"ours": memory, "goal": lambda work: float(MEMORY)}
 
 
 class _Reads:
@@ -237,16 +236,19 @@ GROUPS: Mapping[str, Group] = {
             Compared(f"{_RANGES}, time of 1,000", "ours requests", "nginx", "nginx requests", 1 / 0.9),
             Compared(f"{_RANGES}, p99", "ours p99", "nginx", "nginx p99", 2.0),
             Compared("`serve`: whole image", "ours whole", "nginx", "nginx whole", 1.2),
-            Compared(f"`serve`: KiB of memory a site, {SERVED:,} sites", "ours memory", "64 KiB", "memory", 1.0),
             Compared("`serve`: 100 ranges on one connection", "ours ranges", "0.2 s", "ranges", 1.0),
         ),
         unit="ms",
+    ),
+    "serve-memory": Group(
+        _memories, [Compared(f"`serve`: memory a site, {SERVED:,} sites", "ours", "64 KiB", "goal", 1.0)],
+        rounds=1, unit="bytes",
     ),
     "deep-ls": Group(
         _descents,
         (
             Compared("`tree` through all layers: bytes read", "near", "the packed bytes", "once", 1.0),
-            Compared("the same by URL: bytes sent", "far", "the packed bytes", "once", 1.0),
+            Compared("the same by URL: bytes sent, with what surrounds them", "far", "the packed bytes", "once", None),
         ),
         rounds=1, unit="times",
     ),
