@@ -25,6 +25,7 @@ from tests.support.erofs_trees import describe_image, make_erofs, unpack_images,
 
 FORMS = {
     "plain": (),
+    "extended": ("-Eforce-inode-extended",),
     "lz4": ("-zlz4hc",),
     "legacy": ("-zlz4", "-Elegacy-compress"),
     "fragments": ("-zlz4hc", "-C65536", "-Efragments,ztailpacking"),
@@ -149,6 +150,19 @@ def test_a_number_outside_of_the_image(
     assert "EROFS inode 65535 is damaged" in capsys.readouterr().err
     assert main([str(image), str(tmp_path / "out"), "--add", f"{image}:/a"]) == 4
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("time", [1 << 62, -(1 << 62)])
+def test_a_time_that_is_none(time: int, images: dict[str, bytes], tmp_path: Path) -> None:
+    image = tmp_path / "in.erofs"
+    image.write_bytes(patch(images["extended"], position_of(images["extended"], b"etc/hostname") + 32, "<q", time))
+    assert main(["ls", "-l", f"{image}::etc"]) == 4
+    assert main(["verify", "--deep", str(image)]) == 1
+    assert main([str(image), str(tmp_path / "out.tar"), "--add", f"{image}:/a"]) == 4
+
+
+def test_an_edit_of_an_image_with_as_many_inodes_as_fit(images: dict[str, bytes]) -> None:
+    read_and_edit(patch(images["plain"], 1024 + 16, "<Q", (1 << 64) - 1))
 
 
 def test_a_wrong_checksum(images: dict[str, bytes], tmp_path: Path) -> None:

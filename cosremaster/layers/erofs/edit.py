@@ -25,6 +25,7 @@ from cosremaster.tree.nodes import Content, Edits, Node, NodeKind, Xattrs
 _MAX_NAME, _MAX_TARGET = 255, 4095
 _MAX_MAJOR, _MAX_MINOR = 0xFFF, 0xFFFFF
 _MAX_COMPACT = 0xFFFF
+_MAX_COUNT = (1 << 64) - 1
 _VERITY = b"verity\0\0"
 """The first bytes of a superblock of dm-verity (cryptsetup, lib/verity/verity.c)."""
 
@@ -264,7 +265,8 @@ class ErofsEditor:
     def count_inodes(self) -> int:
         """Return how many inodes there are after the changes."""
         added = sum(directory.old is None for directory in self.list_directories())
-        return max(self.filesystem.superblock.inode_count + added + len(self.inodes) - self.gone, 0)
+        count = self.filesystem.superblock.inode_count + added + len(self.inodes) - self.gone
+        return min(max(count, 0), _MAX_COUNT)
 
     @property
     def can_move_root(self) -> bool:

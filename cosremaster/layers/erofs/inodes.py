@@ -18,6 +18,8 @@ HOLE = -1
 IN_METABOX = 1 << 63
 """The bit of an inode's number that says that it stands among the data of another inode."""
 
+MIN_TIME, MAX_TIME = -62_135_596_800, 253_402_300_799
+"""Times that are believed: those that Python can write as a date."""
 _FORMAT_BITS = 0x1F
 _LAYOUT_MASK = 0x7
 _SINGLE_NAME = 0x10
@@ -97,6 +99,8 @@ def parse_inode(raw: bytes, nid: int, position: int, superblock: ErofsSuperblock
         _, count, mode, high, size, mtime, place, _, uid, gid = COMPACT.unpack_from(raw)
         mtime, nanoseconds, head_size = superblock.epoch + mtime, superblock.nanoseconds, COMPACT.size
         nlink, high = (1, high) if _is_single(form, mode) else (high, 0)
+    if not MIN_TIME <= mtime <= MAX_TIME:
+        raise ValueError(f"its time, {mtime:,} seconds from 1970, is in no year from 1 to 9999")
     is_special = mode & 0o170000 in (NodeKind.CHAR, NodeKind.BLOCK)
     return ErofsInode(
         nid=nid, position=position, is_in_metabox=bool(nid & IN_METABOX), head_size=head_size,
