@@ -20,12 +20,12 @@ class LazyLogger:
 
     def info(self, message: str, *values: object) -> None:
         """Log what somebody who waits wants to know; ``values`` are put into ``message`` only if it is shown."""
-        logging = sys.modules.get("logging")
-        if logging is not None:
-            logging.getLogger(self._name).info(message, *values, stacklevel=2)
+        get_logger = getattr(sys.modules.get("logging"), "getLogger", None)  # another thread may just be loading it
+        if get_logger is not None:
+            get_logger(self._name).info(message, *values, stacklevel=2)
 
     def debug(self, message: str, *values: object) -> None:
         """Log what somebody who looks for a fault wants to know; as :meth:`info`."""
-        logging = sys.modules.get("logging")
-        if logging is not None:
-            logging.getLogger(self._name).debug(message, *values, stacklevel=2)
+        get_logger = getattr(sys.modules.get("logging"), "getLogger", None)  # another thread may just be loading it
+        if get_logger is not None:
+            get_logger(self._name).debug(message, *values, stacklevel=2)

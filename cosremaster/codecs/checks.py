@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 
-from fastcrc import crc64
+from cosremaster.crc import crc64_xz
 
 NONE, CRC32, CRC64, SHA256 = 0, 1, 4, 10
 NAMES = {NONE: "none", CRC32: "CRC32", CRC64: "CRC64", SHA256: "SHA-256"}
@@ -21,7 +21,7 @@ class RunningCheck:
         """Begin with no bytes."""
         self._crc = 0
         self._sha = hashlib.sha256() if kind == SHA256 else None
-        self._step: Callable[[bytes | memoryview, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64.xz}.get(kind)
+        self._step: Callable[[bytes | memoryview, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64_xz}.get(kind)
         self._size = SIZES[kind]
 
     def update(self, data: bytes | memoryview) -> None:

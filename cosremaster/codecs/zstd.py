@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import zstandard
-
 from cosremaster.codecs.base import (
     Codec,
     Count,
@@ -32,18 +30,15 @@ from cosremaster.codecs.frames import (
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.io.zstd_frames import MAGIC, load_zstd, new_compressor, new_decompressor, pack_frame, read_header
 from cosremaster.records.json import convert
 from cosremaster.units import format_size
 
-MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # section 3.1.2, behind a byte 0x50 to 0x5F
 MAX_WINDOW = 1 << 27
 """The kernel refuses a larger window for an initramfs (lib/decompress_unzstd.c)."""
 
 FRAME_SIZE = 4 << 20
-FEED = 2048
-"""Packed bytes that are fed at once: the output has no bound, and a block of 4 bytes may hold 128 KiB."""
-
 LEVELS = ((1 << 27, 22), (1 << 26, 21), (1 << 25, 20), (1 << 23, 19), (1 << 22, 12))
 """Window size in bytes and the level that has it by default, from zstd's table for large inputs; 3 for smaller ones."""
 
@@ -91,13 +86,12 @@ class ZstdParameters(PackedParameters, frozen=True):
         frames = [frame.dump() for frame in self.frames]
         return {"window": self.window, "checksum": self.checksum, "sized": self.sized, "frames": frames}
 
-    def _new_compressor(self, threads: int) -> zstandard.ZstdCompressor:
+    def _new_compressor(self, threads: int) -> Any:
         """Return a compressor with these parameters."""
-        window = max(10, min(self.window, MAX_WINDOW).bit_length() - 1)
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            self.level, window_log=window, write_checksum=self.checksum, write_content_size=self.sized, threads=threads
+        window_log = max(10, min(self.window, MAX_WINDOW).bit_length() - 1)
+        return new_compressor(
+            self.level, checksum=self.checksum, sized=self.sized, window_log=window_log, threads=threads
         )
-        return zstandard.ZstdCompressor(compression_params=parameters)
 
     def check_sizes(self, packed: int, plain: int | None) -> None:
         """Check the frames. :raises ValueError: they are those of another stream."""
@@ -109,35 +103,11 @@ class ZstdParameters(PackedParameters, frozen=True):
         zstd cuts one frame into jobs, which do not depend on the number of threads.
         """
         if len(self.frames) > 1 or job.cutting is not None:
-            return repack_frames(job, self.frames, FRAME_SIZE, lambda plain: self._new_compressor(0).compress(plain))
-        size = job.plain.length if self.sized else -1
-        compressor = self._new_compressor(job.threads).compressobj(size=size)
+            return repack_frames(job, self.frames, FRAME_SIZE, lambda plain: pack_frame(self._new_compressor(0), plain))
+        compressor = self._new_compressor(job.threads)
+        if self.sized:
+            compressor.set_pledged_input_size(job.plain.length)
         return repack_whole(job, compressor.compress, compressor.flush)
-
-
-class _Bounded:
-    """A zstd frame as a :class:`~cosremaster.codecs.frames.Decompressor`; feeding little at once bounds its output."""
-
-    def __init__(self) -> None:
-        """Begin a frame."""
-        self._object = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-        self._pending = b""
-        self.unused_data: bytes | None = None
-        self.eof = False
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether no plain bytes can come without more data."""
-        return not self._pending
-
-    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
-        """Return the plain bytes of at most :data:`FEED` packed ones."""
-        data = self._pending + data
-        self._pending = data[FEED:]
-        plain = self._object.decompress(data[:FEED])
-        if self._object.eof:
-            self.eof, self.unused_data = True, self._object.unused_data + self._pending
-        return bytes(plain)
 
 
 class ZstdDecoding(FrameDecoding):
@@ -172,13 +142,13 @@ class ZstdDecoding(FrameDecoding):
         if not head.startswith(MAGIC):
             raise CorruptError("bytes that are no zstd frame", reader.next_place)
         try:
-            frame = zstandard.get_frame_parameters(head)
-        except zstandard.ZstdError as error:
+            frame = read_header(head)
+        except ValueError as error:
             raise CorruptError(f"corrupt zstd frame header ({error})", reader.next_place) from error
         if not self._window:
-            self._flags = (frame.has_checksum, frame.content_size != zstandard.CONTENTSIZE_UNKNOWN)
-        self._window = max(self._window, frame.window_size)
-        yield from decode_frame(reader, _Bounded(), "zstd", (zstandard.ZstdError,))
+            self._flags = (frame.has_checksum, frame.size is not None)
+        self._window = max(self._window, frame.window)
+        yield from decode_frame(reader, new_decompressor(), "zstd", (load_zstd().ZstdError,))
 
 
 def _is_skippable(head: bytes) -> bool:
@@ -199,9 +169,8 @@ class ZstdCodec(Codec):
     def peek(self, head: bytes, count: int) -> bytes:
         """Return the first plain bytes, or none where the head is damaged or holds no whole block."""
         try:
-            with zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head) as reader:
-                return reader.read(count)
-        except zstandard.ZstdError:
+            return bytes(new_decompressor().decompress(head, count))
+        except load_zstd().ZstdError:
             return b""
 
     def decode(self, reader: ByteReader) -> ZstdDecoding:

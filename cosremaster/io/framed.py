@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from typing import Protocol
 
-from fastcrc import crc32
-
+from cosremaster.crc import crc32
 from cosremaster.io.descriptors import AHEAD, BUFFERS, STEP, Filler, aligned_buffer
 from cosremaster.io.parallel import prefetch
 from cosremaster.io.pieces import PieceTable, Range
@@ -135,7 +134,7 @@ class FramedSource(_FilledSource, frozen=True, eq=False):
             if headers != expected:
                 return None
             for body in bodies:
-                crc = crc32.iso_hdlc(body, crc)
+                crc = crc32(body, crc)
         return crc
 
     def _read_back(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, list[memoryview]]]:
@@ -186,8 +185,8 @@ class FramedCrc32:
 
     def _add_frame(self, body: bytes | memoryview) -> None:
         """Add a frame with its header."""
-        self._crc = crc32.iso_hdlc(self._framing.head(len(body), first=self._is_first), self._crc)
-        self._crc = crc32.iso_hdlc(body, self._crc)
+        self._crc = crc32(self._framing.head(len(body), first=self._is_first), self._crc)
+        self._crc = crc32(body, self._crc)
         self._is_first = False
 
     def value(self) -> int:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fastcrc import crc64
-
+from cosremaster.crc import crc64_xz
 from cosremaster.errors import OutputError, Place, ProofError, UsageError
 from cosremaster.io.descriptors import MIN_HOLE, leave_hole, read_ahead, write_all, write_error
 from cosremaster.io.framed import FramedSource
@@ -40,14 +39,14 @@ class NewBytes:
 
     def add(self, chunk: bytes | memoryview) -> None:
         """Continue the run with ``chunk``."""
-        self.crc = crc64.xz(chunk, self.crc)
+        self.crc = crc64_xz(chunk, self.crc)
         self.end += len(chunk)
 
     def is_in(self, result: ByteSource, advance: Advance) -> bool:
         """Return whether ``result`` holds the run as it was written; ``advance`` gets the numbers of bytes read."""
         crc = 0
         for view in read_ahead(result.read_into, self.start, self.end - self.start):
-            crc = crc64.xz(view, crc)
+            crc = crc64_xz(view, crc)
             advance(len(view))
         return crc == self.crc
 

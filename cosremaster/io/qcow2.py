@@ -221,11 +221,11 @@ def _inflate(packed: bytes, size: int) -> bytes:
 
 def _unpack_zstd(packed: bytes, size: int) -> bytes:
     """Return ``size`` plain bytes of a zstd frame. :raises ValueError: it is damaged."""
-    import zstandard  # noqa: PLC0415 - few images are compressed so
+    from cosremaster.io.zstd_frames import load_zstd, new_decompressor  # noqa: PLC0415 - few images are compressed so
 
     try:
-        return zstandard.ZstdDecompressor().stream_reader(packed).read(size)
-    except zstandard.ZstdError as error:
+        return bytes(new_decompressor().decompress(packed, size))
+    except load_zstd().ZstdError as error:
         raise ValueError(str(error)) from error
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from fastcrc import crc32
-
+from cosremaster.crc import crc32
 from cosremaster.errors import OutputError, Place, SizeError
 from cosremaster.io.descriptors import read_into, write_all, write_error
 from cosremaster.io.pieces import Range
@@ -69,7 +68,7 @@ class Spool:
         start, fd, crc = self.size, self._open().fileno(), self._crcs[-1]
         for chunk in chunks:
             write_all(fd, chunk, lambda error: write_error(error, "temporary data", self._place))
-            crc = crc32.iso_hdlc(chunk, crc)
+            crc = crc32(chunk, crc)
             self.size += len(chunk)
             self.count_outside(0)
         self._ends.append(self.size)

@@ -17,10 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastcrc import crc64
-
 from cosremaster import __about__
 from cosremaster.codecs import codec_named
+from cosremaster.crc import crc64_xz
 from cosremaster.errors import CorruptError, CosremasterError, ImageError, Place
 from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import PieceTable
@@ -194,7 +193,7 @@ def _checksum_line(parts: Iterable[Blob]) -> bytes:
     """Return the first line of an index: the CRC64 of ``parts``, which stand behind it, in hexadecimal digits."""
     checksum = 0
     for part in parts:
-        checksum = crc64.xz(part, checksum)
+        checksum = crc64_xz(part, checksum)
     return b"%016x" % checksum
 
 

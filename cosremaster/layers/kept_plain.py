@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 import threading
+import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cosremaster.errors import OutputError, Place
 from cosremaster.io.pieces import Range
 from cosremaster.io.spool import Spool
+from cosremaster.io.zstd_frames import MAGIC, has_zstd, new_compressor, pack_frame, unpack_frame
 
 if TYPE_CHECKING:
     from cosremaster.codecs.gzip.deflate import DeflatedAhead
@@ -116,9 +118,7 @@ class KeptPlain:
 
     def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield ``chunks`` unchanged, and keep them; what cannot be written ends keeping and nothing else."""
-        import zstandard  # noqa: PLC0415 - only where a stream is kept
-
-        compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
+        compress = _new_packer()
         batch: list[bytes] = []
         size, is_kept = 0, True
         for chunk in chunks:
@@ -157,13 +157,24 @@ class KeptPlain:
         """Return the plain bytes of the block at place ``number``; each thread keeps the last."""
         block: LastBlock | None = getattr(self._thread, "block", None)
         if block is None or block.number != number:
-            import zstandard  # noqa: PLC0415 - only where a stream is kept
-
             stored = self._ranges[number]
             try:
-                plain = zstandard.ZstdDecompressor().decompress(stored.read(0, stored.length))
-            except zstandard.ZstdError as error:
+                plain = _unpack(stored.read(0, stored.length), self._starts[number + 1] - self._starts[number])
+            except (ValueError, zlib.error) as error:
                 place = Place((str(self._keeper.folder),))
                 raise OutputError(f"temporary data are damaged ({error})", place) from error
             self._thread.block = block = LastBlock(number, plain)
         return block.plain
+
+
+def _new_packer() -> Callable[[bytes], bytes]:
+    """Return what packs a block quickly: by zstd, or by zlib where there is none."""
+    if not has_zstd():
+        return lambda data: zlib.compress(data, 1)
+    compressor = new_compressor(1, checksum=True, sized=True)
+    return lambda data: pack_frame(compressor, data)
+
+
+def _unpack(packed: bytes, size: int) -> bytes:
+    """Return the ``size`` plain bytes of a block. :raises ValueError, zlib.error: it is damaged."""
+    return unpack_frame(packed, size) if packed.startswith(MAGIC) else zlib.decompress(packed)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 
-from fastcrc import crc64
-
+from cosremaster.crc import crc64_xz
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.descriptors import aligned_buffer
 from cosremaster.io.parallel import StopFlag
@@ -38,7 +37,7 @@ class PackedSums:
         view, start = memoryview(chunk), 0
         while start < len(view):
             part = view[start : start + SPAN - self._length]
-            self._crc = crc64.xz(part, self._crc)
+            self._crc = crc64_xz(part, self._crc)
             self._length += len(part)
             start += len(part)
             if self._length == SPAN:
@@ -71,7 +70,7 @@ def check_sums(packed: PieceTable, sums: bytes, place: Place, stop: StopFlag) ->
         start = number * SPAN
         view = buffer[: packed.length - start]
         packed.fill(start, [view])
-        if crc64.xz(view) != crc:
+        if crc64_xz(view) != crc:
             raise CorruptError(
                 f"the {len(view):,} bytes from here are not those that were indexed, though size and times of the file"
                 " are: they are damaged (if they are right, cosremaster cache clear forgets the index)",

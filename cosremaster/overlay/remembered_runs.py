@@ -14,9 +14,8 @@ from contextlib import suppress
 from io import FileIO
 from typing import Annotated, Any
 
-from fastcrc import crc64
-
 from cosremaster import __about__
+from cosremaster.crc import crc64_xz
 from cosremaster.errors import CosremasterError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
@@ -122,7 +121,7 @@ def store_run(key: str, changes: ScriptChanges) -> None:
 
     total = 0
     for chunk in chunks():
-        total = crc64.xz(chunk, total)
+        total = crc64_xz(chunk, total)
     with suppress(OSError, CosremasterError):
         write_index(key + RUN_SUFFIX, _after(b"%016x\n" % total, chunks))
 
@@ -163,7 +162,7 @@ def _read_run(file: FileIO, key: str, spool: Spool) -> ScriptChanges | None:
     """
     expected, total = file.read(_SUM_LINE), 0
     while chunk := file.read(CHUNK):
-        total = crc64.xz(chunk, total)
+        total = crc64_xz(chunk, total)
     if expected != b"%016x\n" % total:
         return None
     file.seek(_SUM_LINE)

@@ -13,8 +13,7 @@ import zlib
 from collections.abc import Iterator
 from hashlib import sha256
 
-from fastcrc import crc32
-
+from cosremaster.crc import crc32
 from cosremaster.records import Struct
 
 EMPTY, EMPTY_SIZE = 0b010, 10
@@ -121,13 +120,13 @@ class PackedStep(Struct, frozen=True):
         inflater, at, plain, crc = self.inflater.copy(), 0, self.plain, self.crc
         for byte, bit in _heads[0].find(self.data):
             out = inflater.decompress(self.data[at:byte])
-            at, plain, crc = byte, plain + len(out), crc32.iso_hdlc(out, crc)
+            at, plain, crc = byte, plain + len(out), crc32(out, crc)
             if inflater.eof:
                 return
             before = self.data[byte] & ((1 << bit) - 1) if bit else 0
             last = _inflate_last_bits(inflater, before, bit)
             if last is not None:
-                yield Border(self.start + byte, bit, plain + len(last), crc32.iso_hdlc(last, crc))
+                yield Border(self.start + byte, bit, plain + len(last), crc32(last, crc))
 
     def plain_bytes(self) -> bytes:
         """Return what these bytes are inflated to."""

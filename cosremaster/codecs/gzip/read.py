@@ -5,9 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 
-from fastcrc import crc32
-
 from cosremaster.codecs.gzip.inflate import DeflateError, Inflater, new_inflater
+from cosremaster.crc import crc32
 from cosremaster.errors import CorruptError
 from cosremaster.io.streams import CHUNK, ByteReader
 
@@ -83,7 +82,7 @@ class GzipMembers:
             except DeflateError as error:
                 place = reader.place_at(reader.position + error.offset)
                 raise CorruptError(f"corrupt gzip data ({error})", place) from error
-            crc, size = crc32.iso_hdlc(plain, crc), size + len(plain)
+            crc, size = crc32(plain, crc), size + len(plain)
             if self._watch is not None:
                 self._watch(data, start, plain, self._plain)
             self._plain += len(plain)

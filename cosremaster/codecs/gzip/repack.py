@@ -13,8 +13,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from fastcrc import crc32
-
 from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.borders import FLUSH
@@ -23,6 +21,7 @@ from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, NEW_LEVEL, WINDOW, De
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.splice import BlockRun, Splice, frame_run, plan_splices
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
+from cosremaster.crc import crc32
 from cosremaster.errors import Place
 from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.parallel import StopFlag, ordered_map
@@ -220,7 +219,7 @@ def _find_last_flush(job: RepackJob, limit: int) -> _Front:
         while packed and not inflater.eof:
             data = inflater.decompress(packed, CHUNK)
             packed = inflater.unconsumed_tail
-            crc, plain = crc32.iso_hdlc(data, crc), plain + len(data)
+            crc, plain = crc32(data, crc), plain + len(data)
         if plain > limit or inflater.eof:
             break
         trial = inflater.copy()
@@ -345,7 +344,7 @@ class _MemberWriter:
         kept: ConcatSource | None = self._job.cache.get(key)
         if kept is None and self._job.cache.has_room(whole.length):
             data = whole.read(0, whole.length)
-            kept = ConcatSource(PieceTable([Literal(data)]), crc32.iso_hdlc(data))
+            kept = ConcatSource(PieceTable([Literal(data)]), crc32(data))
             self._job.cache.put(key, kept, whole.length)
         return whole if kept is None else Range(kept, 0, whole.length, True)
 
@@ -362,7 +361,7 @@ class _MemberWriter:
                     self.plain += piece.length
                     continue
                 for chunk in piece.chunks():
-                    self._unframed_crc = crc32.iso_hdlc(chunk, self._unframed_crc)
+                    self._unframed_crc = crc32(chunk, self._unframed_crc)
                     self.plain += len(chunk)
 
     def _find_crc(self, piece: Piece) -> int | None:
@@ -471,7 +470,7 @@ class _MemberWriter:
         if block.cached:
             return block.cached
         packed = deflate_block(self._job.gzip_coder, self._parameters.level, block.plain, block.before)
-        crc = crc32.iso_hdlc(block.plain)
+        crc = crc32(block.plain)
         deflated = _DeflateBlock(packed, len(block.plain), crc, block.plain[-WINDOW:])
         if block.key is not None:
             self._job.cache.put(block.key, deflated, len(packed) + WINDOW)

@@ -12,13 +12,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from fastcrc import crc32
-
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.borders import EMPTY, EMPTY_SIZE, FLUSH, Border, PackedStep
 from cosremaster.codecs.gzip.checkpoints import SEARCHED, STEP, Checkpoint, find_checkpoint
 from cosremaster.codecs.gzip.deflate import WINDOW
 from cosremaster.codecs.gzip.read import read_header
+from cosremaster.crc import crc32
 from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader
@@ -101,7 +100,7 @@ class _Search:
             step = PackedStep(self._inflater.copy(), data, self._reader.position - len(data), self._plain, self._crc)
             plain = self._inflater.decompress(data)
             self._steps.append(step)
-            self._plain, self._crc = self._plain + len(plain), crc32.iso_hdlc(plain, self._crc)
+            self._plain, self._crc = self._plain + len(plain), crc32(plain, self._crc)
             while len(self.splices) < len(self._pieces) and self._take(step, plain):
                 pass
 

@@ -11,9 +11,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from fastcrc import crc32
-
 from cosremaster.codecs.checks import crc32_without
+from cosremaster.crc import crc32
 from cosremaster.records import Struct, field
 from cosremaster.records.json import convert
 
@@ -106,7 +105,7 @@ class StoredBlocks(Struct, frozen=True):
         before = self.crcs[-1] if linked else 0
         for column, value in zip(self.columns, (packed, plain, len(data), linked), strict=False):
             column.append(value)
-        self.crcs.append(crc32.iso_hdlc(data, before))
+        self.crcs.append(crc32(data, before))
 
     def runs(self, start: int, end: int) -> Iterator[StoredRun]:
         """Yield the runs of plain bytes ``start`` to ``end`` that are in blocks: a part of one, or whole ones."""

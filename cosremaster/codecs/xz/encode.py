@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from fastcrc import crc32
-
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord
+from cosremaster.crc import crc32
 from cosremaster.io.descriptors import aligned_buffer
 from cosremaster.io.framed import FramedCrc32, FramedSource
 from cosremaster.io.parallel import StopFlag
@@ -207,9 +206,9 @@ def _store(plain: _PlainData, run: _Segments) -> EncodedBlock:
         packed = memoryview(bytearray(framed.length))
         framed.fill(0, [packed])
         return EncodedBlock(record, (header.raw, bytes(packed), end), True)
-    crc = crc32_joined(crc32.iso_hdlc(header.raw), run.framed.value(), framed.length)
+    crc = crc32_joined(crc32(header.raw), run.framed.value(), framed.length)
     whole = PieceTable([Literal(header.raw), framed.piece(), Literal(end)])
-    return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
+    return EncodedBlock(record, (), True, whole, crc32(end, crc))
 
 
 def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag, advance: Advance) -> tuple[bytes, ...]:
@@ -260,16 +259,13 @@ class _Trial:
     """Tries whether consecutive segments get smaller."""
 
     def __init__(self) -> None:
-        """Begin with the quick method."""
-        import zstandard  # noqa: PLC0415 - a remaster that encodes nothing starts sooner without it
-
-        self._quick = zstandard.ZstdCompressor(level=3, write_content_size=False, write_checksum=False)
+        """Begin with the quick method: deflate at its lowest level, which every Python has."""
         self._is_thorough = False
 
     def shrinks(self, segment: memoryview, number: int) -> bool:
         """Return whether samples of ``segment``, which has this number in its file, get smaller by a hundredth."""
         sample = _sample(segment, _TRIAL_SIZE)
-        if len(self._quick.compress(sample)) < _WORTH * len(sample):
+        if len(zlib.compress(sample, 1)) < _WORTH * len(sample):
             return True
         is_power = number & (number - 1) == 0 and number <= _THOROUGH
         if self._is_thorough or is_power or number % _THOROUGH == 0:

@@ -7,8 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
-from fastcrc import crc16
-
+from cosremaster.crc import crc16_xmodem
 from cosremaster.errors import UnsupportedError, printable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, compute_tag_checksum
@@ -156,6 +155,6 @@ def seal_descriptor(raw: bytearray, crc_length: int | None = None) -> bytes:
     """
     length = int.from_bytes(raw[_CRC_LENGTH], "little") if crc_length is None else crc_length
     raw[_CRC_LENGTH] = length.to_bytes(2, "little")
-    raw[8:10] = crc16.xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
+    raw[8:10] = crc16_xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
     raw[4] = compute_tag_checksum(bytes(raw))
     return bytes(raw)

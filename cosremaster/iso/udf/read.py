@@ -9,8 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from fastcrc import crc16
-
+from cosremaster.crc import crc16_xmodem
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.limits import TreeLimits
@@ -269,7 +268,7 @@ class _UdfReader(Struct):
         """Add the tag that ``raw`` begins with (3/7.2) to the tags."""
         tag_id, _, checksum, _, _, crc, length, tag_location = _TAG.unpack_from(raw)
         body = raw[TAG_SIZE : TAG_SIZE + length]
-        has_valid_crc = len(body) == length and crc16.xmodem(body) == crc
+        has_valid_crc = len(body) == length and crc16_xmodem(body) == crc
         has_valid_checksum = compute_tag_checksum(raw) == checksum
         self.tags.append(DescriptorTag(offset, tag_id, tag_location, true_location, has_valid_checksum, has_valid_crc))
 

@@ -78,11 +78,11 @@ def _expand_lzma(stored: bytes, length: int) -> bytes:
 
 def _expand_zstd(stored: bytes, length: int) -> bytes:
     """Return the first bytes of a zstd frame."""
-    import zstandard  # noqa: PLC0415 - only images under zstd need it
+    from cosremaster.io.zstd_frames import load_zstd, new_decompressor  # noqa: PLC0415 - only images under zstd need it
 
     try:
-        return bytes(zstandard.ZstdDecompressor().stream_reader(stored).read(length))
-    except zstandard.ZstdError as error:
+        return bytes(new_decompressor().decompress(stored, length))
+    except load_zstd().ZstdError as error:
         raise ExtentError("their zstd frame is damaged") from error
 
 

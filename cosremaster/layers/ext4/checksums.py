@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastcrc import crc32
+from cosremaster import crc
 
 INITIAL_SEED = 0xFFFFFFFF
 """The seed of a checksum that is no other's continuation."""
@@ -11,4 +11,4 @@ _ALL = 0xFFFFFFFF
 
 def crc32c(seed: int, data: bytes) -> int:
     """Return the checksum of ``data``, as the kernel's ``ext4_chksum`` continues it from ``seed``."""
-    return crc32.iscsi(data, seed ^ _ALL) ^ _ALL
+    return crc.crc32c(data, seed ^ _ALL) ^ _ALL

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.errors import UnsupportedError
+from cosremaster.io.zstd_frames import load_zstd, new_compressor, pack_frame, read_header, unpack_frame
 from cosremaster.layers.squashfs.superblock import Compression
 
 if TYPE_CHECKING:
@@ -95,25 +96,23 @@ class ZstdBlocks:
 
     def __init__(self, options: bytes, block_size: int) -> None:
         """Read the options: level."""
-        import zstandard  # noqa: PLC0415 - only images under zstd need it
-
-        self._zstandard = zstandard
+        load_zstd()
         self._level = struct.unpack_from("<I", options)[0] if len(options) >= 4 else 15
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
         try:
-            size = self._zstandard.frame_content_size(data)
-            if not 0 <= size <= limit:
-                raise BlockError("its zstd frame tells no size, or too large a one")
-            return bytes(self._zstandard.ZstdDecompressor().decompress(data, max_output_size=limit))
-        except self._zstandard.ZstdError as error:
+            size = read_header(data[:18]).size
+            plain = None if size is None or size > limit else unpack_frame(data, size)
+        except ValueError as error:
             raise BlockError("its zstd frame is damaged") from error
+        if plain is None:
+            raise BlockError("its zstd frame tells no size, or too large a one")
+        return plain
 
     def pack(self, data: bytes) -> bytes:
         """Return one frame with its size."""
-        compressor = self._zstandard.ZstdCompressor(level=min(max(self._level, 1), 22), write_checksum=False)
-        return bytes(compressor.compress(data))
+        return pack_frame(new_compressor(min(max(self._level, 1), 22), checksum=False, sized=True), data)
 
 
 class Lz4Blocks:
