@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,12 +16,13 @@ from cosremaster.cli.messages import say, warn, write_event
 from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
-from cosremaster.cli.terminal import terminal_progress
+from cosremaster.cli.terminal import looking_progress, terminal_progress
 from cosremaster.errors import printable
 from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.read import read_fleet
 from cosremaster.fleet.run import FleetOptions, FleetPlan, FleetReport, plan_fleet, run_fleet
 from cosremaster.fleet.state import STATE, SUMS, SiteRecord
+from cosremaster.progress import SITES, Advance, begin_work
 from cosremaster.progress.events import SiteEnded
 from cosremaster.recipe.variables import parse_setting
 from cosremaster.records import replace
@@ -95,12 +96,14 @@ def fleet_command(
         return 0
     listener = SiteLines(quiet=quiet)
     scheduler, progress = options.pop("scheduler"), terminal_progress(quiet=quiet)
-    with nullcontext() if scheduler is None else open_cluster(scheduler) as cluster:
-        settings = FleetOptions(**options)
-        if cluster is not None:
-            settings = replace(settings, executor=cluster.executor, window=cluster.window)
-        report = run_fleet(read, names, options=settings, listener=listener, progress=progress)
-    listener.end()
+    try:
+        with nullcontext() if scheduler is None else open_cluster(scheduler) as cluster:
+            settings = FleetOptions(**options)
+            if cluster is not None:
+                settings = replace(settings, executor=cluster.executor, window=cluster.window)
+            report = run_fleet(read, names, options=settings, listener=listener, progress=progress)
+    finally:
+        listener.end()
     with reporting_finished_work(f"{report.folder / STATE} tells what became of the sites"):
         if as_json:
             write_json(
@@ -124,6 +127,8 @@ class SiteLines:
         self._is_live = sys.stderr.isatty() and Settings.progress != "json"
         self._total = self._finished = 0
         self._start = time.monotonic()
+        self._steps = ExitStack()
+        self._advance: Advance = lambda count: None
 
     def begin(self, count: int, current: int, has_common: bool) -> None:
         """Say how many sites there are, and that what is common is ready."""
@@ -131,10 +136,14 @@ class SiteLines:
         if not self._is_quiet:
             common = ", from a base with what is common to all" if has_common else ""
             say(f"{count:,} to make{common}; {current:,} current")
+        if count and not (self._is_quiet or self._is_live):  # sites may take long
+            step = begin_work(looking_progress(), "make images", count, SITES)
+            self._advance = self._steps.enter_context(step)
 
     def add(self, record: SiteRecord) -> None:
         """Say what became of a site, and how long the others will take."""
         self._finished += 1
+        self._advance(1)
         for warning in record.warnings:
             warn(f"{printable(record.site)}: {warning}")
         if self._is_quiet:
@@ -155,7 +164,8 @@ class SiteLines:
         sys.stderr.flush()
 
     def end(self) -> None:
-        """End the line that changes."""
+        """End what goes on beside the sites, and the line that changes."""
+        self._steps.close()
         if self._is_live and self._finished and not self._is_quiet:
             sys.stderr.write("\r\x1b[K")
 

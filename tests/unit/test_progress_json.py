@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cosremaster.cli.messages import describe_event
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.terminal import StateLines, looking_progress
 from cosremaster.fleet.state import SiteRecord
+from cosremaster.progress import SITES
 from cosremaster.progress.events import Warned
 from tests.support.small import CGZ, write_overlay, write_small
 
@@ -111,8 +113,10 @@ def test_sites_of_a_fleet_are_events(monkeypatch: pytest.MonkeyPatch, capsys: py
     lines.begin(2, 1, has_common=False)
     lines.add(SiteRecord(site="a", path="a.iso", state="written", size=7, seconds=0.5, warnings=("dull",)))
     lines.end()
-    message, warning, site = _events(capsys.readouterr().err)
+    message, step, warning, site, end = _events(capsys.readouterr().err)
     assert (message["event"], warning["message"]) == ("message", "a: dull")
+    assert step == {"event": "step", "title": "make images", "kind": "sites", "total": 2}
+    assert (end["event"], end["processed"]) == ("end", 1)
     assert {**site, "seconds_left": 0} == {
         "event": "site", "site": "a", "number": 1, "total": 2, "size": 7, "seconds": 0.5, "error": "", "seconds_left": 0
     }  # fmt: skip
@@ -126,3 +130,21 @@ def test_commands_that_look_say_nothing_of_steps_in_a_pipe(capsys: pytest.Captur
         progress._tick()
     assert capsys.readouterr().err == "index a: 0 B of 10 B\n"
     assert describe_event(Warned(message="x")) == {"event": "warning", "message": "x"}
+
+
+def test_sites_of_a_fleet_are_progress_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe a line every 10 seconds says how far all sites are, though none has ended meanwhile."""
+    Settings.reset()
+    lines, threads = SiteLines(quiet=False), threading.active_count()
+    lines.begin(2, 0, has_common=False)
+    assert threading.active_count() == threads + 1
+    lines.add(SiteRecord(site="a", path="a.iso", state="written", size=7, seconds=0.5))
+    lines.end()
+    assert threading.active_count() == threads
+    assert capsys.readouterr().err.splitlines()[0] == "2 to make; 0 current"
+    progress = looking_progress()
+    assert isinstance(progress, StateLines)
+    with progress.work("make images", 2, SITES, "") as advance:
+        advance(1)
+        progress._tick()
+    assert capsys.readouterr().err == "make images: 1 images of 2 images\n"
