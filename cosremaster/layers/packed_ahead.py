@@ -14,9 +14,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from fastcrc import crc32
-
 from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, WINDOW, DeflatedBlock, deflate_block, inflate_block
+from cosremaster.crc import crc32
 from cosremaster.errors import OutputError, Place
 from cosremaster.io.spool import Spool
 from cosremaster.layers.kept_plain import KeptPlain, LastBlock
@@ -131,7 +130,7 @@ class DeflatedPlain(KeptPlain):
                 self._windows.append([window], packed=False)
             except (OSError, OutputError):
                 return False
-            self._crcs.append(crc32.iso_hdlc(task.plain))
+            self._crcs.append(crc32(task.plain))
         return True
 
     @property
@@ -159,7 +158,7 @@ class DeflatedPlain(KeptPlain):
             before = b"".join(self._window_of(number - 1)) if number else b""
             length = self._starts[number + 1] - self._starts[number]
             plain = inflate_block(stored.read(0, stored.length), before, length)
-            if len(plain) != length or crc32.iso_hdlc(plain) != self._crcs[number]:
+            if len(plain) != length or crc32(plain) != self._crcs[number]:
                 raise OutputError("temporary data are damaged", Place((str(self._keeper.folder),)))
             self._thread.block = block = LastBlock(number, plain)
         return block.plain

@@ -271,6 +271,18 @@ def test_commands_that_look_load_no_parser_and_nothing_that_writes(tmp_path: Pat
     if command != "inspect":
         rare |= {"dataclasses", "cosremaster.api.info", "cosremaster.remastering", "cosremaster.boot_config"}
         rare |= {"cosremaster.boot_memory", "cosremaster.reports", "cosremaster.checksums"}
+        rare |= {
+            "msgspec",
+            "typing_extensions",
+            "inspect",
+            "ast",
+            "dis",
+            "tokenize",
+            "decimal",
+            "uuid",
+            "platform",
+            "fastcrc",
+        }
     program = (
         "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]); sys.stdout.flush();"
         f"print(code, sorted({rare!r} & set(sys.modules)), file=sys.stderr)"
