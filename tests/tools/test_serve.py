@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from cosremaster.serve.server import Address, JoiningTransport, ServerLimits, ma
 from tests.fixtures.tools import require, require_module, run
 from tests.support.serving import Server, serve, write_images, write_recipes
 from tests.support.small import write_small
+from tests.support.user import REPOSITORY
 
 
 class Sites(NamedTuple):
@@ -331,3 +333,19 @@ def test_a_warning_where_anybody_can_read(tmp_path: Path) -> None:
         assert connection.getresponse().read() == b"ok\n"
         connection.close()
         assert server.stop() == 0
+
+
+def test_the_systemd_unit_has_no_fault(tmp_path: Path) -> None:
+    require("systemd-analyze")
+    unit = tmp_path / "cosremaster-serve.service"
+    text = (REPOSITORY / "examples/serve/cosremaster-serve.service").read_text()
+    command = "/opt/cosremaster/bin/cosremaster "
+    assert text.count(command) == 1
+    unit.write_text(text.replace(command, "/bin/true "))  # what is not installed there is the only fault
+    argv = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    printed = subprocess.run(argv, check=False, capture_output=True, text=True).stderr
+    assert [line for line in printed.splitlines() if unit.stem in line] == []
+    unit.write_text(text.replace(command, "/bin/true ").replace("Restart=", "Restrat="))
+    printed = subprocess.run(argv, check=False, capture_output=True, text=True).stderr
+    assert f"{unit.name}:" in printed
+    assert "Unknown key" in printed
