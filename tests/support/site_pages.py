@@ -65,8 +65,9 @@ def move_links(text: str, page: str, places: Mapping[str, str], repository: Path
         if is_code or line.startswith("    "):
             lines.append(line)
             continue
-        if _ITEM.match(line) and lines[-1] and not lines[-1].startswith(("- ", " ")) and not _ITEM.match(lines[-1]):
-            lines.append("")  # Python-Markdown begins a list after an empty line alone
+        is_list = _ITEM.match(line) and not lines[-1].startswith(" ") and not _ITEM.match(lines[-1])
+        if lines[-1] and (is_list or (line.startswith("| ") and not lines[-1].startswith("|"))):
+            lines.append("")  # Python-Markdown begins a list or a table after an empty line alone
         lines.append(_LINK.sub(lambda link: _move_link(link, page, places, repository), line))
     return "\n".join(lines[1:])
 
