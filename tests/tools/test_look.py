@@ -282,6 +282,7 @@ def test_commands_that_look_load_no_parser_and_nothing_that_writes(tmp_path: Pat
             "uuid",
             "platform",
             "fastcrc",
+            "datetime",
         }
     program = (
         "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]); sys.stdout.flush();"
