@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cosremaster.cli.colors import paint_mark
 from cosremaster.cli.commands import takes_output_options, write_result
 from cosremaster.cli.options import JSON, QUIET, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
@@ -67,7 +68,7 @@ def build_command(
             write_json(planned.values)
             return
         for line in planned.lines:
-            click.echo(line)
+            click.echo(paint_mark(line))
         return
     target = resolve_output(read, output)
     write_result(

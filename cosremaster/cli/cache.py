@@ -9,6 +9,7 @@ import click
 
 from cosremaster.cli.options import JSON, StrictCommand
 from cosremaster.cli.standard_streams import write_json
+from cosremaster.cli.tables import NUMBER, print_table
 from cosremaster.errors import OutputError, Place, printable
 from cosremaster.layers.cache import indexed_image
 from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes, measure_runs
@@ -35,10 +36,18 @@ def cache_command(action: str, as_json: bool) -> None:
         click.echo(f"removed {count:,} {'index' if count == 1 else 'indexes'}")
     else:
         indexes = list_indexes()
-        for index in indexes:
-            used = datetime.fromtimestamp(index.used, timezone.utc).strftime("%Y-%m-%d %H:%M")
-            image = printable(indexed_image(index)) or "(of another version)"
-            click.echo(f"{format_size(index.size)}, last used {used} UTC, {index.path.name}: {image}")
+        rows = [
+            (
+                format_size(index.size),
+                datetime.fromtimestamp(index.used, timezone.utc).strftime("%Y-%m-%d %H:%M"),
+                index.path.name,
+                printable(indexed_image(index)) or "(of another version)",
+            )
+            for index in indexes
+        ]
+        if not (rows and print_table((f"size{NUMBER}", "last used (UTC)", "index", "image"), rows)):
+            for size_text, used, name, image in rows:
+                click.echo(f"{size_text}, last used {used} UTC, {name}: {image}")
         total = format_size(sum(index.size for index in indexes))
         runs, size = measure_runs()
         if runs:

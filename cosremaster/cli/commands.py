@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cosremaster.api.image import Image
+from cosremaster.cli.colors import paint_mark
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.messages import say
@@ -339,7 +340,7 @@ def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: 
         write_json(plan.values)
     else:
         for line in plan.lines:
-            click.echo(line)
+            click.echo(paint_mark(line))
 
 
 def write_result(
@@ -382,7 +383,7 @@ def print_result(result: Result, target: Path) -> None:
     """Print a summary of the remaster on standard output."""
     with reporting_finished_work(f"{target} is written and proved"):
         for line in _result_lines(result, target):
-            click.echo(line)
+            click.echo(paint_mark(line))
 
 
 def _result_lines(result: Result, target: Path) -> Iterator[str]:

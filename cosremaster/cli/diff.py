@@ -10,6 +10,7 @@ import click
 
 from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
+from cosremaster.cli.colors import paint_mark, paint_text_diff
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import write_json
@@ -45,9 +46,10 @@ def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int)
     has_difference = False
     for difference in _join_by_path(differences):
         has_difference = True
-        click.echo(f"{_MARKS[difference.what]} {difference.where or '.'}: {'; '.join(difference.details)}")
+        line = f"{_MARKS[difference.what]} {difference.where or '.'}: {'; '.join(difference.details)}"
+        click.echo(paint_mark(line))
         for line in difference.text:
-            click.echo(f"    {line}")
+            click.echo(f"    {paint_text_diff(line)}")
     return int(has_difference)
 
 

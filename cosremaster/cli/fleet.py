@@ -16,6 +16,7 @@ from cosremaster.cli.messages import say, warn, write_event
 from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
+from cosremaster.cli.tables import NUMBER, print_table
 from cosremaster.cli.terminal import looking_progress, terminal_progress
 from cosremaster.errors import printable
 from cosremaster.fleet.cluster import open_cluster
@@ -183,7 +184,8 @@ def _summary_lines(report: FleetReport) -> Iterator[str]:
          f"{record.seconds:.1f} s" if record.state == "written" else "", _format_changes(record))
         for record in report.records
     ]  # fmt: skip
-    yield from _align_columns([("site", "state", "size", "time", "changes"), *rows])
+    if not print_table(("site", "state", f"size{NUMBER}", f"time{NUMBER}", "changes"), rows):
+        yield from _align_columns([("site", "state", "size", "time", "changes"), *rows])
     counts = Counter(record.state for record in report.records)
     summary = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     yield f"{report.folder / STATE} and {SUMS}: {summary}"

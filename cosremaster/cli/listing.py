@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import list_names, walk_names
+from cosremaster.cli.colors import paint_long_line, paint_name, uses_color
 from cosremaster.cli.standard_streams import write_json, write_text
-from cosremaster.errors import printable_lines
+from cosremaster.errors import printable, printable_lines
 from cosremaster.io.source import open_source
 from cosremaster.io.urls import is_url
 from cosremaster.layers.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
+    from cosremaster.api.image import Image
     from cosremaster.browse.entry import FileEntry
 
 
@@ -33,9 +36,15 @@ def _list_names(address: str, *, recursive: bool) -> bool:
         return False
     with open_source(address) as source:
         names = list_names(source, MAX_EXPAND)
-    if names is not None:
-        _write_names(walk_names(names, b"") if recursive else names[b""])
-    return names is not None
+    if names is None:
+        return False
+    listed = walk_names(names, b"") if recursive else names[b""]
+    if uses_color(sys.stdout):
+        kinds = ((printable(name), "directory" if name in names else "file") for name in listed)
+        write_text("".join(f"{paint_name(name, kind)}\n" for name, kind in kinds))
+    else:
+        _write_names(listed)
+    return True
 
 
 def print_json(entries: Iterable[FileEntry]) -> None:
@@ -63,11 +72,23 @@ def list_address(
             return
         if long:
             lines = image.long_lines(inner, recursive=recursive, human=human)
+            if uses_color(sys.stdout):
+                lines = map(paint_long_line, lines)
             text = "".join("\n".join([*part, ""]) for part in _cut(lines))
+        elif uses_color(sys.stdout):
+            text = "".join(_painted_names(image, inner, recursive=recursive))
         else:
             names = image.names(inner, recursive=recursive)
             text = printable_lines(names or [entry.path for entry in image.ls(inner)])
     write_text(text)
+
+
+def _painted_names(image: Image, inner: str, *, recursive: bool) -> Iterator[str]:
+    """Yield the lines of a listing with names in the colours of their types."""
+    names = image.names(inner, recursive=recursive)
+    entries = image.ls(inner, recursive=recursive)
+    for name, entry in zip(names or [entry.path for entry in entries], entries, strict=False):
+        yield f"{paint_name(printable(name), entry.type)}\n"
 
 
 def _cut(lines: Iterable[str]) -> Iterator[list[str]]:

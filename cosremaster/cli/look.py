@@ -12,6 +12,7 @@ import click
 
 from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
+from cosremaster.cli.colors import paint_name
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
@@ -82,7 +83,7 @@ def tree_command(address: str, as_json: bool, max_expand: int, levels: int | Non
             mark = "/" if entry.type == "directory" else ""
             if entry.target is not None:
                 mark = f" -> {printable(entry.target)}"
-            click.echo(f"{'  ' * (entry.depth + 1)}{printable(entry.name)}{mark}")
+            click.echo(f"{'  ' * (entry.depth + 1)}{paint_name(printable(entry.name), entry.type)}{mark}")
 
 
 @click.command(cls=StrictCommand)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from cosremaster.cli.colors import paint
 from cosremaster.cli.settings import Settings
 from cosremaster.errors import CosremasterError
 from cosremaster.progress.events import AnyEvent, ErrorPlace, Failed, Said, Warned
@@ -37,7 +38,7 @@ def warn(text: str) -> None:
     if Settings.progress == "json":
         write_event(Warned(message=text))
     else:
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"{paint('warning:', 'warning', sys.stderr)} {text}\n")
 
 
 def explain_error(error: CosremasterError | str, code: int, kind: str = "") -> None:
@@ -45,7 +46,7 @@ def explain_error(error: CosremasterError | str, code: int, kind: str = "") -> N
     if Settings.progress == "json":
         write_event(describe_error(error, code, kind))
     else:
-        sys.stderr.write(f"cosremaster: {error}\n")
+        sys.stderr.write(f"{paint('cosremaster:', 'error', sys.stderr)} {error}\n")
 
 
 def describe_error(error: CosremasterError | str, code: int, kind: str = "") -> Failed:

@@ -152,6 +152,10 @@ def make_common_options() -> list[click.Parameter]:
             help="Tell what is done, with -vv each step and its time.",
         ),
         click.Option(
+            ["--color"], type=click.Choice(("auto", "always", "never")), expose_value=False, callback=_keep_color,
+            help="Colours: auto is on a terminal, where NO_COLOR is not set.",
+        ),
+        click.Option(
             ["--progress"], type=click.Choice(("auto", "json", "none")), expose_value=False, callback=_keep_progress,
             help="Progress on standard error: json is an object on each line (docs/json.md).",
         ),
@@ -167,6 +171,13 @@ def _keep_progress(ctx: click.Context, _: click.Parameter, value: str | None) ->
     """Let ``--progress`` count, wherever it stands."""
     if value is not None and not ctx.resilient_parsing:
         Settings.progress = value
+
+
+def _keep_color(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Let ``--color`` count, wherever it stands."""
+    if value is not None and not ctx.resilient_parsing:
+        Settings.color = value
+        ctx.color = {"always": True, "never": False}.get(value)
 
 
 def _keep_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
@@ -185,6 +196,7 @@ def _settle(ctx: click.Context) -> None:
     if "quiet" in ctx.params:
         ctx.params["quiet"] = quiet
     Settings.is_quiet = quiet
+    ctx.color = {"always": True, "never": False}.get(Settings.color)  # or click takes colours out of a pipe
     if verbosity:
         from cosremaster.cli.verbosity import show_messages  # noqa: PLC0415 - loads logging
 

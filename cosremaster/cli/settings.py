@@ -1,4 +1,4 @@
-"""What was asked for all commands alike: few words or many. Nothing here loads click."""
+"""What was asked for all commands alike: few words or many, and colours. Nothing here loads click."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ class Settings:
     """The settings of this run of the program; :meth:`reset` begins another."""
 
     is_quiet: ClassVar[bool] = False
+    color: ClassVar[str] = "auto"
+    """``auto``, ``always`` or ``never``."""
     progress: ClassVar[str] = "auto"
     """``auto``, ``json`` or ``none``."""
 
@@ -16,4 +18,5 @@ class Settings:
     def reset(cls) -> None:
         """Return to what counts where nothing is asked for."""
         cls.is_quiet = False
+        cls.color = "auto"
         cls.progress = "auto"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
+from cosremaster.cli.colors import paint
 from cosremaster.cli.messages import warn, write_event
 from cosremaster.cli.settings import Settings
 from cosremaster.layers.work_rates import WorkRates
@@ -41,7 +42,7 @@ class Lines(MeasuredProgress):
         elif isinstance(event, Printed):
             self._write(f"{event.script} | {event.line}")
         elif isinstance(event, Warned):
-            self._write(f"warning: {event.message}")
+            self._write(f"{paint('warning:', 'warning', sys.stderr)} {event.message}")
         elif isinstance(event, Moved):
             self._show_state(event)
 

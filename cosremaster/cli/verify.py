@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cosremaster.api.image import verify
+from cosremaster.cli.colors import paint_finding
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.options import AGAINST_MISSING, InputPath, StrictCommand
@@ -49,5 +50,5 @@ def verify_command(
         write_json(verify_report(report))
     else:
         for line in verify_lines(report):
-            click.echo(line)
+            click.echo(paint_finding(line))
     return 0 if report.ok else 1

@@ -1,0 +1,112 @@
+"""Colours by meaning, and tables for people: on a terminal alone, unless somebody asks for more or less."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.cli.colors import paint, paint_finding, paint_long_line, paint_mark, uses_color
+from cosremaster.cli.settings import Settings
+from tests.support.small import write_small
+
+_CODE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an image, and one with another file in its root."""
+    path = tmp_path_factory.mktemp("images")
+    image = write_small(path)
+    (path / "site").write_text("7\n")
+    cosremaster.remaster(image, path / "out.iso", add=[f"{path}/site:/etc/site"])
+    return path
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Enter the folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return folder
+
+
+COMMANDS = ["ls in.iso", "ls -l in.iso", "ls -R in.iso::debirf-live-demo.cgz", "tree in.iso", "diff in.iso out.iso",
+            "diff --text in.iso::@root::etc out.iso::@root::etc", "verify in.iso",
+            "cache list", "ls missing.iso", "cat in.iso::nothing"]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_colours_change_nothing_but_colours(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(words.split())
+    plain = capsys.readouterr()
+    assert "\x1b" not in plain.out + plain.err
+    assert main(["--color", "always", *words.split()]) == code
+    colored = capsys.readouterr()
+    assert words == "cache list" or "\x1b[" in colored.out + colored.err
+    assert (_CODE.sub("", colored.out), _CODE.sub("", colored.err)) == plain
+    assert main([*words.split(), "--color=never"]) == code
+    assert capsys.readouterr() == plain
+
+
+def test_what_a_plan_adds_is_painted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "in.iso", "--add", "site:/etc/site", "--color", "always"]) == 0
+    assert re.search(r"^\x1b\[32m *\+ etc/site\x1b\[0m$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_colours_on_a_terminal(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*words: str) -> str:
+        """Return what a terminal gets."""
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main([*words]) == 0
+        return capsys.readouterr().out
+
+    assert "\x1b[1;34mEFI\x1b[0m\n" in shown("ls", "in.iso")
+    assert "\x1b[" not in shown("ls", "in.iso", "--color", "never")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in shown("ls", "in.iso")
+    assert "\x1b[" in shown("ls", "in.iso", "--color", "always")
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "\x1b[" in shown("ls", "in.iso")
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b[" not in shown("ls", "in.iso")
+
+
+def test_a_table_on_a_terminal_is_lines_in_a_pipe(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["index", "in.iso"]) == 0
+    capsys.readouterr()
+    assert main(["cache", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"[\d.]+ \w+, last used [\d: -]+ UTC, [\w-]+\.index: .*", lines[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["cache", "list", "--color", "never"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^ *size +last used \(UTC\) +index +image *$", table, re.MULTILINE) and "\x1b" not in table
+    for line in lines[:-1]:
+        assert line.split(": ")[-1] in table
+    assert table.splitlines()[-1] == lines[-1]
+
+
+def test_lines_are_painted_by_their_meaning() -> None:
+    Settings.color = "always"
+    try:
+        assert uses_color(sys.stderr)
+        assert paint("x", "error") == "\x1b[1;31mx\x1b[0m" and paint("", "error") == "" and paint("x", "") == "x"
+        link = "lrwxrwxrwx     0     0          7 2023-11-14 22:13 bin -> usr/bin"
+        assert paint_long_line(link).endswith(" 22:13 \x1b[36mbin\x1b[0m -> usr/bin")
+        assert paint_long_line("-rw-r--r--     0     0          7 2023-11-14 22:13 a").endswith("22:13 a")
+        assert paint_mark("  + etc/site") == "\x1b[32m  + etc/site\x1b[0m" and paint_mark("volume: 1") == "volume: 1"
+        assert paint_finding("FAIL a: b").startswith("\x1b[1;31mFAIL\x1b[0m a")
+        assert paint_finding("x: NOT SOUND (1 fail)") == "x: \x1b[1;31mNOT SOUND\x1b[0m (1 fail)"
+        assert paint_finding("x: sound (1 hold)") == "x: \x1b[32msound\x1b[0m (1 hold)"
+    finally:
+        Settings.reset()
+    assert not uses_color(sys.stderr)
