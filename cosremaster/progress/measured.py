@@ -32,6 +32,9 @@ _EXPANSION = 3
 _SMALL_SHARE = 0.05
 """Work that takes a smaller share of what is left does not make the estimate of it worse."""
 
+_JITTER = 5.0
+"""Percent by which the share of what is done does not fall because a rate changed."""
+
 _RANKS: tuple[Basis, ...] = ("measured", "remembered", "guessed")
 
 
@@ -210,7 +213,9 @@ class MeasuredProgress:
         spent = time.monotonic() - self._start
         estimate = self._estimate_left(steps, expected)
         if estimate is not None and spent + estimate.seconds > 0:
-            self._percent = max(self._percent, min(100 * spent / (spent + estimate.seconds), 99.9))
+            share = min(100 * spent / (spent + estimate.seconds), 99.9)
+            is_jitter = share > self._percent - _JITTER  # else there is more work than was known
+            self._percent = max(self._percent, share) if is_jitter else share
         percent, seconds, basis = (None, None, None) if estimate is None else (self._percent, *estimate)
         return Moved(
             title="" if step is None else step.title, kind=OTHER if step is None else step.kind,
@@ -232,6 +237,8 @@ class MeasuredProgress:
                 parts.append(self.estimate(step.kind, step.method, work - step.processed))
         ahead = {kind: count for kind, count in expected.items() if count and kind != PLAN}
         decoding = sum(step.total or 0 for step in steps if step.kind == DECODE) + ahead.get(DECODE, 0)
+        if expected.get(PLAN) and not decoding and not self._has_packed(steps):
+            return None  # the large part of the work is not known yet
         if expected.get(PLAN) and decoding:
             ahead.setdefault(ENCODE, _EXPANSION * decoding)
         parts += [self.estimate(kind, "", count) for kind, count in ahead.items()]
@@ -241,6 +248,11 @@ class MeasuredProgress:
         seconds = sum(part.seconds for part in estimates)
         large = [part.basis for part in estimates if part.seconds >= _SMALL_SHARE * seconds]
         return Estimate(seconds, max(large, key=_RANKS.index))
+
+    def _has_packed(self, steps: tuple[_Step, ...]) -> bool:
+        """Return whether one of ``steps``, or one before them, encodes."""
+        with self._lock:
+            return any(step.kind == ENCODE for step in steps) or any(kind == ENCODE for kind, _ in self._measured)
 
     def estimate(self, kind: str, method: str, count: int) -> Estimate | None:
         """Return how long ``count`` bytes of work of a ``kind`` take; an empty ``method`` is any."""

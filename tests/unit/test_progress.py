@@ -91,6 +91,26 @@ def test_percent_never_falls_and_ends_below_a_hundred(monkeypatch: pytest.Monkey
     assert seen == sorted(seen) and 0 < seen[0] < 20 and 99 < seen[-1] < 100
 
 
+def test_a_run_is_not_nearly_done_because_its_work_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remembered index nothing is decoded: what has to be packed is known last."""
+    clock = Clock(monkeypatch)
+    WorkRates().store({(COPY, ""): 1000.0 * MIB})
+    progress = MeasuredProgress(lambda event: None, interval=None, rates=WorkRates())
+    with progress.run():
+        expect_work(progress, PLAN, 1)
+        expect_work(progress, COPY, MIB)
+        clock.now += 5
+        assert (progress.state().percent, progress.state().seconds_left) == (None, None)
+        with begin_work(progress, "pack a", 40 * MIB, ENCODE, "xz") as advance:
+            clock.now += 1
+            advance(MIB)
+            state = progress.state()
+            assert state.seconds_left == pytest.approx(39, rel=0.01)
+            assert state.percent == pytest.approx(100 * 6 / 45, rel=0.01)
+        with begin_work(progress, "pack more", 400 * MIB, ENCODE, "xz") as advance:
+            assert progress.state().percent == pytest.approx(100 * 6 / 406, rel=0.01), "there is more than was known"
+
+
 def test_rates_are_remembered_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     for title, basis in (("first", None), ("second", "remembered")):
