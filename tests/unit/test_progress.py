@@ -257,6 +257,8 @@ def test_lines_in_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_a_line_on_a_terminal_changes_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, screen = Clock(monkeypatch), Terminal()
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(terminal, "LIVE_INTERVAL", None)
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((60, 20)))
@@ -271,7 +273,8 @@ def test_a_line_on_a_terminal_changes_and_goes_away(monkeypatch: pytest.MonkeyPa
             clock.now += 1
         line._tick()
     assert screen.getvalue().split("\n") == [
-        "\r\x1b[K[#####---------------] 25 %, about 30 s left; pack root: 10\r\x1b[Kwarning: a caution",
+        "\r\x1b[K[#####---------------] 25 %, about 30 s left; pack root: 10"
+        "\r\x1b[K\x1b[1;33mwarning:\x1b[0m a caution",
         "pack root: 100.0 MiB in 11.0 s",
         "\r\x1b[K[--------------------] pack root: 100.0 MiB of 400.0 MiB\r\x1b[K",
     ]
