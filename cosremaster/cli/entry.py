@@ -59,6 +59,7 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return explained
     finally:
+        Settings.reset()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -65,6 +65,14 @@ def test_quiet_is_quiet_but_for_warnings(tmp_path: Path, capsys: pytest.CaptureF
     assert printed.out == "" and [event["event"] for event in _events(printed.err)] == ["warning"]
 
 
+def test_what_was_asked_for_does_not_outlive_a_run(tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    assert main(["verify", str(source), "-q", "--progress", "json"]) == 0
+    assert (Settings.is_quiet, Settings.progress) == (False, "auto")
+    assert main(["verify", str(source), "--progress", "json", "--nonsense"]) == 2
+    assert Settings.progress == "auto"
+
+
 def test_no_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     assert main([str(source), str(tmp_path / "out.iso"), "--add", str(overlay), "--progress", "none"]) == 0
