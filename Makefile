@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools site pictures zipapp packages release clean
+.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools site pictures zipapp packages deb release clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -57,6 +57,11 @@ zipapp: $(VENV)/.release
 # The archives for a package index, checked, and built twice for the same bytes.
 packages: $(VENV)/.release
 	PATH="$(abspath $(BIN)):$$PATH" sh packaging/packages.sh
+
+# The Debian package, from what is committed: dist/cosremaster_VERSION_all.deb. Needs Debian 13 or newer, and what
+# packaging/debian/control names.
+deb:
+	sh packaging/deb.sh -b
 
 # Everything above from what is committed, its sums, and the tag of the version.
 release: $(VENV)/.release

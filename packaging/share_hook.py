@@ -29,16 +29,22 @@ class ShareHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         sys.dont_write_bytecode = True
         sys.path.insert(0, self.root)
+        self.folder = Path(tempfile.mkdtemp())
         try:
             from cosremaster.cli.man_pages import write_pages  # noqa: PLC0415 - of the folder that is built
             from cosremaster.cli.shell_completion import SHELLS  # noqa: PLC0415 - the same
+            from cosremaster.errors import UnsupportedError  # noqa: PLC0415 - the same
+
+            pages = list(write_pages(self.folder / "man1"))
         except ImportError as error:
+            self.app.display_warning(f"no man pages and completions: {error}")
+            return
+        except UnsupportedError as error:  # no pydantic, of which some kinds of machines have no wheel
             self.app.display_warning(f"no man pages and completions: {error}")
             return
         finally:
             sys.path.remove(self.root)
-        self.folder = Path(tempfile.mkdtemp())
-        for page in write_pages(self.folder / "man1"):
+        for page in pages:
             build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
         for name, shell in SHELLS.items():
             script = self.folder / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -29,11 +29,18 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warn
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/json.md).")
 
+if TYPE_CHECKING:
+    _InputType = click.ParamType[Path | Url]
+    _TextType = click.ParamType[str]
+    _PathType = click.ParamType[Path]
+else:  # click 8.1, which Debian 13 has, knows no kinds of them
+    _InputType = _TextType = _PathType = click.ParamType
+
 ORDER = "cosremaster.order"
 """Where a context keeps the names of its parameters, in the order in which they were given."""
 
 
-class InputPath(click.ParamType["Path | Url"]):
+class InputPath(_InputType):
     """The path or URL of an image; ``-`` is standard input."""
 
     name = "path"
@@ -51,7 +58,7 @@ class InputPath(click.ParamType["Path | Url"]):
         return list_files(incomplete)
 
 
-class InputAddress(click.ParamType[str]):
+class InputAddress(_TextType):
     """An address whose image may be ``-``, standard input."""
 
     name = "address"
@@ -70,7 +77,7 @@ class InputAddress(click.ParamType[str]):
         return list_addresses(incomplete)
 
 
-class FileText(click.ParamType[str]):
+class FileText(_TextType):
     """Text that begins with the path of a file or folder, as in ``SRC:DEST``."""
 
     name = "text"
@@ -82,7 +89,7 @@ class FileText(click.ParamType[str]):
         return list_files(incomplete)
 
 
-class InsideText(click.ParamType[str]):
+class InsideText(_TextType):
     """Text that begins with an address inside the image IN."""
 
     name = "text"
@@ -102,7 +109,7 @@ class StreamPath(PosixPath):
     """The path ``-`` of an output, which means standard output; a file of that name is ``./-``."""
 
 
-class OutputPath(click.ParamType[Path]):
+class OutputPath(_PathType):
     """The path of an output; ``-`` is standard output."""
 
     name = "path"
