@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -77,6 +76,8 @@ class LiveLine(Lines):
         """Show the state of the run in place of the last one."""
         filled = round((state.percent or 0) / 100 * _BAR)
         line = f"[{'#' * filled}{'-' * (_BAR - filled)}] {'; '.join(_describe(state))}"
+        import shutil  # noqa: PLC0415 - loads lzma and bz2, and most runs have no terminal
+
         sys.stderr.write(_CLEAR + line[: shutil.get_terminal_size().columns - 1])
         sys.stderr.flush()
         self._is_shown = True

@@ -85,7 +85,7 @@ def test_every_found_address_leads_back(here: Path, capsysbinary: pytest.Capture
         (["ls", f"in.iso::{CGZ}::#2"], 6, "has 1 archives, no #2"),
         (["find", "in.iso", "../a"], 2, "a path without .. is wanted"),
         (["ls", "::x"], 2, "names no image"),
-        (["ls", "text"], 3, "is neither an ISO 9660 image nor a cpio, squashfs, tar or ext4 archive"),
+        (["ls", "text"], 3, "is neither an ISO 9660 image nor a cpio, squashfs, tar, ext4 or erofs archive"),
         (["extract", LAYER, "full"], 8, "exists already and is no empty folder"),
     ],
 )
