@@ -90,7 +90,8 @@ def ordinary_user() -> Iterator[User]:
         subprocess.run([base, "-m", "venv", "--without-pip", folder / "venv"], check=True)
         source = folder / "source"  # a build writes beside its sources, and the tree may not be ours
         source.mkdir()
-        shutil.copytree(REPOSITORY / "cosremaster", source / "cosremaster")
+        for name in ("cosremaster", "packaging"):
+            shutil.copytree(REPOSITORY / name, source / name)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(REPOSITORY / name, source)
         pip = [sys.executable, "-m", "pip", "--python", str(user.python), "install", "--quiet", str(source)]
