@@ -212,6 +212,18 @@ def test_ten_edits_one_upon_the_other(tmp_path: Path) -> None:
     check_parents(image)
 
 
+@pytest.mark.parametrize("count", [63, 64])
+def test_fsck_reads_the_last_inode_of_a_full_block(count: int, tmp_path: Path) -> None:
+    """It looks for attributes behind each inode: 64 of 64 bytes fill a block, and no byte would follow the last."""
+    tools.require("fsck.erofs")
+    image = make_erofs(write_tree(tmp_path / "root", {"etc/hostname": "old\n"}), tmp_path / "in.erofs")
+    site, out = tmp_path / "site", tmp_path / "out.erofs"
+    for number in range(count):
+        (site / f"folder{number}").mkdir(parents=True)
+    cosremaster.remaster(image, out, add=[site])
+    run(["fsck.erofs", str(out)])
+
+
 def test_what_stays_is_told(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"etc/hostname": "old\n", "etc/secret": "secret\n", "etc/empty": ""})
     os.setxattr(root / "etc/hostname", "user.note", b"x")

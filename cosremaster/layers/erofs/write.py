@@ -29,12 +29,14 @@ from cosremaster.layers.erofs.superblock import (
     checked_length,
 )
 from cosremaster.layers.erofs.tree import ErofsTree
-from cosremaster.layers.erofs.xattrs import pack_xattrs
+from cosremaster.layers.erofs.xattrs import HEADER_SIZE, pack_xattrs
 from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, NodeKind
 
 _NLINK_AT = {True: 44, False: 6}
 """Where an inode has the number of its names: an extended one, and a compact one."""
+_MIN_BEHIND = HEADER_SIZE
+"""Bytes that follow each inode: fsck.erofs reads a header of attributes there, even where an inode has none."""
 _BOOT_NID = 2
 """The number of an inode in the bytes before the superblock, which are free for boot loaders and mostly zeros."""
 
@@ -172,14 +174,15 @@ class ErofsWriter:
     def _pack_inodes(self) -> bytes:
         """Return the area of new inodes, whole blocks, and patch those that stand elsewhere."""
         start = self._end + self._length
-        area = bytearray()
+        area, needed = bytearray(), 0
         for placed in self._placed:
             raw = self._pack_inode(placed) + placed.xattrs + placed.tail
             if placed.position < start:
                 self._patches.append((placed.position, raw))
             else:
                 area += bytes(placed.position - start - len(area)) + raw
-        return bytes(area) + bytes(-len(area) % self._block)
+                needed = max(len(area), placed.position - start + EXTENDED.size + _MIN_BEHIND)
+        return bytes(area) + bytes(needed + -needed % self._block - len(area))
 
     def _pack_inode(self, placed: _PlacedInode) -> bytes:
         """Return the 64 bytes of a new inode."""
