@@ -161,6 +161,41 @@ def test_a_time_that_is_none(time: int, images: dict[str, bytes], tmp_path: Path
     assert main([str(image), str(tmp_path / "out.tar"), "--add", f"{image}:/a"]) == 4
 
 
+@pytest.mark.parametrize("name", ["plain", "lz4", "chunks"])
+@pytest.mark.parametrize(
+    ("at", "form", "value", "sentence"),
+    [
+        (0, "<H", 0xFFFF, "format 0xffff is not known"),
+        (2, "<H", 0xFFFF, "an extended attribute of EROFS inode"),
+        (4, "<H", 0o050000, "has no type of a file"),
+        (4, "<H", 0o040755, "do not agree whether it is a directory"),
+        (8, "<I", (1 << 32) - 1, "the map of blocks of EROFS inode"),
+    ],
+    ids=["format", "attributes", "no type", "other type", "size"],
+)  # fmt: skip
+def test_a_damaged_inode_is_a_finding(
+    name: str, at: int, form: str, value: int, sentence: str, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Without the data too, as verification then says that the tables are sound."""
+    image, data = tmp_path / "in.erofs", images[name]
+    image.write_bytes(patch(data, position_of(data, b"usr/text") + at, form, value))
+    for deep in (False, True):
+        assert any(sentence in finding.message for finding in cosremaster.verify(image, deep=deep).findings)
+
+
+def test_a_directory_that_seems_a_file(images: dict[str, bytes], tmp_path: Path) -> None:
+    """Linux shows what is in it; without a look at its inode it would seem empty."""
+    image, data = tmp_path / "in.erofs", images["plain"]
+    listing = open_tree(data).filesystem.data(open_tree(data).filesystem.root).read()
+    entry = open_tree(data).entry(b"many")
+    assert entry is not None
+    at = data.index(listing) + listing.index(struct.pack("<Q", entry.nid))
+    image.write_bytes(patch(data, at + 10, "<B", 1))
+    assert main(["ls", "-lR", str(image)]) == 4
+    assert main(["verify", str(image)]) == 1
+    assert main([str(image), str(tmp_path / "out.tar"), "--add", f"{image.parent}:/a"]) == 4
+
+
 def test_an_edit_of_an_image_with_as_many_inodes_as_fit(images: dict[str, bytes]) -> None:
     read_and_edit(patch(images["plain"], 1024 + 16, "<Q", (1 << 64) - 1))
 

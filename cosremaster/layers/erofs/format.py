@@ -61,7 +61,12 @@ class ErofsIndex(ArchiveIndex):
                     pass
 
     def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
-        """Yield a sentence about each directory in which Linux does not find all names, with its place."""
+        """Yield a sentence about each directory in which Linux does not find all names, with its place.
+
+        :raises CorruptError: an inode, or what leads to its data, is damaged.
+        """
+        if not with_data:
+            open_tree(layer).check_inodes()
         for path, inode in open_tree(layer).list_unsorted():
             message = (
                 f"the names of directory /{printable(path)} are not sorted, so that Linux does not find all of them"

@@ -40,6 +40,13 @@ class ErofsContent(Struct, frozen=True):
         """Return the bytes as a piece table."""
         return self.filesystem.data(self.inode)
 
+    def find_places(self) -> None:
+        """Find where the bytes stand, without reading them. :raises CorruptError: what leads to them is damaged."""
+        if self.inode.layout.is_compressed:
+            self.filesystem.extents(self.inode)
+        else:
+            self.table()
+
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes, or all when there are fewer."""
         return self.table().read(0, count)
@@ -105,6 +112,16 @@ class ErofsTree(ListedTree):
         entry = self.entry(path)
         return None if entry is None or entry.type != DIRECTORY_TYPE else self.filesystem.inode(entry.nid)
 
+    def check_inodes(self) -> None:
+        """Read every inode, its attributes and where its data stand. :raises CorruptError: damage, with its place."""
+        linked: set[object] = set()
+        for node in self.walk_nodes():
+            if node.link is not None and node.link in linked:
+                continue
+            linked.add(node.link)
+            if isinstance(node.content, ErofsContent):
+                node.content.find_places()
+
     def list_unsorted(self) -> Iterator[tuple[bytes, ErofsInode]]:
         """Yield path and inode of each directory whose names are not sorted: Linux looks for a name by halves."""
         directories = (path for path, entry in self.filesystem.walk() if entry.type == DIRECTORY_TYPE)
@@ -130,7 +147,7 @@ class ErofsTree(ListedTree):
         directory = self.directory_inode(path)
         if directory is not None:
             for child, entry in self.filesystem.walk(path, directory):
-                yield self._node(child, self.filesystem.inode(entry.nid))
+                yield self._node(child, entry)
 
     def walk_rows(self, path: bytes = b"") -> Iterator[Row]:
         """Yield what :meth:`walk_nodes` does, as rows."""
@@ -143,16 +160,22 @@ class ErofsTree(ListedTree):
         entry = self.entry(path) if path else None
         if entry is None:
             raise KeyError(path)
-        return self._node(path, self.filesystem.inode(entry.nid))
+        return self._node(path, entry)
 
-    def _node(self, path: bytes, inode: ErofsInode) -> Node:
-        """Return the node of ``inode`` at ``path``. :raises CorruptError: it has no known type."""
-        filesystem = self.filesystem
+    def _node(self, path: bytes, entry: ErofsEntry) -> Node:
+        """Return the node at ``path`` that ``entry`` leads to.
+
+        :raises CorruptError: it has no known type, or the entry lies about it: then a directory would seem empty.
+        """
+        filesystem, inode = self.filesystem, self.filesystem.inode(entry.nid)
         try:
             kind = inode.kind
         except ValueError as error:
             where = filesystem.place.inside(path[:255])
             raise CorruptError(f"EROFS inode {inode.nid} has no type of a file", where) from error
+        if (kind is NodeKind.DIRECTORY) != (entry.type == DIRECTORY_TYPE):
+            message = f"EROFS inode {inode.nid} and its name do not agree whether it is a directory"
+            raise CorruptError(message, filesystem.place.inside(path[:255]))
         xattrs = filesystem.xattrs(inode)
         return Node(
             path=path, kind=kind, mode=inode.mode & 0o7777, uid=inode.uid, gid=inode.gid, mtime=inode.mtime,
