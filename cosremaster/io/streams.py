@@ -187,7 +187,7 @@ class LastBytes:
         for chunk in chunks:
             self._chunks.append(chunk)
             self._size += len(chunk)
-            while self._size - len(self._chunks[0]) >= self._limit:
+            while self._chunks and self._size - len(self._chunks[0]) >= self._limit:
                 self._size -= len(self._chunks.popleft())
             yield chunk
 

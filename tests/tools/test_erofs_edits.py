@@ -199,6 +199,23 @@ def test_a_root_without_room_is_refused(tmp_path: Path) -> None:
         apply_edits(open_image(image), edits, Place(("in.erofs",)))
 
 
+@pytest.mark.parametrize("kind", ["erofs", "squashfs"])
+def test_a_compressed_file_system_is_edited(kind: str, tmp_path: Path) -> None:
+    """Its proof keeps none of the plain bytes that it reads."""
+    tools.require("mksquashfs", "gzip")
+    root, plain = write_tree(tmp_path / "root", {"etc/hostname": "old\n"}), tmp_path / f"in.{kind}"
+    if kind == "erofs":
+        make_erofs(root, plain)
+    else:
+        run(["mksquashfs", str(root), str(plain), "-quiet", "-no-progress"])
+    packed = tmp_path / f"in.{kind}.gz"
+    packed.write_bytes(run(["gzip", "-c", str(plain)]))
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    cosremaster.remaster(packed, tmp_path / "out.gz", add=[site])
+    cosremaster.remaster(plain, tmp_path / "out", add=[site])
+    assert run(["gzip", "-dc", str(tmp_path / "out.gz")]) == (tmp_path / "out").read_bytes()
+
+
 def test_ten_edits_one_upon_the_other(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"etc/hostname": "old\n", "usr/text": write_text(20_000).decode()})
     image, out = make_erofs(root, tmp_path / "a.erofs", "-zlz4hc"), tmp_path / "b.erofs"
