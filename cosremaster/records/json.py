@@ -130,7 +130,10 @@ def _read_float(value: Any) -> float:
     """Return the number ``value``."""
     if type(value) not in (int, float):
         raise MismatchError(f"{type(value).__name__} where a number was expected")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise MismatchError(str(error)) from error
 
 
 def _read_bytes(value: Any) -> bytes:
@@ -232,14 +235,15 @@ def _dictionary_reader(read_value: _Reader) -> _Reader:
 
 def _record_reader(cls: StructType) -> _Reader:
     """Return what reads an object as a record of ``cls``."""
-    hints, readers = None, dict[str, _Reader]()
+    known: dict[str, _Reader] | None = None
 
     def read(value: Any) -> Any:
         """Return the record in ``value``."""
-        nonlocal hints
-        if hints is None:  # later than the reader: a record may hold others of its class
+        nonlocal known
+        readers = known
+        if readers is None:  # later than the reader: a record may hold others of its class
             hints = typing.get_type_hints(cls, include_extras=True)
-            readers.update((name, _reader(hints[name])) for name in cls.__struct_fields__)
+            known = readers = {name: _reader(hints[name]) for name in cls.__struct_fields__}  # whole: others read, too
         if not isinstance(value, Mapping):
             raise MismatchError(f"{type(value).__name__} where an object was expected")
         if cls.__struct_options__.get("forbid_unknown_fields") and not value.keys() <= readers.keys():
