@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.container import NodeRef
@@ -11,11 +10,11 @@ from cosremaster.browse.extract import select_nodes
 from cosremaster.browse.root_selection import select_root_nodes
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.browse.tar import TarStream, build_tar
-from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import count_chunks, sha256_of
 from cosremaster.progress import ENCODE, SUM, Progress, begin_work
+from cosremaster.remastering.request import read_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,12 +59,8 @@ def _creation_time(root: Iterable[Node]) -> int:
 
     :raises UsageError: SOURCE_DATE_EPOCH is no number.
     """
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is None:
-        return max((node.mtime for node in root), default=0)
-    if not epoch.isdecimal():
-        raise UsageError(f"SOURCE_DATE_EPOCH={epoch!r} is no number of seconds")
-    return int(epoch)
+    epoch = read_epoch()
+    return max((node.mtime for node in root), default=0) if epoch is None else epoch
 
 
 def upload_command(archive: RootArchive, reference: NodeRef, path: str, size: int, digest: bytes) -> str | None:

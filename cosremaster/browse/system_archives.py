@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 
 from cosremaster.browse.export import RootArchive
 from cosremaster.browse.tar import TarStream, build_tar
@@ -26,6 +26,7 @@ _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_EPOCH = datetime(1970, 1, 1)  # in UTC, as all times here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class ContainerImage(RootArchive):
         """
         name, tag = self.repository
         machine = self.architecture.partition("/")[0]
-        time = datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = _format_time(created)
         config = _json({
             "architecture": _CONTAINER_MACHINES.get(machine, machine), "config": {"Cmd": ["/bin/sh"]}, "created": time,
             "history": [{"created": time, "created_by": "cosremaster"}], "os": "linux",
@@ -145,6 +146,12 @@ class ContainerImage(RootArchive):
             Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755, mtime=created) for path in (b"blobs", b"blobs/sha256")
         )
         return build_tar([*folders, *(_file(path.encode(), content, created) for path, content in files.items())])
+
+
+def _format_time(seconds: int) -> str:
+    """Return a time in seconds since 1970 as RFC 3339 has it: its years have four digits, and others become those."""
+    first, last = ((moment - _EPOCH) // timedelta(seconds=1) for moment in (datetime.min, datetime.max))
+    return (_EPOCH + timedelta(seconds=max(first, min(seconds, last)))).isoformat() + "Z"
 
 
 def _file(path: bytes, content: Content, mtime: int) -> Node:

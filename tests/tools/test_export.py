@@ -10,8 +10,10 @@ import random
 import shlex
 import shutil
 import stat
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,6 +291,48 @@ def test_images_of_container_managers(root: Path, capsys: pytest.CaptureFixture[
         b"rootfs",
         *(b"rootfs/" + os.fsencode(p.relative_to(root)) for p in root.rglob("*")),
     }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "mtime", "created"),
+    [
+        (None, 400_000_000_000, "9999-12-31T23:59:59Z"),
+        (None, -70_000_000_000, "0001-01-01T00:00:00Z"),
+        ("", 1_700_000_000, "2023-11-14T22:13:20Z"),
+        ("99999999999999", 0, "2106-02-07T06:28:15Z"),
+    ],
+    ids=["late", "early", "empty", "large"],
+)
+def test_times_that_no_calendar_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str | None, mtime: int, created: str
+) -> None:
+    """A container image names the next time that has a year of four digits, as RFC 3339 wants."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    if epoch is not None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with tarfile.open("root.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("file")
+        member.mtime = mtime
+        archive.addfile(member)
+    assert main(["export", "root.tar", "--docker", "site"]) == 0
+    with tarfile.open("site.tar") as archive:
+
+        def read(name: str) -> Any:
+            return json.load(archive.extractfile(name))  # type: ignore[arg-type]  # it is a file
+
+        assert read(read("manifest.json")[0]["Config"])["created"] == created
+    assert main(["export", "root.tar", "--lxd", "site"]) == 0
+
+
+@pytest.mark.parametrize("epoch", ["\uff11\uff12", "2e5", "-1"], ids=["wide", "float", "negative"])
+def test_an_epoch_that_is_no_number(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], epoch: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert main(["export", "root.tar", "--docker", "site"]) == 2
+    assert f"SOURCE_DATE_EPOCH is {epoch!r}, not a number of seconds" in capsys.readouterr().err
+    assert not Path("site.tar").exists()
 
 
 @pytest.mark.parametrize(
