@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from cosremaster.cli.group import PROGRAM
 from cosremaster.cli.help import EXAMPLES, sort_options
 from cosremaster.errors import CosremasterError, OutputError, Place
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.remastering.request import read_epoch
 
 _DATE = 1_795_910_400
 """Of the pages, where SOURCE_DATE_EPOCH names no other: 2026-11-29."""
@@ -61,8 +61,8 @@ def write_pages(folder: Path) -> list[Path]:
 
 def _title(name: str) -> str:
     """Return the first line of the page ``name``."""
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or _DATE)
-    date = time.strftime("%Y-%m-%d", time.gmtime(seconds))
+    epoch = read_epoch()
+    date = time.strftime("%Y-%m-%d", time.gmtime(_DATE if epoch is None else epoch))
     return f'.TH {name.upper()} 1 {date} "cosremaster {__version__}" "User Commands"\n'
 
 

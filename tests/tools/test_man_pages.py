@@ -56,3 +56,22 @@ def test_pages_are_the_same_each_time(pages: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     (tmp_path / "file").touch()
     assert main(["man", str(tmp_path / "file" / "x")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("epoch", "date"), [("0", "1970-01-01"), ("99999999999999999", "2106-02-07")], ids=["first", "large"]
+)
+def test_pages_have_the_date_of_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str, date: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert main(["man", str(tmp_path / "man1")]) == 0
+    assert (tmp_path / "man1" / "cosremaster-ls.1").read_text().startswith(f".TH COSREMASTER-LS 1 {date} ")
+
+
+def test_no_page_has_the_date_of_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
+    assert main(["man", str(tmp_path / "man1")]) == 2
+    assert "SOURCE_DATE_EPOCH is 'today', not a number of seconds" in capsys.readouterr().err
