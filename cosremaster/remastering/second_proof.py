@@ -6,7 +6,7 @@ from threading import Thread
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
-from cosremaster.errors import CosremasterError, ProofError
+from cosremaster.errors import ProofError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage
 from cosremaster.verification.second_reader import SecondReaderError, is_too_slow, list_differences, read_with_pycdlib
@@ -27,7 +27,7 @@ class SecondProof:
         """Begin to read the old ``image`` in ``source``, unless it has too many files."""
         self._source = source
         self._reason: str | None = None
-        self._error: CosremasterError | None = None
+        self._error: Exception | None = None
         self._thread: Thread | None = None
         if len(image.files) < MAX_FILES:
             self._thread = Thread(target=self._read_old, name="second reader", daemon=True)
@@ -50,7 +50,7 @@ class SecondProof:
             if self._source not in _REASONS:
                 _REASONS[self._source] = _find_disagreement(self._source)
             self._reason = _REASONS[self._source]
-        except CosremasterError as error:
+        except Exception as error:  # of any kind: who proves the new image raises it
             self._error = error
 
     def prove(self, result: ByteSource) -> str | None:

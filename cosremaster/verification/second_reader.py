@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from cosremaster.errors import CosremasterError, Place, printable
 from cosremaster.io.source import ByteSource
+from cosremaster.io.streams import CHUNK
 from cosremaster.iso.ecma119.records import DIRECTORY, IMAGE_START, DirectoryRecord
 from cosremaster.records import Struct
 from cosremaster.units import BLOCK
@@ -94,8 +95,13 @@ def read_with_pycdlib(source: ByteSource) -> SecondReading:
     """
     import pycdlib  # noqa: PLC0415 - takes longer to load than a small image to check
 
-    quick = {"_calculate_eltorito_boot_info_table_csum": lambda _, file, length: sum_words(file, length)}
-    iso = type("QuickPyCdlib", (pycdlib.PyCdlib,), quick)()  # its own sum takes a tenth of a second for 10 MiB
+    own = {
+        # pycdlib's sum takes a tenth of a second for 10 MiB
+        "_calculate_eltorito_boot_info_table_csum": lambda _, file, length: sum_words(file, length),
+        # UDF is not compared; before 1.22 directories that lead into themselves are walked for ever
+        "_walk_udf_directories": lambda *_: None,
+    }
+    iso = type("QuickPyCdlib", (pycdlib.PyCdlib,), own)()
     try:
         iso.open_fp(cast(BinaryIO, _SourceFile(source)))
         trees = {"ISO 9660": _list_records(iso.get_record(iso_path="/"))}
@@ -113,11 +119,15 @@ def sum_words(file: BinaryIO, length: int) -> int:
 
     It is the sum of all words of 32 bits behind the first 64 bytes, to the end of the last block.
     """
-    data = file.read(-(-length // BLOCK) * BLOCK)[_BOOT_INFO_END:]
-    words = array("I", data + bytes(-len(data) % 4))
-    if sys.byteorder == "big":
-        words.byteswap()
-    return sum(words) & 0xFFFFFFFF
+    total, rest = 0, -(-length // BLOCK) * BLOCK
+    rest -= len(file.read(min(rest, _BOOT_INFO_END)))
+    while data := file.read(min(rest, CHUNK)):
+        words = array("I", data + bytes(-len(data) % 4))
+        if sys.byteorder == "big":
+            words.byteswap()
+        total += sum(words)
+        rest -= len(data)
+    return total & 0xFFFFFFFF
 
 
 def _list_records(root: Any) -> dict[Identifiers, list[SeenEntry]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from array import array
 from pathlib import Path
 
 import pycdlib
@@ -11,6 +13,7 @@ import pytest
 import cosremaster
 from cosremaster.errors import ProofError
 from cosremaster.io.source import ByteSource, open_source
+from cosremaster.io.streams import CHUNK
 from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.records import replace
 from cosremaster.remastering import second_proof
@@ -216,6 +219,53 @@ def test_the_checksum_of_a_boot_info_table_is_that_of_pycdlib(size: int) -> None
     iso.logical_block_size = 2048
     expected = iso._calculate_eltorito_boot_info_table_csum(io.BytesIO(data), size)
     assert second_reader.sum_words(io.BytesIO(data), size) == expected
+
+
+def test_a_large_boot_image_is_summed_in_parts() -> None:
+    sizes = list[int]()
+
+    class Noted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            sizes.append(len(data))
+            return data
+
+    data = bytes(range(256)) * 20_000
+    words = array("I", data[64:])
+    if sys.byteorder == "big":
+        words.byteswap()
+    assert second_reader.sum_words(Noted(data), len(data)) == sum(words) & 0xFFFFFFFF
+    assert max(sizes) <= CHUNK and sum(sizes) == len(data)
+
+
+def test_udf_is_read_by_this_program_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions of pycdlib walk UDF directories that lead into themselves for ever."""
+    path, iso = tmp_path / "bridge.iso", pycdlib.PyCdlib()
+    iso.new(interchange_level=3, udf="2.60")
+    iso.add_directory("/DIR", udf_path="/dir")
+    iso.write(str(path))
+    iso.close()
+
+    def walk(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(pycdlib.PyCdlib, "_walk_udf_directories", walk)
+    (finding,) = findings(path).values()
+    assert (finding.check, finding.message) == ("pycdlib.same", "pycdlib sees the same 1 directory records")
+
+
+def test_a_fault_beside_the_run_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_small(tmp_path), tmp_path / "out.iso"
+
+    def fail(read: ByteSource) -> Subject:
+        if read.place.parts == (str(source),):
+            raise RuntimeError("a fault of ours")
+        return read_subject(read)
+
+    monkeypatch.setattr(second_proof, "read_subject", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cosremaster.remaster(source, out, add=[write_overlay(tmp_path)])
+    assert not out.exists()
 
 
 def test_an_image_is_read_once_for_many_that_are_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
