@@ -251,9 +251,12 @@ def _check_repacking(targets: Sequence[LayerTarget], repacking: Repacking) -> No
         return
     option = "--repack" if repacking is Repacking.DATA else "--repack-metadata"
     layer = targets[0].layer
+    fate = "they do not"
+    if layer.format.random_access:
+        fate = "they stay too; an output called NAME.tar.gz is without them"
     raise UsageError(
         f"{option} is for squashfs, where bytes of removed files stay; {format_address(layer.address)} is"
-        f" {layer.format.name}, where they do not"
+        f" {layer.format.name}, where {fate}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster.errors import OverlayError, Place, UnsupportedError
+from cosremaster.errors import OverlayError, Place, UnsupportedError, UsageError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.erofs.tree import ErofsTree
 from cosremaster.layers.erofs.write import apply_edits
@@ -250,6 +250,15 @@ def test_what_stays_is_told(tmp_path: Path) -> None:
     stays, attributes = result.warnings
     assert "the old data of etc/hostname and 1 more, 11 B, stay in the EROFS file" in stays
     assert "etc/hostname had extended attributes" in attributes
+
+
+def test_a_repack_is_refused_with_what_stays(tmp_path: Path) -> None:
+    """Who asks for it wants removed bytes gone: the refusal does not say that they are."""
+    image = make_erofs(write_tree(tmp_path / "root", {"etc/secret": "secret\n"}), tmp_path / "in.erofs")
+    with pytest.raises(UsageError, match=r"in\.erofs is erofs, where they stay too; an output called NAME\.tar\.gz is"):
+        cosremaster.remaster(image, tmp_path / "out.erofs", remove=["/etc/secret"], repack=True)
+    result = cosremaster.remaster(image, tmp_path / "out.tar.gz", remove=["/etc/secret"])
+    assert not result.warnings
 
 
 def test_whiteouts_are_devices(tmp_path: Path) -> None:
