@@ -8,12 +8,18 @@ tests/fixtures/data/erofs.tar.xz. Kernels that do not know these cannot judge th
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 import cosremaster
 from cosremaster.cli import main
+from cosremaster.errors import Place
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import open_source
+from cosremaster.layers.erofs.superblock import ErofsCompatible, ErofsFeature
+from cosremaster.layers.erofs.tree import ErofsTree
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
@@ -88,6 +94,26 @@ def test_compact_inodes_have_the_time_of_the_image(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"etc/hostname": "old\n", "usr/a": "a\n"})
     image = make_erofs(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact")
     assert {facts[4] for facts in describe_image(image).values()} == {1_700_000_000 * 10**9}
+
+
+def test_a_hole_with_48_bit_places_in_a_compact_inode(tmp_path: Path) -> None:
+    """mkfs.erofs gives such a file 32 bits for its first block, all of them set; the kernel 6.18 read it so."""
+    root = write_tree(tmp_path / "root", {"usr/zeros": "x" * 8192, "usr/file": "file\n"})
+    image = make_erofs(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact", "--all-root")
+    data = bytearray(image.read_bytes())
+    compatible, number = struct.unpack_from("<I2xH", data, 1024 + 8)
+    (features,) = struct.unpack_from("<I", data, 1024 + 80)
+    struct.pack_into("<I2xH", data, 1024 + 8, compatible & ~ErofsCompatible.CHECKSUM, 0)
+    struct.pack_into("<I", data, 1024 + 80, features | ErofsFeature.BITS48)
+    struct.pack_into("<Q", data, 1024 + 112, number)
+    with open_source(image) as source:
+        tree = ErofsTree(PieceTable([Range(source, 0, source.size)]), Place((image.name,)))
+        entry = tree.entry(b"usr/zeros")
+        assert entry is not None
+        struct.pack_into("<I", data, tree.filesystem.inode(entry.nid).position + 16, 0xFFFFFFFF)
+    image.write_bytes(data)
+    assert cosremaster.read(f"{image}::usr/zeros") == bytes(8192)
+    assert cosremaster.read(f"{image}::usr/file") == b"file\n"
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def parse_inode(raw: bytes, nid: int, position: int, superblock: ErofsSuperblock
     else:
         _, count, mode, high, size, mtime, place, _, uid, gid = COMPACT.unpack_from(raw)
         mtime, nanoseconds, head_size = superblock.epoch + mtime, superblock.nanoseconds, COMPACT.size
-        nlink, high = (1, high) if _is_single(form, mode) else (high, 0)
+        nlink, high = (1, high) if _is_single(form, mode) else (high, None)
     if not MIN_TIME <= mtime <= MAX_TIME:
         raise ValueError(f"its time, {mtime:,} seconds from 1970, is in no year from 1 to 9999")
     is_special = mode & 0o170000 in (NodeKind.CHAR, NodeKind.BLOCK)
@@ -116,10 +116,10 @@ def _is_single(form: int, mode: int) -> bool:
     return bool(form & _SINGLE_NAME) and mode & 0o170000 != NodeKind.DIRECTORY
 
 
-def _start(layout: int, low: int, high: int, superblock: ErofsSuperblock) -> int:
-    """Return what the inode's field says where its data begin."""
+def _start(layout: int, low: int, high: int | None, superblock: ErofsSuperblock) -> int:
+    """Return what the inode's fields say where its data begin; ``high``: None where it has 32 bits for that."""
     if layout == DataLayout.CHUNK_BASED:
         return low & 0xFFFF
-    bits = 48 if superblock.has(ErofsFeature.BITS48) else 32
-    start = (low | high << 32) & (1 << bits) - 1
+    bits = 48 if high is not None and superblock.has(ErofsFeature.BITS48) else 32
+    start = (low | (high or 0) << 32) & (1 << bits) - 1
     return HOLE if layout == DataLayout.FLAT_PLAIN and start == (1 << bits) - 1 else start
