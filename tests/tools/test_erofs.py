@@ -101,9 +101,9 @@ def test_a_hole_with_48_bit_places_in_a_compact_inode(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"usr/zeros": "x" * 8192, "usr/file": "file\n"})
     image = make_erofs(root, tmp_path / "in.erofs", "-T1700000000", "-Eforce-inode-compact", "--all-root")
     data = bytearray(image.read_bytes())
-    compatible, number = struct.unpack_from("<I2xH", data, 1024 + 8)
+    compatible, block_bits, slots, number = struct.unpack_from("<IBBH", data, 1024 + 8)
     (features,) = struct.unpack_from("<I", data, 1024 + 80)
-    struct.pack_into("<I2xH", data, 1024 + 8, compatible & ~ErofsCompatible.CHECKSUM, 0)
+    struct.pack_into("<IBBH", data, 1024 + 8, compatible & ~ErofsCompatible.CHECKSUM, block_bits, slots, 0)
     struct.pack_into("<I", data, 1024 + 80, features | ErofsFeature.BITS48)
     struct.pack_into("<Q", data, 1024 + 112, number)
     with open_source(image) as source:
