@@ -16,7 +16,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.errors import Place
-from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.io.source import open_source
 from cosremaster.layers.erofs.superblock import ErofsCompatible, ErofsFeature
 from cosremaster.layers.erofs.tree import ErofsTree
@@ -114,6 +114,29 @@ def test_a_hole_with_48_bit_places_in_a_compact_inode(tmp_path: Path) -> None:
     image.write_bytes(data)
     assert cosremaster.read(f"{image}::usr/zeros") == bytes(8192)
     assert cosremaster.read(f"{image}::usr/file") == b"file\n"
+
+
+def test_shared_attributes_in_another_block_of_compressed_metadata(tmp_path: Path) -> None:
+    """Their place counts within the metadata too; the kernel 6.18 read this image so."""
+    root = write_tree(tmp_path / "root", {"a": "1", "b": "2", "metadata": "x" * 8192})
+    for name in "ab":
+        os.setxattr(root / name, "user.note", b"shared")
+    image = make_erofs(root, tmp_path / "in.erofs", "-x1")
+    data = bytearray(image.read_bytes())
+    tree = ErofsTree(PieceTable([Literal(bytes(data))]), Place((image.name,)))
+    entry, superblock = tree.entry(b"metadata"), tree.filesystem.superblock
+    assert entry is not None
+    start = 4096 * tree.filesystem.inode(entry.nid).start
+    data[start : start + 8192] = bytes(4096) + data[superblock.xattr_start :][:4096]
+    compatible = superblock.compatible & ~ErofsCompatible.CHECKSUM | ErofsCompatible.XATTRS_IN_METABOX
+    struct.pack_into("<I", data, 1024 + 8, compatible)
+    struct.pack_into("<I", data, 1024 + 44, 1)
+    struct.pack_into("<I", data, 1024 + 80, superblock.features | ErofsFeature.METABOX)
+    struct.pack_into("<BB", data, 1024 + 12, 12, 1)
+    struct.pack_into("<Q", data, 1024 + 128, entry.nid)
+    image.write_bytes(data)
+    described = describe_image(image)
+    assert [described[name][6] for name in ("a", "b", "metadata")] == [((b"user.note", b"shared"),)] * 2 + [()]
 
 
 @pytest.fixture

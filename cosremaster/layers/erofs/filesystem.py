@@ -222,11 +222,10 @@ class ErofsFilesystem:
             return ()
         superblock = self.superblock
         shared_in_metabox = bool(superblock.metabox and superblock.compatible & ErofsCompatible.XATTRS_IN_METABOX)
-        shared_start = 0 if shared_in_metabox else superblock.xattr_start
 
         def read_shared(at: int, length: int) -> bytes:
             """Return bytes of the shared attributes."""
-            return self.metadata(shared_in_metabox).read(shared_start + at, length)
+            return self.metadata(shared_in_metabox).read(superblock.xattr_start + at, length)
 
         try:
             position = inode.position + inode.head_size
