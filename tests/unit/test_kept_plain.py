@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from isal import igzip_lib
 
 import cosremaster
 from cosremaster.codecs.gzip import deflate, inflate, repack
@@ -135,6 +136,19 @@ def test_any_range_is_read_again_from_deflate_blocks(
         assert not list(tmp_path.iterdir())
     assert not kept.is_complete
     assert kept.block_at(0) is None
+
+
+def test_isal_of_python_310_inflates_behind_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 1.9, which needs Python 3.11, a dictionary for this class of isal damages the program's memory."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(igzip_lib, "IgzipDecompressor", refuse)
+    before, plain = STREAM[: deflate.WINDOW], STREAM[deflate.WINDOW : 5 * deflate.WINDOW]
+    packed = deflate.deflate_block(ISAL, NEW_LEVEL, plain, before)
+    assert deflate.inflate_block(packed, before, len(plain)) == plain
+    assert deflate.inflate_block(b"\7" + packed, before, len(plain)) == b""
 
 
 def test_deflating_ends_with_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

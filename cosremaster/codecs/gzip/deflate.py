@@ -59,12 +59,11 @@ def deflate_block(coder: str, level: int, plain: bytes, before: bytes) -> bytes:
 def inflate_block(packed: bytes, before: bytes, length: int) -> bytes:
     """Return the plain bytes of what :func:`deflate_block` made behind ``before``; not ``length`` of damaged ones."""
     if inflate.HAS_ISAL:
-        from isal import igzip_lib  # noqa: PLC0415 - only where it is installed
+        from isal import isal_zlib  # noqa: PLC0415 - only where it is installed
 
-        fast = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE, zdict=before)
-        failure: Any = igzip_lib.IsalError  # its stub declares the class as an instance
-        try:
-            return bytes(fast.decompress(packed, length))
+        failure: Any = isal_zlib.error  # its stub declares the class as an instance
+        try:  # given a dictionary, igzip_lib's class damages memory before 1.9, which Python 3.10 does not get
+            return bytes(isal_zlib.decompressobj(-15, zdict=before).decompress(packed, length))
         except failure:
             return b""
     try:
