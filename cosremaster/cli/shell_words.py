@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _SPECIAL = frozenset(" \t\"'\\!$&()*;<>?[]^`{|}")
+_PREFIXES = "@"
+"""Characters with which another word begins, where others end one: those of hosts for bash (rl_special_prefixes)."""
 
 
 class PartialWord(NamedTuple):
@@ -48,7 +50,7 @@ def split_line(line: str, breaks: str = "") -> tuple[list[str], PartialWord]:
         else:
             text, is_word = text + letter, True
             if letter in breaks:
-                start = len(text)
+                start = len(text) - (letter in _PREFIXES)
     return words, PartialWord(text, quote, start)
 
 
@@ -62,7 +64,7 @@ def quote_text(text: str, word: PartialWord) -> str:
     """Return what stands for ``text``, which completes ``word``, at the place where the shell replaces."""
     rest = text[word.start :]
     if word.quote == "'":
-        return rest
+        return rest.replace("'", "'\\''")
     if word.quote:
         return "".join(f"\\{letter}" if letter in '"\\$`' else letter for letter in rest)
     quoted = "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in rest)

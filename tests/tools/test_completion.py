@@ -82,6 +82,14 @@ def test_bash_completes_options_and_behind_an_equals_sign(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_bash_completes_behind_an_at_sign(folder: Path) -> None:
+    require("bash")
+    (folder / "my image.iso").rename(folder / "it's @home.iso")
+    assert typed("bash", "cosremaster cat it\t::@r\tetc/hostn\t", folder) == [
+        "cat", "it's @home.iso::@root::etc/hostname"
+    ]  # fmt: skip
+
+
 def test_a_script_is_written_where_the_shell_looks(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,14 @@ def test_bash_replaces_what_stands_behind_a_colon(offered: Callable[..., list[st
     assert offered("cosremaster ls 'in.iso::vm", BREAKS) == ["in.iso::vmlinuz"]
 
 
+def test_bash_replaces_an_at_sign_with_what_stands_behind_it(offered: Callable[..., list[str]]) -> None:
+    breaks = f"{BREAKS}@"  # as bash has them from the start, for names of hosts
+    assert offered("cosremaster ls in.iso::@r", breaks) == ["@root::"]
+    assert offered("cosremaster ls in.iso::@root::etc/hostn", breaks) == ["etc/hostname "]
+    assert split_line("a b@c", breaks) == (["a"], PartialWord("b@c", "", 1))
+    assert split_line("a 'b@c", breaks) == (["a"], PartialWord("b@c", "'"))
+
+
 @pytest.mark.parametrize(
     ("line", "words", "last"),
     [
@@ -122,6 +130,6 @@ def test_a_line_is_read_as_a_shell_does(line: str, words: list[str], last: Parti
 @pytest.mark.parametrize(
     "text", ["plain", "a b", "it's", 'say "x"', "$HOME`x`", "#1", "a&b;c|d", "(x)[y]{z}*?", "~x", "é"]
 )
-@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("quote", ["", '"', "'"])
 def test_a_quoted_word_is_read_back(text: str, quote: str) -> None:
     assert split_line(quote + quote_text(text, PartialWord("", quote)))[1].text == text
