@@ -64,13 +64,22 @@ class Spool:
         return self._file
 
     def append(self, chunks: Iterable[bytes], *, packed: bool) -> Range:
-        """Write ``chunks`` behind everything before and return their range. Only one thread may write at a time."""
+        """Write ``chunks`` behind everything before and return their range. Only one thread may write at a time.
+
+        Where that fails, what was written of them is given up: the next ones get its place.
+        """
         start, fd, crc = self.size, self._open().fileno(), self._crcs[-1]
-        for chunk in chunks:
-            write_all(fd, chunk, lambda error: write_error(error, "temporary data", self._place))
-            crc = crc32(chunk, crc)
-            self.size += len(chunk)
-            self.count_outside(0)
+        try:
+            for chunk in chunks:
+                write_all(fd, chunk, lambda error: write_error(error, "temporary data", self._place))
+                crc = crc32(chunk, crc)
+                self.size += len(chunk)
+                self.count_outside(0)
+        except BaseException:
+            self.size = os.lseek(fd, start, os.SEEK_SET)
+            with suppress(OSError):  # room for others
+                os.ftruncate(fd, start)
+            raise
         self._ends.append(self.size)
         self._crcs.append(crc)
         return Range(self, start, self.size - start, packed)

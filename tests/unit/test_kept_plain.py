@@ -1,6 +1,8 @@
 """Plain bytes of a slow stream are read again from a temporary file, and decoded again where that has no room."""
 
+import errno
 import io
+import os
 import random
 import shutil
 import tarfile
@@ -231,3 +233,28 @@ def test_what_was_deflated_ahead_makes_the_same_stream(tmp_path: Path, monkeypat
     assert new == {name: data for name, data in old.items() if name not in ("usr/17", "usr/30")} | {
         "etc/motd": b"site\n"
     }
+
+
+def test_bytes_for_which_the_disk_had_no_room_shift_no_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for a moment takes part of a write; who goes on without these bytes keeps others later."""
+    write, room = os.write, [7]
+
+    def write_into_room(fd: int, data: memoryview) -> int:
+        """Write what there is room for."""
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = write(fd, data[: room[0]])
+        room[0] -= count
+        return count
+
+    with Spool(tmp_path) as spool:
+        first = spool.append([b"before"], packed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", write_into_room)
+            with pytest.raises(OutputError, match="No space left"):
+                spool.append([b"whole", b"cut off"], packed=True)
+        second = spool.append([b"behind"], packed=True)
+        assert (first.read(0, 6), second.read(0, 6)) == (b"before", b"behind")
+        assert (spool.size, second.offset) == (12, 6)
