@@ -52,7 +52,7 @@ def test_a_damaged_layer_is_told_or_harmless(tmp_path: Path, remember: bool) -> 
         try:
             found = remastered(base, target, overlay, remember=remember)
         except CosremasterError as error:
-            no_root = "base.iso: holds no cpio, squashfs, tar or ext4 archive"
+            no_root = "base.iso: holds no cpio, squashfs, tar, ext4 or erofs archive"
             assert f"base.iso » {CGZ}" in str(error) or no_root in str(error)
             assert not target.exists()
             told += 1

@@ -141,7 +141,7 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "no layer at all": (
         _image(without_layer({})),
         6,
-        r"in\.iso: holds no cpio, squashfs, tar or ext4 archive with a root filesystem$",
+        r"in\.iso: holds no cpio, squashfs, tar, ext4 or erofs archive with a root filesystem$",
     ),
     "two layers": (
         _small(extra={"other.cgz": packed_root()}),
@@ -150,7 +150,11 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     ),
     "no such layer": (_small("--layer", f"{CGZ}::nope"), 6, rf"has no layer {CGZ}::nope; found: {CGZ}, {CGZ}::rootfs"),
     "no such layer file": (_small("--layer", "nope"), 6, r"in\.iso: has no file nope"),
-    "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio, squashfs, tar or ext4 archive"),
+    "layer is no archive": (
+        _small("--layer", "vmlinuz"),
+        6,
+        r"vmlinuz is no cpio, squashfs, tar, ext4 or erofs archive",
+    ),
     "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
     "a file system behind an archive": (
         _small(cgz=gzip.compress(build_archive(root_items())) + b"hsqs" + bytes(5000)),
