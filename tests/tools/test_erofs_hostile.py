@@ -16,7 +16,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.erofs.checksums import superblock_checksum
 from cosremaster.layers.erofs.directories import DIRECTORY_TYPE
 from cosremaster.layers.erofs.expand import ExtentError, expand_extent
-from cosremaster.layers.erofs.extents import LZ4
+from cosremaster.layers.erofs.extents import INTERLACED, LZ4, ErofsExtent
 from cosremaster.layers.erofs.tree import ErofsTree
 from cosremaster.layers.erofs.write import apply_edits
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
@@ -211,6 +211,16 @@ def test_a_directory_that_is_not_sorted_is_a_finding(images: dict[str, bytes], t
     image = tmp_path / "in.erofs"
     image.write_bytes(seal(bytearray(images["plain"].replace(b"hostnamelink", b"zostnamelink"))))
     assert any("are not sorted" in finding.message for finding in cosremaster.verify(image, deep=True).findings)
+
+
+def test_turned_bytes_that_two_files_share(images: dict[str, bytes]) -> None:
+    """Where they begin in a block of the file says how they are turned: the first file's do not serve the second."""
+    filesystem = open_tree(images["plain"]).filesystem
+    stored = images["plain"][4096:8192]
+    for start in (0, 100, 0, 4096 + 100):
+        extent = ErofsExtent(start, start + 4096, 4096, 4096, INTERLACED)
+        turned = start % 4096
+        assert filesystem.expand(filesystem.root, extent) == stored[turned:] + stored[:turned]
 
 
 def test_a_feature_of_later_versions_is_refused(images: dict[str, bytes], tmp_path: Path) -> None:

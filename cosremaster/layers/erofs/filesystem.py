@@ -276,7 +276,8 @@ class ErofsFilesystem:
         :raises UnsupportedError: a library that they need is not installed.
         """
         length = extent.end - extent.start
-        key = (extent.position, extent.kind, length)
+        offset = extent.start % self.superblock.block_size if extent.form == INTERLACED else 0
+        key = (extent.position, extent.kind, length, offset)
         cached = self._cache.get(key)
         if cached is not None:
             return cached
@@ -287,7 +288,7 @@ class ErofsFilesystem:
         try:
             source = self.metadata(in_metabox)
             stored = source.read(extent.position, extent.length) if in_metabox else self._stored(extent)
-            plain = self._expand_stored(stored, extent, length)
+            plain = self._expand_stored(stored, extent, length, offset)
         except ImportError as error:
             raise UnsupportedError(
                 f"is an EROFS file system whose compression needs a library: {error}", where
@@ -304,15 +305,17 @@ class ErofsFilesystem:
             raise ValueError("they are outside of the image")
         return self.table.read(extent.position, extent.length)
 
-    def _expand_stored(self, stored: bytes, extent: ErofsExtent, length: int) -> bytes:
-        """Return the ``length`` plain bytes of ``stored``. :raises ExtentError: damage."""
+    def _expand_stored(self, stored: bytes, extent: ErofsExtent, length: int, offset: int) -> bytes:
+        """Return the ``length`` plain bytes of ``stored``; ``offset``: where they begin in a block of the file.
+
+        :raises ExtentError: damage.
+        """
         superblock = self.superblock
         if extent.form not in (SHIFTED, INTERLACED) and superblock.has(ErofsFeature.ZERO_PADDING):
             stored = stored.lstrip(b"\0")
         if not stored:
             raise ExtentError("there are none")
         is_partial = bool(extent.kind & IS_PARTIAL)
-        offset = extent.start % superblock.block_size
         return expand_extent(
             stored, extent.form, length, is_partial=is_partial, block_offset=offset, block_size=superblock.block_size
         )
@@ -329,11 +332,11 @@ class _ExtentCache:
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._extents: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._extents: OrderedDict[tuple[int, int, int, int], bytes] = OrderedDict()
         self._size = 0
         self._lock = Lock()
 
-    def get(self, key: tuple[int, int, int]) -> bytes | None:
+    def get(self, key: tuple[int, int, int, int]) -> bytes | None:
         """Return the bytes of ``key``, None where they are not there."""
         with self._lock:
             plain = self._extents.get(key)
@@ -341,7 +344,7 @@ class _ExtentCache:
                 self._extents.move_to_end(key)
             return plain
 
-    def put(self, key: tuple[int, int, int], plain: bytes) -> None:
+    def put(self, key: tuple[int, int, int, int], plain: bytes) -> None:
         """Keep ``plain`` under ``key``, and fewer of the others."""
         with self._lock:
             if key not in self._extents:
