@@ -213,6 +213,13 @@ def test_a_directory_that_is_not_sorted_is_a_finding(images: dict[str, bytes], t
     assert any("are not sorted" in finding.message for finding in cosremaster.verify(image, deep=True).findings)
 
 
+def test_a_name_that_is_twice_in_a_directory_is_a_finding(images: dict[str, bytes], tmp_path: Path) -> None:
+    image = tmp_path / "in.erofs"
+    assert images["plain"].count(b"22232425") == 1
+    image.write_bytes(seal(bytearray(images["plain"].replace(b"22232425", b"22222425"))))
+    assert any("not all different" in finding.message for finding in cosremaster.verify(image).findings)
+
+
 def test_turned_bytes_that_two_files_share(images: dict[str, bytes]) -> None:
     """Where they begin in a block of the file says how they are turned: the first file's do not serve the second."""
     filesystem = open_tree(images["plain"]).filesystem

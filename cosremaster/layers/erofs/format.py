@@ -69,7 +69,8 @@ class ErofsIndex(ArchiveIndex):
             open_tree(layer).check_inodes()
         for path, inode in open_tree(layer).list_unsorted():
             message = (
-                f"the names of directory /{printable(path)} are not sorted, so that Linux does not find all of them"
+                f"the names of directory /{printable(path)} are not sorted, or not all different, so that Linux does"
+                " not find all of them"
             )
             yield message, layer.place if inode.is_in_metabox else layer.place.at(inode.position)
 

@@ -123,13 +123,16 @@ class ErofsTree(ListedTree):
                 node.content.find_places()
 
     def list_unsorted(self) -> Iterator[tuple[bytes, ErofsInode]]:
-        """Yield path and inode of each directory whose names are not sorted: Linux looks for a name by halves."""
+        """Yield path and inode of each directory whose names are not sorted, or not all different.
+
+        Linux looks for a name by halves.
+        """
         directories = (path for path, entry in self.filesystem.walk() if entry.type == DIRECTORY_TYPE)
         for path in chain((b"",), directories):
             inode = self.directory_inode(path)
             if inode is not None:
                 names = [entry.name for entry in self.filesystem.full_listing(inode)]
-                if names != sorted(names):
+                if names != sorted(set(names)):
                     yield path, inode
 
     def list_directory(self, path: bytes) -> Sequence[bytes]:
