@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from cosremaster.errors import UsageError
+from cosremaster.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from cosremaster.io.urls import ImagePath
@@ -57,7 +58,7 @@ def checked_input(image: ImagePath, expect: Iterable[str]) -> Iterator[None]:
     """Keep the file open that ``image``, a path or an address, begins with, while the context reads it.
 
     It has the digests ``expect``, and all of a remote one is on this machine. :raises UsageError: one is no digest.
-    :raises ImageError: the file has another, or changed behind it. :raises OutputError: there is no room for it.
+    :raises ImageError: the file has another, or another came behind it. :raises OutputError: no room for it.
     """
     from cosremaster.browse.container import split_address  # noqa: PLC0415 - few commands are given a digest
     from cosremaster.cli.looking import LookingProgress  # noqa: PLC0415 - the same
@@ -66,7 +67,19 @@ def checked_input(image: ImagePath, expect: Iterable[str]) -> Iterator[None]:
 
     expected = parse_digests(expect)
     path = split_address(image)[0] if isinstance(image, str) else image
+    before = _identify_file(path)
     with open_source(path) as source:
         compare_digests(source, expected, LookingProgress())
         yield
         source.check_unchanged()
+        if _identify_file(path) not in (before, None):  # the command opened it by its name
+            raise ImageError("was replaced while it was being read", source.place)
+
+
+def _identify_file(path: ImagePath) -> tuple[int, int] | None:
+    """Return device and inode of the file at ``path``; None where no file of this machine is."""
+    try:
+        status = os.stat(str(path))
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
