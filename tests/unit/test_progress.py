@@ -261,7 +261,7 @@ def test_a_line_on_a_terminal_changes_and_goes_away(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(terminal, "LIVE_INTERVAL", None)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((60, 20)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((60, 20)))  # pytest asks too
     line = terminal.terminal_progress(quiet=False)
     assert isinstance(line, terminal.LiveLine)
     with line.run():
