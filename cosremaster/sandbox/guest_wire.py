@@ -7,7 +7,9 @@ and could write to that port itself, so these values go as typed JSON, and every
 
 from __future__ import annotations
 
+import binascii  # noqa: F401 - what JSON loads when it is written: the guest has only what is loaded with its modules
 import io
+import json  # noqa: F401 - as above
 import os
 import stat
 from collections.abc import Callable, Iterable
