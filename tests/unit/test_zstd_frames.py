@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cosremaster.errors import UnsupportedError
 from cosremaster.io import zstd_frames
 from cosremaster.io.zstd_frames import load_zstd, new_compressor, pack_frame, read_header, unpack_frame
+from tests.fixtures.tools import leave_out
 
 DICE = random.Random(3)
 WORDS = [DICE.randbytes(DICE.randrange(3, 9)) for _ in range(400)]
@@ -21,11 +22,10 @@ TEXT = b" ".join(DICE.choices(WORDS, k=30_000))
 WINDOWS = [(23, 19), (22, 12), (21, 3), (17, 3), (10, 3)]
 
 
-@pytest.mark.skipif(
-    load_zstd().zstd_version_info != zstandard.ZSTD_VERSION, reason="the bindings are of different versions of libzstd"
-)
 @pytest.mark.parametrize(("window_log", "level"), WINDOWS)
 def test_frames_are_those_of_another_binding(window_log: int, level: int) -> None:
+    if load_zstd().zstd_version_info != zstandard.ZSTD_VERSION:
+        leave_out("The two bindings of zstd are of different versions of libzstd.")
     for size, threads in ((0, 0), (1000, 0), (100_000, 2)):
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level, window_log=window_log, write_checksum=True, write_content_size=True, threads=threads
