@@ -415,9 +415,10 @@ class Image:
         Options: ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256``
         beside it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
         ``sync=False`` does not wait until all is on the disk. ``read_back`` compares every byte of the file, read from
-        the disk. ``expect``: digests that this image must have, as in ``["sha256:HEX"]``. ``delta`` writes the
-        difference from this image in place of a new one, and ``TARGET.json``, which says for what (docs/delta.md); with
-        ``plain`` other decoders than xdelta3 read it; for the base of the delta ``base_delta``, which made this image.
+        the disk. ``sha256``: the result tells the digest of the file. ``expect``: digests that this image must have, as
+        in ``["sha256:HEX"]``. ``delta`` writes the difference from this image in place of a new one, and
+        ``TARGET.json``, which says for what (docs/delta.md); with ``plain`` other decoders than xdelta3 read it; for
+        the base of the delta ``base_delta``, which made this image.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -437,7 +438,7 @@ class Image:
             plan, proof = opened.remaster(target, asked, progress=progress, **options)
         from cosremaster.api.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
 
-        return Result(**changes_of_plan(plan), proof=proof)
+        return Result(**changes_of_plan(plan), proof=proof, sha256=plan.sha256)
 
     def prepare(self, request: Request | None = None, *, progress: Progress | None = None) -> Prepared:
         """Return the image with the changes of ``request`` without writing it: to be read in parts, or served.

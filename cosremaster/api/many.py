@@ -93,8 +93,8 @@ class BaseOptions:
     def of_output(self, *, force: bool) -> OutputKeywords:
         """Return the options of ``Image.remaster``; ``force`` is the site's."""
         return {
-            "force": force, "sync": self.sync, "read_back": self.read_back, "delta": self.delta,
-            "base_delta": self.base_delta,
+            "force": force, "sync": self.sync, "read_back": self.read_back, "sha256": not self.delta,
+            "delta": self.delta, "base_delta": self.base_delta,
         }  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def _make_site(image: Image, site: Site, options: BaseOptions) -> SiteResult:
     start = time.monotonic()
     try:
         result = image.remaster(site.target, site.request, **options.of_output(force=site.force))
-        digest = digest_file(site.target)
+        digest = result.sha256 if result.delta is None else digest_file(site.target)
     except Exception as error:  # whatever it is, it stops no other site
         return _failure(site, error, time.monotonic() - start)
     return SiteResult(

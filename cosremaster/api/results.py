@@ -109,11 +109,13 @@ class Result(Changes):
     """The result of a remaster: its changes, and what was proved of the finished image.
 
     ``proof``: a line for each thing that was found true when the image was read again. ``upload``: the shell command
-    that imports the output into MAAS, where a recipe says how; else empty.
+    that imports the output into MAAS, where a recipe says how; else empty. ``sha256``: of the image that was written,
+    in hexadecimal digits, where that was wanted; else empty.
     """
 
     proof: tuple[str, ...]
     upload: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

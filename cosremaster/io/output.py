@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cosremaster.crc import crc64_xz
 from cosremaster.errors import OutputError, Place, ProofError, UsageError
@@ -19,6 +19,9 @@ from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
 from cosremaster.io.write_back import WriteBack
 from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
+
+if TYPE_CHECKING:
+    from cosremaster.io.shared_sums import FileSum, SharedSums
 
 DIGESTS = ("sha256", "md5")
 
@@ -145,6 +148,7 @@ class Output:
         self._part: PartFile | None = None
         self._precopy: Precopy | None = None
         self._write_back: WriteBack | None = None
+        self._file_sum: FileSum | None = None
         import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
 
         self._hash = None if digest is None else hashlib.new(digest)
@@ -210,6 +214,8 @@ class Output:
         write_back, self._write_back = self._write_back, None
         part, self._part = self._part, None
         try:
+            if self._file_sum is not None:
+                self._file_sum.stop()
             if precopy is not None:
                 precopy.stop()
             if write_back is not None:
@@ -219,6 +225,14 @@ class Output:
                 part.close()
             for companion in self._companions:
                 companion.__exit__()
+
+    def sum_beside(self, sums: SharedSums) -> FileSum:
+        """Let ``sums`` take the SHA-256 of what :meth:`write` writes, while that is proved; return what tells it.
+
+        :meth:`publish` waits for it, and raises as ``FileSum.wait``.
+        """
+        self._file_sum = sums.start()
+        return self._file_sum
 
     def start_precopy(self, source: ByteSource, limit: int | None = None) -> bool:
         """Begin to copy ``source`` under a temporary name; most likely much of it will be in the table to be written.
@@ -241,7 +255,10 @@ class Output:
         fd = self._open()
         copied, reported = self._finish_precopy(table, advance)
         self._truncate(fd, copied)
-        return self._write_pieces(table.pieces, source, advance, copied, reported)
+        written = self._write_pieces(table.pieces, source, advance, copied, reported)
+        if self._file_sum is not None:
+            self._file_sum.begin(table, written.path)
+        return written
 
     def write_pieces(
         self, pieces: Iterable[Piece], source: ByteSource | None, advance: Callable[[int], None]
@@ -412,7 +429,10 @@ class Output:
         ``warn`` is called if the file cannot have the owner of the one that it replaces.
 
         :raises OutputError: another program made that file meanwhile, or the disk reports an error.
+        :raises ImageError: it cannot be summed, where that is wanted.
         """
+        if self._file_sum is not None:
+            self._file_sum.wait()
         if self._sidecar is not None and self._hash is not None:
             line = self._hash.hexdigest().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
             self._sidecar.write_chunks([line])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cosremaster.io.blobs import BlobStore
     from cosremaster.io.output import Output
+    from cosremaster.io.shared_sums import SharedSums
     from cosremaster.io.urls import ImagePath
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.layers.kept_plain import PlainKeeper
@@ -59,6 +60,7 @@ class OpenedImage:
         self._use = SharedUse(self._file.close, f"{self._file.place}")
         self._blobs: BlobStore | None = None
         self._sha256 = ""  # where a delta needed it
+        self._sums: SharedSums | None = None
         self._origin_size = None if origin is None else origin.size
         try:
             self.image = open_any_image(self._file)
@@ -204,6 +206,7 @@ class OpenedImage:
                 start_precopy=lambda limit: output.start_precopy(self._file, limit),
             ) as context,
         ):  # fmt: skip
+            file_sum = output.sum_beside(self._shared_sums()) if writing.sha256 else None
             expect_work(context.progress, COPY, self._file.size)
             if self._index.reads_on_demand:  # most of it stays, and no decoding waits for the disk
                 context.start_precopy()
@@ -225,7 +228,15 @@ class OpenedImage:
                 self._with_layers(), plan.result, output, self._file, context.progress,
                 check_input=check_input, read_back=writing.read_back,
             )  # fmt: skip
-        return plan, proof
+        return replace(plan, sha256=file_sum.digits) if file_sum is not None else plan, proof
+
+    def _shared_sums(self) -> SharedSums:
+        """Return what sums the images that are made from this one."""
+        if self._sums is None:
+            from cosremaster.io.shared_sums import SharedSums  # noqa: PLC0415 - who looks at an image writes none
+
+            self._sums = SharedSums(self._file)
+        return self._sums
 
     def _write_delta(
         self, target: Path, normalized: NormalizedRequest, writing: OutputOptions, progress: Progress | None

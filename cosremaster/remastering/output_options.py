@@ -26,6 +26,7 @@ class OutputKeywords(TypedDict, total=False):
     report: str | os.PathLike[str] | None
     sync: bool
     read_back: bool
+    sha256: bool
     expect: Iterable[str]
     delta: bool
     plain: bool
@@ -37,10 +38,11 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
 
     ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside it, as
     sha256sum does. ``report``: a file for what happened to each path, as JSON. ``sync``: wait until file and name are
-    on the disk. ``read_back``: compare every byte of the file, read from the disk. ``expect``: digests that the input
-    must have, as in ``"sha256:HEX"``. ``delta``: write the difference from the input, in the format VCDIFF, in place of
-    an image; ``plain``: without checksums in it, which not all decoders of that format know; ``base_delta``: the delta
-    by which the input was made of another base, which the new delta is for as well.
+    on the disk. ``read_back``: compare every byte of the file, read from the disk. ``sha256``: tell the digest of
+    the image that was written. ``expect``: digests that the input must have, as in ``"sha256:HEX"``. ``delta``: write
+    the difference from the input, in the format VCDIFF, in place of an image; ``plain``: without checksums in it, which
+    not all decoders of that format know; ``base_delta``: the delta by which the input was made of another base, which
+    the new delta is for as well.
     """
 
     force: bool = False
@@ -48,6 +50,7 @@ class OutputOptions(Struct, frozen=True, kw_only=True):
     report: str | os.PathLike[str] | None = None
     sync: bool = True
     read_back: bool = False
+    sha256: bool = False
     expect: Iterable[str] = ()
     delta: bool = False
     plain: bool = False

@@ -65,7 +65,8 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
     came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
     ``prepared``: of a preparation, what became of each stream. ``delta``: of the delta that was written or planned.
-    ``time``: about how long the run will take, where nothing is written.
+    ``time``: about how long the run will take, where nothing is written. ``sha256``: of the image that was written,
+    where that was wanted.
     """
 
     image: RemasterImage
@@ -85,6 +86,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     prepared: tuple[PreparedStream, ...] = ()
     delta: DeltaFacts | None = None
     time: RunTime | None = None
+    sha256: str = ""
 
     @property
     def input_size(self) -> int:
