@@ -101,6 +101,16 @@ class ByteReader:
         """Return the current chunk and the index in it of the next byte. Nothing is consumed."""
         return self._current, self._start
 
+    def read_view(self, count: int) -> memoryview | None:
+        """Return the next ``count`` bytes without a copy; None, and nothing is read, where the chunk has fewer."""
+        end = self._start + count
+        if end > len(self._current):
+            return None
+        view = memoryview(self._current)[self._start : end]
+        self._start = end
+        self.position += count
+        return view
+
     def unread(self, data: bytes) -> None:
         """Put back ``data``, the bytes that were read last."""
         if not data:

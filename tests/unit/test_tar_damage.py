@@ -303,6 +303,61 @@ def test_any_changed_byte_is_an_error_or_another_archive() -> None:
             assert error.place is not None
 
 
+def timed_archive(style: int, dice: random.Random) -> bytes:
+    """An archive with times of all lengths, as GNU tar writes them, and entries of every usual kind."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=style) as archive:
+        for number in range(30):
+            info = tarfile.TarInfo("d" * dice.choice((1, 90, 150)) + f"/f{number}" + dice.choice(("", "", "/")))
+            info.mtime = dice.randrange(1 << 32)
+            info.type = dice.choice((b"0", b"0", b"0", b"\0", b"1", b"2", b"3", b"5", b"6"))
+            info.linkname = "" if info.type in b"0\0356" else "f" * dice.choice((1, 99))
+            info.uname = dice.choice(("", "root"))
+            if style == tarfile.PAX_FORMAT:
+                for keyword in dice.sample(("mtime", "atime", "ctime", "comment"), dice.randrange(4)):
+                    fraction = f"{dice.random():.9f}"[1 : dice.randrange(1, 11)]
+                    info.pax_headers[keyword] = f"{dice.randrange(1 << 34)}{fraction}"
+            info.size = dice.choice((0, 0, 1, 600)) if info.type in b"0\0" else 0
+            archive.addfile(info, io.BytesIO(b"x" * info.size))
+    return stream.getvalue()
+
+
+def told_of(data: bytes, step: int) -> object:
+    """All that reading ``data`` in chunks of ``step`` bytes tells, or the error."""
+    chunks = [data[start : start + step] for start in range(0, len(data), step)]
+    try:
+        index = read_index(ByteReader(chunks, Place(("a.tar",))), 0, MemberScanner(ALL_DETAILS, 1))
+    except CorruptError as error:
+        return error.message, error.place
+    numbers = range(len(index.entries))
+    style = index.style
+    return (
+        [index.entries[number] for number in numbers], [index.entries.digest(number) for number in numbers],
+        index.end, index.has_end, style.name, style.users, style.slashes, style.prefixes, style.is_gnu, style.is_ustar,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_entries_are_the_same_whether_their_headers_are_at_hand_or_come_in_parts(style: int) -> None:
+    """Headers that are wholly in a chunk are read in fewer steps."""
+    dice, errors = random.Random(style), 0
+    for _ in range(10):
+        whole = timed_archive(style, dice)
+        assert told_of(whole, len(whole)) == told_of(whole, 100) == told_of(whole, 1536)
+        starts = [entry.start for entry in entries(whole)]
+        for _ in range(40):
+            at, size = dice.choice(starts) + dice.randrange(3 * BLOCK), dice.choice((1, 1, 8))
+            head = at - at % BLOCK
+            changed = bytearray(whole)
+            changed[at : at + size] = dice.choice((dice.randbytes(size), b"7" * size, b" " * size, bytes(size)))
+            if dice.random() < 0.7:
+                changed[head : head + BLOCK] = with_checksum(bytes(changed[head : head + BLOCK]))
+            expected = told_of(bytes(changed), 100)
+            assert told_of(bytes(changed), len(changed)) == expected
+            errors += len(expected) == 2 if isinstance(expected, tuple) else 0
+    assert errors
+
+
 def test_links_in_a_circle_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Hard links that lead to each other, to themselves, and by way of symlinks that lead in a circle."""
     circle = header(b"a", b"1", link=b"b") + header(b"b", b"1", link=b"a") + header(b"c", b"1", link=b"c")

@@ -63,9 +63,24 @@ class TarStyle:
         """Note a header of the type ``kind``, which is no entry."""
         self.parts.add(kind)
 
+    def note_usual(self, name: bytes, magic: bytes, *, is_pax: bool, has_user: bool, is_directory: bool) -> None:
+        """Note the form of the headers with ``magic``, and how their entry ``name`` is written."""
+        if magic not in self._magics:
+            self._magics.add(magic)
+            self.is_gnu = self.is_gnu or magic == blocks.GNU_MAGIC
+            self.is_ustar = self.is_ustar or magic == blocks.USTAR_MAGIC
+        if is_pax:
+            self.has_pax = True
+        self._note_name(name, has_user=has_user and any(magic), is_directory=is_directory)
+
     def note_entry(self, header: TarHeader, records: Mapping[bytes, bytes], name: bytes, *, is_directory: bool) -> None:
         """Note how the entry ``name`` is written."""
-        if pax.USER in records or ((header.is_gnu or header.is_ustar) and header.user[0]):
+        has_user = pax.USER in records or ((header.is_gnu or header.is_ustar) and bool(header.user[0]))
+        self._note_name(name, has_user=has_user, is_directory=is_directory)
+
+    def _note_name(self, name: bytes, *, has_user: bool, is_directory: bool) -> None:
+        """Note how the entry ``name`` is written, and whether it ``has_user``: the name of an owner."""
+        if has_user:
             self.users += 1
         if is_directory:
             self.slashes += 1 if name.endswith(b"/") else -1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.streams import ByteReader, sha256_of
@@ -15,8 +15,11 @@ from cosremaster.layers.tar import blocks, pax
 from cosremaster.layers.tar.blocks import BLOCK, HeaderError, TarHeader
 from cosremaster.layers.tar.entries import SparseMap, TarEntries, TarEntry
 from cosremaster.layers.tar.index import TarIndex, TarStyle
+from cosremaster.layers.tar.usual import parse_usual
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cosremaster.layers.member_files import MemberKeeper
     from cosremaster.layers.scan import MemberScanner
 
@@ -52,9 +55,6 @@ _PAX_TYPES = (blocks.PAX, blocks.SUN_PAX)
 _BEFORE_ENTRY = frozenset((*_PAX_TYPES, blocks.GNU_NAME, blocks.GNU_LINK, blocks.SUN_ACL, blocks.SUN_ATTRIBUTES))
 """Types of headers that belong to the next entry."""
 
-_SIMPLE = frozenset((blocks.REGULAR, blocks.OLD_REGULAR, blocks.HARD_LINK, blocks.SYMLINK, blocks.DIRECTORY))
-"""Types of entries that one header tells everything of, where no extended one counts for them."""
-
 _NO_ENTRY = frozenset((blocks.GNU_VOLUME, blocks.GNU_CONTINUATION, blocks.GNU_OLD_NAMES))
 
 
@@ -89,6 +89,7 @@ class EntryReader:
         self.has_end = True
         self.end = 0
         self._segments = self._attribute_bytes = 0
+        self._sha256: Callable[..., Any] | None = None
         self._shared: dict[tuple[tuple[bytes, bytes], ...], tuple[tuple[bytes, bytes], ...]] = {}
 
     @property
@@ -101,10 +102,10 @@ class EntryReader:
 
         :raises CorruptError: damage, with its place.
         """
-        for entry in self.iterate():
-            if len(self.entries) >= MAX_ENTRIES:
+        for number, entry in enumerate(self.iterate()):
+            if number >= MAX_ENTRIES:
                 raise CorruptError(f"more than {MAX_ENTRIES:,} entries are taken for a bomb", self._place(entry.start))
-            if max(entry.uid, entry.gid) > MAX_OWNER:
+            if entry.uid > MAX_OWNER or entry.gid > MAX_OWNER:
                 raise CorruptError(f"no system has an owner {max(entry.uid, entry.gid)}", self._place(entry.start))
             if watch is not None and entry.is_regular and entry.sparse is None and entry.stored:
                 watch.watch(self.reader, entry.stored)
@@ -119,9 +120,16 @@ class EntryReader:
 
         :raises CorruptError: damage, with its place.
         """
-        before = _Before()
+        before, reader = _Before(), self.reader
         while True:
-            at = self._position
+            at = reader.position - self.origin
+            if before.start is None and not self.globals:
+                entry = parse_usual(*reader.buffered(), at, self.style)
+                if entry is not None:
+                    reader.skip(entry.data - at)
+                    yield entry
+                    self._skip_to(entry.end, entry.name)
+                    continue
             try:
                 block = self._next_block(at)
                 if block is None:
@@ -155,9 +163,6 @@ class EntryReader:
         """Take in ``header``, whose ``block`` stands at ``at``; return its entry, None if it begins none."""
         self.style.note(header)
         kind = header.type
-        if kind in _SIMPLE and before.start is None and not self.globals:
-            before.is_pending = False
-            return self._make_simple_entry(header, at)
         if kind == blocks.PAX_GLOBAL:
             records = self._read_records(header, blocks.parse_number(header.size, "the size"))
             self.globals.update(pax.parse_records(records))
@@ -227,28 +232,6 @@ class EntryReader:
     def _place(self, at: int) -> Place:
         """Return the place of the byte at offset ``at``."""
         return self.reader.place_at(self.origin + at)
-
-    def _make_simple_entry(self, header: TarHeader, at: int) -> TarEntry:
-        """Return what :meth:`_make_entry` would, without extended headers: most entries have none."""
-        name, kind = header.full_name, header.type
-        permissions, uid, gid = blocks.parse_owner(header.mode, header.uid, header.gid)
-        is_link = kind == blocks.HARD_LINK
-        file_type = _KINDS.get(kind, _FILE)
-        if file_type == _FILE and name[-1:] == b"/" and not is_link:
-            file_type = _DIRECTORY
-        size = blocks.parse_number(header.size, "the size")
-        if size:
-            if size < 0:
-                raise HeaderError(f"a size of {size:,} bytes")
-            if (kind in _WITHOUT_DATA or file_type == _DIRECTORY) and self._has_no_data():
-                size = 0
-        self.style.note_entry(header, {}, name, is_directory=file_type == _DIRECTORY)
-        target = header.link_name.partition(b"\0")[0] if is_link or file_type == _SYMLINK else b""
-        data = at + BLOCK
-        return TarEntry(
-            name, file_type | permissions, uid, gid, blocks.parse_number(header.mtime, "the time"), at, at, data, size,
-            data + size + -size % BLOCK, b"" if is_link else target, target if is_link else None,
-        )  # fmt: skip
 
     def _make_entry(self, header: TarHeader, block: bytes, at: int, before: _Before) -> TarEntry:
         """Return the entry of ``header``; the reader stands before its data then."""
@@ -448,7 +431,14 @@ class EntryReader:
         """
         if not entry.is_regular or entry.sparse is not None:
             return b""
-        return sha256_of(self.read_stored(entry))
+        data = self.reader.read_view(entry.stored)
+        if data is None:
+            return sha256_of(self.read_stored(entry))
+        if self._sha256 is None:
+            from hashlib import sha256  # noqa: PLC0415 - a plain listing needs none of it
+
+            self._sha256 = sha256
+        return self._sha256(data, usedforsecurity=False).digest()
 
     def read_stored(self, entry: TarEntry) -> Iterator[bytes]:
         """Yield the stored data of ``entry``, before which the reader stands.
@@ -463,7 +453,7 @@ class EntryReader:
     def _skip_to(self, end: int, name: bytes) -> None:
         """Skip the rest of the entry ``name``, which ends at ``end``. :raises CorruptError: the archive ends before."""
         try:
-            self.reader.skip(end - self._position)
+            self.reader.skip(end + self.origin - self.reader.position)
         except CorruptError as error:
             raise self._locate(error, name) from error
 
