@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 CUTOFF = 0.6
@@ -21,6 +22,22 @@ def find_similar(wanted: str, names: Iterable[str], count: int = 1, cutoff: floa
     same = [name for name in every if name.casefold() == folded]
     like = get_close_matches(wanted, every, n=count, cutoff=cutoff)
     return list(dict.fromkeys([*same, *like]))[:count]
+
+
+def suggest_file(path: str | bytes | os.PathLike[str], error: OSError | None = None) -> str:
+    """Return the end of a sentence about the file ``path`` of this machine: one beside it, if ``path`` is not there.
+
+    ``error``: why it cannot be reached, where the sentence is about that; it may be there then.
+    """
+    folder, name = os.path.split(os.fsdecode(path).rstrip("/"))
+    if not (error is None or isinstance(error, FileNotFoundError)):
+        return ""
+    try:
+        names = os.listdir(folder or ".")
+    except (OSError, ValueError):
+        return ""
+    similar = (like for like in find_similar(name, names, 1, PATH_CUTOFF) if like != name and like.isprintable())
+    return format_suggestion([os.path.join(folder, like) for like in similar])
 
 
 def format_suggestion(names: Sequence[str]) -> str:

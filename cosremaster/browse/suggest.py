@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cosremaster.browse.container import Container, NodeRef, enter
 from cosremaster.browse.walk import find_archives
 from cosremaster.errors import CosremasterError
 from cosremaster.layers.member_files import MemberKeeper
-from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
-from cosremaster.tree.paths import join
+from cosremaster.suggestions import format_suggestion
+from cosremaster.tree.similar import follow_similar
 
 _DEPTH = 2
 """Archives in archives that are looked into: an initramfs, and the root file system in it."""
@@ -43,32 +43,14 @@ def _layers_with(container: Container, path: bytes, depth: int, members: MemberK
 
 def _similar_path(container: Container, path: bytes) -> str | None:
     """Return the address of the path in ``container`` that is most like ``path``; None where none is."""
-    match = b""
-    for part in path.split(b"/"):
-        name = _similar_name(container.list_names(match), join(match, part))
-        if name is None:
-            break
-        match = name
-    else:
+    match, is_whole = follow_similar(path, container.list_names)
+    if is_whole:
         return _address_of(container, match)
     same = sorted(other for other in container.nodes if other.rpartition(b"/")[2] == path.rpartition(b"/")[2])
     return _address_of(container, same[0] if same else match)
-
-
-def _similar_name(names: Sequence[bytes], wanted: bytes) -> bytes | None:
-    """Return the path among ``names``, those in a directory, that is most like ``wanted``; None where none is."""
-    texts = {_text(name): name for name in names}
-    if wanted in names:
-        return wanted
-    return next((texts[name] for name in find_similar(_text(wanted), texts, 1, PATH_CUTOFF)), None)
 
 
 def _address_of(container: Container, path: bytes) -> str | None:
     """Return the address of ``path`` in ``container``; None for the root, and where it is not there."""
     node = container.node(path) if path else None
     return None if node is None else NodeRef(container, node).address
-
-
-def _text(path: bytes) -> str:
-    """Return ``path`` as text, without a loss."""
-    return path.decode("utf-8", "surrogateescape")

@@ -17,7 +17,7 @@ from cosremaster.fleet.sites import SiteEntry, list_sites
 from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
 from cosremaster.recipe.document import Document, VariableTable
-from cosremaster.recipe.faults import Faults
+from cosremaster.recipe.faults import Faults, suggest_name
 from cosremaster.recipe.read import PlacedTables, Recipe, RecipeReader, parse_toml, read_text, validate_document
 from cosremaster.recipe.toml_lines import KeyPath, find_lines
 from cosremaster.recipe.variables import Variables
@@ -56,7 +56,8 @@ class Fleet(Struct, frozen=True, kw_only=True):
         known = {site.name: site for site in self.sites}
         for name in names:
             if name not in known:
-                raise UsageError(f"{self.path}: there is no site {printable(name)}")
+                meant = suggest_name(name, known)
+                raise UsageError(f"{self.path}: there is no site {printable(name)}{meant}")
         return tuple(site for site in self.sites if not names or site.name in names)
 
 
@@ -148,7 +149,8 @@ class _FleetReader:
         declared[NAME] = VariableTable()
         for name in self._variables:
             if name not in self._document.variables:
-                raise UsageError(f"--set {name}: [variables] of the fleet has no such variable")
+                meant = suggest_name(name, self._document.variables)
+                raise UsageError(f"--set {name}: [variables] of the fleet has no such variable{meant}")
         environ = {name: text for name, text in self._environ.items() if name in self._document.variables}
         sites: list[FleetSite] = []
         sites_of_fault: dict[tuple[KeyPath, str], list[str]] = {}

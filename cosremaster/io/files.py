@@ -37,7 +37,10 @@ class FileSource:
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
         except OSError as error:
-            raise ImageError(f"cannot be opened: {error.strerror}", self.place) from error
+            from cosremaster.suggestions import suggest_file  # noqa: PLC0415 - only where a file is not there
+
+            meant = suggest_file(path, error)
+            raise ImageError(f"cannot be opened: {error.strerror}{meant}", self.place) from error
         try:
             self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
             os.pread(self.descriptor, 1, 0)

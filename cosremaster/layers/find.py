@@ -251,7 +251,9 @@ def choose_layer(
         if layer is not None:
             return layer
         _check_readable(layers.layers, address)
-        raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
+        addresses = [format_address(layer.address) for layer in layers.layers]
+        meant = format_suggestion(find_similar(format_address(address), addresses, 1, PATH_CUTOFF))
+        raise LayerError(f"has no layer {format_address(address)}; found: {listed}{meant}", image.place)
     _check_readable(layers.layers, None)
     candidates = _most_likely(without_side_images(image, layers))
     if not candidates and image.is_single_file:  # in a file of its own there is nothing else that can be meant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cosremaster.errors import LayerError, UnsupportedError, printable
-from cosremaster.layers.address import Address, archive_number, without_numbers
+from cosremaster.layers.address import Address, archive_number, format_address, without_numbers
 from cosremaster.layers.formats import ContainerEntry, format_names
 from cosremaster.layers.identify import identify_partition
 from cosremaster.layers.model import Layer, build_layers, index_file
@@ -66,7 +66,10 @@ def _open_file(layer: Layer, path: bytes, options: ScanOptions) -> tuple[Layer, 
     place = layer.place.inside(path)
     node = layer.tree().get(path)
     if node is None:
-        raise LayerError(f"has no {printable(path)}", layer.place)
+        from cosremaster.tree.similar import suggest_path  # noqa: PLC0415 - only where a path is not there
+
+        meant = suggest_path(path, layer.tree(), lambda other: format_address((*layer.address, other)))
+        raise LayerError(f"has no {printable(path)}{meant}", layer.place)
     if node.content is None or not node.content.size:
         raise LayerError(
             f"is no archive but {'an empty ' if node.content is not None else 'a '}{node.kind.noun}", place

@@ -18,6 +18,7 @@ from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_uma
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.progress import READ, begin_work
 from cosremaster.records import replace
+from cosremaster.suggestions import suggest_file
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 
@@ -145,7 +146,8 @@ def _apply_mtree_file(
     try:
         text = Path(os.fsdecode(mtree_path)).read_bytes()
     except OSError as error:
-        raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+        meant = suggest_file(os.fspath(mtree), error)
+        raise OverlayError(f"cannot be read: {error.strerror}{meant}", place) from error
     path_of_itself = os.path.relpath(mtree_path, source_path)
     others = [node for node in nodes if node.path != path_of_itself]
     specs = parse_mtree(text, place)

@@ -140,8 +140,7 @@ def merge(
     tree = _OverlaidTree(image, place, force_type=force_type)
     for pattern in remove:
         if not _remove(tree, pattern) and not allow_missing:
-            what = "it is not there" if pattern.is_literal else "nothing fits this pattern"
-            raise OverlayError(f"cannot be removed: {what} (--allow-missing goes on)", place.inside(pattern.text))
+            raise OverlayError(_describe_miss(tree, pattern), place.inside(pattern.text))
     requested: set[bytes] = set()
     for addition in (addition for item in items for addition in item.additions(tree)):
         if addition.is_exact:
@@ -186,6 +185,16 @@ def _remove(tree: _OverlaidTree, pattern: Pattern) -> bool:
     for path in matches:
         tree.remove(path)
     return bool(matches)
+
+
+def _describe_miss(tree: _OverlaidTree, pattern: Pattern) -> str:
+    """Return why nothing was removed for ``pattern``, and what may be meant by it."""
+    if not pattern.is_literal:
+        return "cannot be removed: nothing fits this pattern (--allow-missing goes on)"
+    from cosremaster.tree.similar import suggest_path  # noqa: PLC0415 - only where a path is not there
+
+    meant = suggest_path(_resolve_parents(tree, pattern.literal_prefix, None), tree.below(b""))
+    return f"cannot be removed: it is not there (--allow-missing goes on){meant}"
 
 
 def _apply_whiteouts(tree: _OverlaidTree, addition: Addition) -> None:

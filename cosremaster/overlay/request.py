@@ -11,6 +11,7 @@ from pathlib import Path
 from cosremaster.errors import UsageError
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.suggestions import suggest_file
 
 STANDARD_INPUT = b"-"
 _ENDING = lazy_regex(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
@@ -200,7 +201,10 @@ class RunScript(OverlayItem):
             raise UsageError(f"--run {text!r}: what should be run?")
         is_word = re.fullmatch(r"\S+", text) is not None
         if is_word and (text.startswith(("./", "../", "~/")) or text.endswith((".sh", ".py", ".pl"))):
-            raise UsageError(f"--run {text}: there is no file of that name, and as a command it would not be found")
+            meant = suggest_file(text)
+            raise UsageError(
+                f"--run {text}: there is no file of that name, and as a command it would not be found{meant}"
+            )
         return cls(command=text)
 
     @property

@@ -24,6 +24,7 @@ from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.progress import ShowsOutput
 from cosremaster.records import Struct, replace
 from cosremaster.sandbox.model import ScriptChanges, ScriptRun, Way
+from cosremaster.suggestions import suggest_file
 from cosremaster.tree.nodes import Node
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ def _read_program(item: RunScript) -> bytes:
     place = Place().inside(os.fsencode(item.script))
     try:
         if not os.path.isfile(item.script):
-            reason = "is a directory" if os.path.isdir(item.script) else "there is no such file"
+            reason = f"there is no such file{suggest_file(item.script)}"
+            if os.path.isdir(item.script):
+                reason = "is a directory"
             raise OverlayError(f"cannot be run: {reason}", place)
         with open(item.script, "rb") as file:
             program = file.read(_MAX_TEXT + 1)

@@ -15,6 +15,7 @@ from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.overlay.addition import AttributedPath
 from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, name_some, read_attributes
 from cosremaster.records import Struct
+from cosremaster.suggestions import suggest_file
 from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 from cosremaster.tree.paths import join
 
@@ -251,7 +252,8 @@ def scan_source(source: bytes, max_mtime: int | None, choice: XattrChoice = DEFA
     try:
         status = os.stat(source)
     except OSError as error:
-        raise OverlayError(f"cannot be added: {error.strerror}", place) from error
+        meant = suggest_file(source, error)
+        raise OverlayError(f"cannot be added: {error.strerror}{meant}", place) from error
     scanner = _Scanner(max_mtime, choice)
     if stat.S_ISDIR(status.st_mode):
         nodes = sorted(_walk(source, scanner), key=lambda node: node.path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from cosremaster.errors import OverlayError, Place
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import replace
+from cosremaster.suggestions import find_similar, format_suggestion
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node
 
@@ -41,7 +42,8 @@ def fill_template(data: bytes, values: Mapping[str, str]) -> bytes:
     """Return ``data`` with the ``values`` of its variables. :raises TemplateError: there is no such variable."""
     for name, line in find_variables(data):
         if name not in values:
-            raise TemplateError(f"there is no variable {name}", line)
+            meant = format_suggestion(find_similar(name, values))
+            raise TemplateError(f"there is no variable {name}{meant}", line)
     encoded = {name.encode("ascii"): value.encode("utf-8", "surrogateescape") for name, value in values.items()}
     return _SPECIAL.sub(lambda match: b"$" if match[0] == b"$$" else encoded[match[1]], data)
 

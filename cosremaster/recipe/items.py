@@ -35,6 +35,7 @@ from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, par
 from cosremaster.recipe.toml_lines import KeyPath
 from cosremaster.recipe.variables import VariableError
 from cosremaster.records import Struct
+from cosremaster.suggestions import suggest_file
 
 STDIN = "-"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
@@ -111,7 +112,7 @@ def find_absence(path: Path) -> str:
     except PermissionError as error:
         return f"the file {printable(str(path))} cannot be reached: {error.strerror}"
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return f"there is no file {printable(str(path))}"
+        return f"there is no file {printable(str(path))}{suggest_file(path)}"
     return ""
 
 

@@ -28,6 +28,7 @@ from cosremaster.recipe.variables import VariableError, Variables, expand
 from cosremaster.records import Struct
 from cosremaster.remastering.request import Request, parse_alignment
 from cosremaster.remastering.select_layers import LayerSelector
+from cosremaster.suggestions import suggest_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,7 +98,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise RecipeError(name, [f"{name}: cannot be read: {error.strerror}"]) from error
+        raise RecipeError(name, [f"{name}: cannot be read: {error.strerror}{suggest_file(path, error)}"]) from error
     except UnicodeDecodeError as error:
         raise RecipeError(name, [f"{name} @0x{error.start:X}: is not UTF-8, as TOML must be"]) from error
 

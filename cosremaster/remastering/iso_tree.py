@@ -138,7 +138,9 @@ def _rename(tree: _RenamedTree, rename: Rename, image: Place, force_type: bool) 
     node = tree.nodes.get(old)
     place = image.inside(rename.old)
     if node is None:
-        raise OverlayError("cannot be renamed: it is not there", place)
+        from cosremaster.tree.similar import suggest_path  # noqa: PLC0415 - only where a path is not there
+
+        raise OverlayError(f"cannot be renamed: it is not there{suggest_path(old, tree.nodes)}", place)
     new, parents = resolve_location(tree.nodes, rename.new, image, node, force_type=force_type)
     target = tree.nodes.get(new)
     if rename.into or (target is not None and target.kind is NodeKind.DIRECTORY):

@@ -15,6 +15,7 @@ from cosremaster.lazy_regex import lazy_regex
 from cosremaster.recipe.read import parse_toml, read_recipe, read_text
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
 from cosremaster.serve.sites import SiteCatalog, SiteSource
+from cosremaster.suggestions import suggest_file
 
 LONGEST_NAME = 100
 """Characters of a site's name: with a token before it, the URL stays below the 255 that machines take."""
@@ -145,7 +146,7 @@ def open_catalog(paths: Sequence[Path]) -> SiteCatalog:
     """Return the sites that ``paths`` describe: a fleet, or recipes and folders of recipes. Raises as these do."""
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path}: there is no such file or folder")
+            raise UsageError(f"{path}: there is no such file or folder{suggest_file(path)}")
     fleets = [path for path in paths if path.is_file() and "base" in parse_toml(path, read_text(path))]
     if not fleets:
         return RecipeCatalog(paths)
