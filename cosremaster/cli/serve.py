@@ -71,13 +71,17 @@ def serve_command(
         log = AccessLog(_open_log(log_file))
         sites = SiteImages(catalog, plans)
         count = f"{len(names)} site{'s' if len(names) != 1 else ''}"
-        sys.stderr.write(f"serving {count} at http://{format_address(bound)}/\n")
-        if not tokens and not address.is_loopback:
-            sys.stderr.write("warning: anybody who reaches this address can read all sites: --token-file limits that\n")
-        sys.stderr.flush()
         limits = ServerLimits(connections, connections if address.is_loopback else -(-connections // 4))
+        server = make_server(ServeApp(sites, log, tokens, catalog.title), limits)
         try:
-            make_server(ServeApp(sites, log, tokens, catalog.title), limits).run(sockets=[listener])
+            with server.capture_signals():  # from the first line on, an end is orderly
+                sys.stderr.write(f"serving {count} at http://{format_address(bound)}/\n")
+                if not tokens and not address.is_loopback:
+                    sys.stderr.write(
+                        "warning: anybody who reaches this address can read all sites: --token-file limits that\n"
+                    )
+                sys.stderr.flush()
+                server.run(sockets=[listener])
         finally:
             log.close()
             sites.close()

@@ -7,13 +7,15 @@ Behind the head a fault can only cut the connection: what a client has is then t
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from cosremaster.errors import CosremasterError, LayerError, UsageError
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.metrics import METRICS_TYPE, Metrics
 from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page
@@ -26,7 +28,7 @@ from cosremaster.serve.ranges import (
     plain_answer,
 )
 from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages, find_boot_file
-from cosremaster.serve.tokens import EVERYTHING, Access, Tokens
+from cosremaster.serve.tokens import EVERYTHING, SHORTEST, Access, Tokens
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -38,10 +40,16 @@ CHUNK = 256 << 10
 SLOW_READ = 0.005
 """Seconds from which on a read waited for a disk: the rest of the answer is read on another thread."""
 PLANNERS = 2
-"""Threads that plan, or read whole images for their digest."""
+"""Threads that plan. So many others look whether sources changed, so that no planned site waits for a plan."""
+DIGESTERS = 1
+"""Threads that read whole images for their digest, which takes long."""
+LONGEST_LOGGED = 300
+"""Characters of a path in the log."""
 
 _OWN_PAGES = {"": "index", "healthz": "health", "metrics": "metrics"}
 _SUFFIXES = ((".iso", "image"), (".iso.sha256", "digest"), (".sha256", "digest"))
+_TOKEN_PART = lazy_regex(r"(/s/+)[^/]+", re.IGNORECASE)
+_TOKEN_WORD = lazy_regex(rf"[A-Za-z0-9._~-]{{{SHORTEST},}}", re.ASCII)
 _HINT = (
     "bytes=u-u comes from an iPXE that was built for another platform: it cannot boot an image over HTTP"
     " (github.com/ipxe/ipxe/issues/767); /SITE/boot.ipxe may work with it"
@@ -73,13 +81,13 @@ class RefusalError(Exception):
 class Exchange:
     """A request, and what the log says of its answer."""
 
-    def __init__(self, scope: Scope) -> None:
-        """Begin with the request in ``scope``."""
+    def __init__(self, scope: Scope, tokens: Tokens) -> None:
+        """Begin with the request in ``scope``; none of the ``tokens`` is to be in the log."""
         self.method: str = scope["method"]
         self.fields: Fields = [(name.lower(), value) for name, value in scope["headers"]]
         self.client: str = (scope.get("client") or ("",))[0]
         self.target = parse_path(scope["path"])
-        self.path = _without_token(scope["path"], self.target)
+        self.path = hide_tokens(scope["path"], tokens)
         self.begun = time.perf_counter()
         self.status, self.sent, self.is_begun = 0, 0, False
         self.error: str | None = None
@@ -98,13 +106,16 @@ class ServeApp:
         self._sites, self._log, self._tokens, self._title = sites, log, tokens, title
         self.metrics = Metrics()
         self._planners = ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan")
+        self._checkers = ThreadPoolExecutor(PLANNERS, thread_name_prefix="check")
+        self._digesters = ThreadPoolExecutor(DIGESTERS, thread_name_prefix="digest")
         self._pending: dict[tuple[str, str], asyncio.Future[Any]] = {}
         self._is_stopping = False
+        self._told: tuple[str, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the life of the server; other protocols are refused."""
         if scope["type"] == "http":
-            await self._serve_request(Exchange(scope), receive, send)
+            await self._serve_request(Exchange(scope, self._tokens), receive, send)
         elif scope["type"] == "lifespan":
             await self._follow_life(receive, send)
         else:
@@ -124,7 +135,8 @@ class ServeApp:
     def close(self) -> None:
         """Plan no more."""
         self._is_stopping = True
-        self._planners.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._planners, self._checkers, self._digesters):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve_request(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Answer a request, count and log it."""
@@ -210,7 +222,20 @@ class ServeApp:
 
     def _has_site(self, name: str) -> bool:
         """Return whether there is a site ``name``."""
-        return self._sites.fresh_site(name) is not None or name in self._sites.catalog.names()
+        return self._sites.fresh_site(name) is not None or name in self._list_names()
+
+    def _list_names(self) -> Collection[str]:
+        """Return the names of all sites; what is no site, though it should be one, is logged once.
+
+        :raises CosremasterError: they cannot be read.
+        """
+        catalog = self._sites.catalog
+        names, problems = catalog.names(), catalog.problems
+        for problem in problems:
+            if problem not in self._told:
+                self._log.add("fault", error=problem)
+        self._told = problems
+        return names
 
     async def _use_site(self, name: str, stack: ExitStack) -> ServedSite:
         """Return the image of the site ``name``, which stays readable while ``stack`` is open.
@@ -229,8 +254,10 @@ class ServeApp:
         :raises CosremasterError: it cannot be planned.
         """
         site = self._sites.fresh_site(name)
+        if site is None and self._sites.known_site(name) is not None:
+            site = await self._run_once(("check", name), self._checkers, lambda: self._sites.check_site(name))
         if site is None:
-            site = await self._run_once(("site", name), lambda: self._sites.find_site(name))
+            site = await self._run_once(("site", name), self._planners, lambda: self._sites.find_site(name))
         return site
 
     async def _find_file(self, site: ServedSite, target: ServedPath) -> ServedFile:
@@ -239,22 +266,22 @@ class ServeApp:
             return site.image
         try:
             if target.kind == "digest":
-                work, is_ready = site.digest_file, site.has_digest
+                pool, work, is_ready = self._digesters, site.digest_file, site.has_digest
             else:
-                work, is_ready = (lambda: find_boot_file(site, target.file)), site.has_boot_files
+                pool, work, is_ready = self._planners, lambda: find_boot_file(site, target.file), site.has_boot_files
             if is_ready:
                 return work()
             key = f"{target.kind} {target.file}", f"{site.name} {site.image.representation.etag}"
-            file: ServedFile = await self._run_once(key, work)
+            file: ServedFile = await self._run_once(key, pool, work)
             return file
         except (LayerError, UsageError) as error:
             raise RefusalError(plain_answer(404, error.message)) from error
 
-    async def _run_once(self, key: tuple[str, str], work: Callable[[], Any]) -> Any:
-        """Return what ``work`` returns on another thread; all who ask for ``key`` meanwhile wait for the same run."""
+    async def _run_once(self, key: tuple[str, str], pool: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
+        """Return what ``work`` returns on a thread of ``pool``; all who ask for ``key`` meanwhile wait for one run."""
         future = self._pending.get(key)
         if future is None:
-            future = asyncio.get_running_loop().run_in_executor(self._planners, work)
+            future = asyncio.get_running_loop().run_in_executor(pool, work)
             self._pending[key] = future
             future.add_done_callback(lambda done: self._end_run(key, done))
         return await asyncio.shield(future)
@@ -273,8 +300,9 @@ class ServeApp:
         if kind == "metrics":
             data, media_type = self._format_metrics(), METRICS_TYPE
         else:
-            names = [name for name in self._sites.catalog.names() if access.allows(name)]
-            data, media_type = write_overview_page(self._title, map(self._describe_site, names)), PAGE_TYPE
+            names = [name for name in self._list_names() if access.allows(name)]
+            problems = self._sites.catalog.problems if access.sites is None else ()
+            data, media_type = write_overview_page(self._title, map(self._describe_site, names), problems), PAGE_TYPE
         fields = [
             (b"content-type", media_type.encode()),
             (b"content-length", b"%d" % len(data)),
@@ -285,8 +313,13 @@ class ServeApp:
     def _format_metrics(self) -> bytes:
         """Return the metrics."""
         sites = self._sites
+        try:
+            count, faults = len(self._list_names()), len(sites.catalog.problems)
+        except CosremasterError:
+            count, faults = 0, 1
         gauges: dict[str, tuple[str, str, float]] = {
-            "sites": ("gauge", "Sites of the fleet.", len(sites.catalog.names())),
+            "sites": ("gauge", "Sites of the fleet.", count),
+            "site_list_faults": ("gauge", "Faults in the list of sites, by which some or all are not served.", faults),
             "planned_sites": ("gauge", "Sites whose images are planned and kept.", len(sites)),
             "plans_total": ("counter", "Images that were planned.", sites.plans_made),
             "plan_failures_total": ("counter", "Images that could not be planned.", sites.plans_failed),
@@ -388,12 +421,12 @@ def parse_path(path: str) -> ServedPath:
     return ServedPath("", token=token)
 
 
-def _without_token(path: str, target: ServedPath) -> str:
-    """Return ``path`` for the log, without its token."""
-    if not path.startswith("/s/"):
-        return path[:300]
-    rest = path[3:].partition("/")[2] if target.token is not None else ""
-    return f"/s/***/{rest}"[:300]
+def hide_tokens(path: str, tokens: Tokens) -> str:
+    """Return ``path`` for the log, without what stands where a token does, and without ``tokens`` anywhere."""
+    if len(path) > LONGEST_LOGGED:  # what may be part of a token goes
+        path = path[:LONGEST_LOGGED].rpartition("/")[0] + "/..."
+    path = _TOKEN_PART.sub(r"\1***", path)
+    return _TOKEN_WORD.sub(lambda match: "***" if tokens.find_access(match.group()) else match.group(), path)
 
 
 def _known_method(method: str) -> str:

@@ -39,15 +39,18 @@ class RecipeCatalog:
     def __init__(self, paths: Sequence[Path]) -> None:
         """Take the recipes ``paths``, and those in the folders among them, where others may appear later.
 
-        Raises as :meth:`names`.
+        :raises UsageError: two have a name, or one has a name that no URL takes.
         """
         self._paths = paths
         self._state: list[int | None] = []
         self._recipes: dict[str, Path] = {}
+        self.problems: tuple[str, ...] = ()
         self._read_folders()
+        if self.problems:
+            raise UsageError(self.problems[0])
 
     def names(self) -> Collection[str]:
-        """Return the names of the sites. :raises UsageError: two have a name, or one has a name that no URL takes."""
+        """Return the names of the sites; a recipe that appears and cannot be a site stands in the way of no other."""
         return self._read_folders()
 
     def read_site(self, name: str) -> SiteSource:
@@ -64,13 +67,19 @@ class RecipeCatalog:
         if state == self._state:
             return self._recipes
         recipes: dict[str, Path] = {}
+        problems: list[str] = []
         for path, folder in zip(self._paths, state, strict=True):
             for recipe in [path] if folder is None else sorted(path.glob("*.toml")):
-                check_site_name(recipe.stem)
+                try:
+                    check_site_name(recipe.stem)
+                except UsageError as error:
+                    problems.append(error.message)
+                    continue
                 if recipe.stem in recipes:
-                    raise UsageError(f"{recipe}: the site {recipe.stem} is {recipes[recipe.stem]} already")
+                    problems.append(f"{recipe}: the site {recipe.stem} is {recipes[recipe.stem]} already")
+                    continue
                 recipes[recipe.stem] = recipe
-        self._state, self._recipes = state, recipes
+        self._state, self._recipes, self.problems = state, recipes, tuple(problems)
         return recipes
 
 
@@ -85,6 +94,8 @@ def _folder_state(path: Path) -> int | None:
 
 class FleetCatalog:
     """The sites of the fleet in the file ``path``, which is read again when it, or its list of sites, changed."""
+
+    problems: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         """Read the fleet. Raises as :meth:`names`."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Fingerprint(NamedTuple):
-    """The state of files. ``changed``: the second in which the last of them changed."""
+    """The state of files. ``changed``: the second in which the last of them changed, whatever times they were given."""
 
     digest: bytes
     changed: int
@@ -34,7 +34,7 @@ def take_fingerprint(paths: Iterable[Path]) -> Fingerprint:
                 status.st_ctime_ns,
             )
             digest.update(repr(values).encode())
-            changed = max(changed, int(status.st_mtime), int(status.st_ctime))
+            changed = max(changed, int(status.st_ctime))
     return Fingerprint(digest.digest(), changed)
 
 

@@ -22,8 +22,11 @@ class SiteRow(NamedTuple):
     etag: str
 
 
-def write_overview_page(title: str, rows: Iterable[SiteRow]) -> bytes:
-    """Return the page of the sites ``rows``, in UTF-8. Its links are relative: they keep a token of the page's URL."""
+def write_overview_page(title: str, rows: Iterable[SiteRow], problems: Iterable[str] = ()) -> bytes:
+    """Return the page of the sites ``rows``, in UTF-8. Its links are relative: they keep a token of the page's URL.
+
+    ``problems``: sentences about what is not served.
+    """
     rows = list(rows)
     cells = [_site_cells(row) for row in rows]
     planned = [row.size for row in rows if row.size is not None]
@@ -37,10 +40,11 @@ def write_overview_page(title: str, rows: Iterable[SiteRow]) -> bytes:
     heads = ("site", "image", "bytes", "checksum", "network boot")
     section = element("section", element("h2", "Sites"), table("Sites", heads, cells))
     note = element("p", "An image is planned when it is first asked for; none is written.", class_="note")
+    faults = [element("p", f"Not served: {problem}") for problem in problems]
     head = joined(HEAD, element("title", title), Markup(f"<style>{STYLE}</style>\n</head>\n<body>\n"))
     body = joined(
-        element("header", element("h1", title), facts), Markup("\n"), element("main", section, note), Markup("\n"),
-        element("footer", f"cosremaster {__about__.__version__}"),
+        element("header", element("h1", title), facts), Markup("\n"), element("main", *faults, section, note),
+        Markup("\n"), element("footer", f"cosremaster {__about__.__version__}"),
     )  # fmt: skip
     return joined(head, body, Markup("\n</body>\n</html>\n")).encode("utf-8", "backslashreplace")
 

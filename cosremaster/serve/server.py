@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from cosremaster.errors import OutputError, UnsupportedError, UsageError
+from cosremaster.errors import OutputError, UnsupportedError, UsageError, printable
 from cosremaster.serve.app import ServeApp
 from cosremaster.serve.metrics import Metrics
 
@@ -31,6 +31,11 @@ IDLE_TIMEOUT = 30
 STALL_TIMEOUT = 60
 """Seconds within which a client takes what waits for it (256 KiB at most: some 4 kB a second)."""
 BACKLOG = 512
+
+LONGEST_HEAD = 16 << 10
+"""Bytes of a head at most, and of a body that nobody wants. Each short field takes some 30 times its bytes."""
+MOST_WAITING = 64
+"""Requests that wait on a connection for the answer to an earlier one."""
 
 _SHORT = 2048
 """Bytes of a write that may wait for the next: a head has less."""
@@ -66,7 +71,8 @@ def parse_address(text: str) -> Address:
     """Return the address that ``text``, as in ``127.0.0.1:8080`` or ``[::1]:8080``, means. :raises UsageError: none."""
     host, colon, port = text.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not is_bracketed):
+    is_port = port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    if not colon or not host or not is_port or (":" in host and not is_bracketed):
         raise UsageError(f"--listen {text}: HOST:PORT is wanted, as in 127.0.0.1:8080 or [::1]:8080")
     return Address(host[1:-1] if is_bracketed else host, int(port))
 
@@ -82,6 +88,8 @@ def open_socket(address: Address) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise OutputError(f"cannot listen at {format_address(address)}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise UsageError(f"--listen {printable(format_address(address))}: is no name of a host") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # for what waits in the kernel; connections take it from here
@@ -138,7 +146,7 @@ class _Connections:
         self._clients = Counter[str]()
 
     def add(self, address: str) -> bool:
-        """Count a connection from ``address``; return whether there is room for it."""
+        """Count a connection from the client ``address``; return whether there is room for it."""
         self._clients[address] += 1
         has_room = self._clients[address] <= self.limits.per_client
         if has_room and self._clients.total() <= self.limits.connections:
@@ -151,6 +159,19 @@ class _Connections:
         self._clients[address] -= 1
         if not self._clients[address]:
             del self._clients[address]
+
+
+def find_client(address: str) -> str:
+    """Return what counts as one client for who connects from ``address``: of IPv6 the 64 bits that a network gets."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
 
 
 def _bounded_protocol(metrics: Metrics, limits: ServerLimits) -> type[asyncio.Protocol]:
@@ -206,12 +227,14 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
 
     all_connections: ClassVar[_Connections]
     _address = ""
+    _unfinished = 0
+    """Bytes that came since the head of a request was complete."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin, unless there are too many connections."""
         super().connection_made(JoiningTransport(transport, self.loop))
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._address = (transport.get_extra_info("peername") or ("",))[0]
+        self._address = find_client((transport.get_extra_info("peername") or ("",))[0])
         if self.all_connections.add(self._address):
             self._wait_for_head()
         else:
@@ -225,8 +248,16 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take ``data``; a head that is not complete has to be so in time."""
-        super().data_received(data)
+        """Take ``data``; a head that is not complete has to be so in time, and within bounds."""
+        for start in range(0, len(data), LONGEST_HEAD):
+            part, before = data[start : start + LONGEST_HEAD], self.cycle
+            super().data_received(part)
+            if self.transport.is_closing():
+                return
+            self._unfinished = self._unfinished + len(part) if self.cycle is before else 0
+            if self._unfinished > LONGEST_HEAD or len(getattr(self, "pipeline", ())) > MOST_WAITING:
+                self._cut()
+                return
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer("head")
         elif "head" not in self._timers:
@@ -254,7 +285,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         self._start_timer("head", self.all_connections.limits.head_timeout, self.transport.abort)
 
     def _cut(self) -> None:
-        """Cut the connection of a client that takes nothing."""
+        """Cut the connection of a client that takes nothing, or sends too much."""
         self.all_connections.metrics.cut += 1
         self.transport.abort()
 

@@ -72,6 +72,11 @@ class SiteCatalog(Protocol):
         """What the page of the sites is called."""
         ...
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences about what should be a site and was none, when the names were last read."""
+        ...
+
     def names(self) -> Collection[str]:
         """Return the names of all sites, as they are now. :raises CosremasterError: they cannot be read."""
         ...
@@ -253,18 +258,25 @@ class SiteImages:
                 self._sites.move_to_end(name)
         return site
 
+    def check_site(self, name: str) -> ServedSite | None:
+        """Return the image of the site ``name`` if it is kept, and its sources are as they were."""
+        site = self._sites.get(name)
+        if site is None:
+            return None
+        begun = time.monotonic()
+        if take_fingerprint(site.source.inputs) != site.state:
+            return None
+        self._refresh(site, begun)
+        return site
+
     def find_site(self, name: str) -> ServedSite:
         """Return the image of the site ``name`` as its sources are now. Only one thread at a time asks for a site.
 
         :raises CosremasterError: it cannot be planned.
         """
-        site = self._sites.get(name)
+        site = self.check_site(name)
         if site is not None:
-            begun = time.monotonic()
-            state = take_fingerprint(site.source.inputs)
-            if state == site.state:
-                self._refresh(site, begun)
-                return site
+            return site
         failed_until, error = self._failures.get(name, (0.0, None))
         if error is not None and time.monotonic() < failed_until:
             raise error

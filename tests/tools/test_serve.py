@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -280,6 +281,48 @@ def test_a_client_has_a_share_of_the_connections(bounded: tuple[Endless, int]) -
         refused.sendall(b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
         assert read_all(refused) == 0
         assert app.metrics.refused_clients == 1
+
+
+HEAD = b"GET /short HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize("bounded", [ServerLimits(grace=1, head_timeout=LONG)], ids=["limits"], indirect=True)
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [(HEAD, b"a:b\r\n"), (HEAD + b"X: ", b"a"), (b"GET /", b"a"), (HEAD + b"Content-Length: 9999999\r\n\r\n", b"a"),
+     (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"a:b\r\n"),
+     (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD + b"\r\n")],
+    ids=["fields", "field", "line", "body", "trailers", "requests"],
+)  # fmt: skip
+def test_a_client_that_sends_without_end_is_cut(bounded: tuple[Endless, int], first: bytes, more: bytes) -> None:
+    """What would fill the memory: heads, bodies that nobody wants, requests that wait for an answer."""
+    app, port = bounded
+    with socket.create_connection(("127.0.0.1", port)) as connection, pytest.raises(OSError, match=r"reset|pipe"):
+        for data in chain([first], repeat(more * 5000, 2000)):
+            connection.sendall(data)
+    poll = threading.Event()
+    while not app.metrics.cut:
+        poll.wait(0.05)
+
+
+@pytest.mark.parametrize("bounded", [ServerLimits(grace=1)], ids=["limits"], indirect=True)
+def test_requests_in_advance_are_answered_in_order(bounded: tuple[Endless, int]) -> None:
+    with socket.create_connection(("127.0.0.1", bounded[1])) as connection:
+        connection.sendall(
+            (HEAD + b"\r\n") * 40 + HEAD + b"Connection: close\r\n" + b"X: " + b"a" * 14_000 + b"\r\n\r\n"
+        )
+        answers = b""
+        while data := connection.recv(1 << 16):
+            answers += data
+    assert answers.count(b"HTTP/1.1 200 OK") == 41 and answers.endswith(bytes(5))
+
+
+def test_an_end_is_orderly_from_the_first_line_on(tmp_path: Path) -> None:
+    require_module("uvicorn")
+    with serve(write_recipes(tmp_path, write_small(tmp_path), 1)) as server:
+        server.process.terminate()
+        assert server.process.stderr is not None
+        assert (server.process.wait(), server.process.stderr.read()) == (0, "stopped\n")
 
 
 class Written(asyncio.Transport):

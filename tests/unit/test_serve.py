@@ -7,7 +7,9 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from email.utils import parsedate_to_datetime
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,12 +25,12 @@ from cosremaster.recipe import build
 from cosremaster.serve import app as application
 from cosremaster.serve import sites as site_images
 from cosremaster.serve.access_log import AccessLog
-from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, parse_path
+from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, hide_tokens, parse_path
 from cosremaster.serve.catalogs import RecipeCatalog, open_catalog
 from cosremaster.serve.fingerprint import take_fingerprint
 from cosremaster.serve.ranges import Representation, answer_request
-from cosremaster.serve.server import Address, open_socket, parse_address
-from cosremaster.serve.sites import SiteImages
+from cosremaster.serve.server import Address, find_client, open_socket, parse_address
+from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages
 from cosremaster.serve.tokens import Tokens
 from tests.fixtures.tools import require_module
 from tests.support.small import CGZ, root_without_devices
@@ -253,6 +255,17 @@ def test_a_token_is_long_and_fits_into_a_url(line: str) -> None:
         Tokens(["# comment", line], "place")
 
 
+def test_the_log_has_no_token_wherever_a_client_puts_it() -> None:
+    tokens = Tokens([TOKEN])
+    for path, shown in {
+        f"//s/{TOKEN}/a.iso": "//s/***/a.iso", f"/S/{TOKEN}/a.iso": "/S/***/a.iso", f"/x/s/{TOKEN}": "/x/s/***",
+        f"/{TOKEN}/a.iso": "/***/a.iso", f"/a.iso;t={TOKEN}": "/a.iso;t=***", "/s/wrong/a.iso": "/s/***/a.iso",
+        f"/s//{TOKEN}/a.iso": "/s//***/a.iso", f"/http:/h/s/{TOKEN}": "/http:/h/s/***", "/a.iso": "/a.iso",
+        f"{'/a' * 145}/{TOKEN}": f"{'/a' * 145}/...",
+    }.items():  # fmt: skip
+        assert hide_tokens(path, tokens) == shown, path
+
+
 def test_pages(fleet: Fleet) -> None:
     fleet.get("/site-0.iso", "HEAD")
     page = fleet.get("/")
@@ -276,6 +289,45 @@ def test_a_changed_overlay_is_another_image(fleet: Fleet, eager: None) -> None:
     (fleet.folder / "site-0/new").write_text("added\n")
     assert fleet.get("/site-0.iso").body == fleet.written() != after.body
     assert fleet.images.plans_made == 3
+
+
+def test_a_file_with_a_time_in_the_future_hides_no_change(fleet: Fleet, eager: None) -> None:
+    overlay = fleet.folder / "site-0/etc/hostname"
+    os.utime(overlay, (2e9, 2e9))
+    modified = fleet.get("/site-0.iso", "HEAD").fields[b"last-modified"]
+    assert parsedate_to_datetime(modified.decode()).timestamp() <= time.time()
+    second = int(time.time())
+    while int(time.time()) == second:  # dates of HTTP have no more
+        time.sleep(0.05)
+    (overlay.parent / "other").write_text("new")
+    assert fleet.get("/site-0.iso", "HEAD", if_modified_since=modified).status == 200
+    assert fleet.get("/site-0.iso", "HEAD", if_unmodified_since=modified).status == 412
+
+
+def test_a_digest_holds_up_no_other_site(fleet: Fleet, eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of gigabytes take long to read; sites are looked at and planned meanwhile."""
+    fleet.get("/site-1.iso", "HEAD")
+    may_end = threading.Event()
+    digest_file = ServedSite.digest_file
+
+    def digest_slowly(site: ServedSite) -> ServedFile:
+        assert may_end.wait(60)
+        return digest_file(site)
+
+    monkeypatch.setattr(ServedSite, "digest_file", digest_slowly)
+
+    async def ask() -> None:
+        digests = [asyncio.ensure_future(fleet.request(f"/site-{number}.sha256")) for number in range(3)]
+        assert (await fleet.request("/site-1.iso", "HEAD")).status == 200
+        assert (await fleet.request("/site-2.iso", "HEAD")).status == 200
+        assert not any(digest.done() for digest in digests)
+        may_end.set()
+        assert [(await digest).status for digest in digests] == [200] * 3
+
+    fleet.names.append("site-2")
+    (fleet.folder / "site-2.toml").write_text((fleet.folder / "site-1.toml").read_text())
+    fleet.start()
+    asyncio.run(ask())
 
 
 def test_what_cannot_be_planned_is_said(fleet: Fleet, eager: None) -> None:
@@ -460,6 +512,7 @@ def test_a_fleet(fleet: Fleet, eager: None) -> None:
     answer = fleet.get("/lab.iso")
     assert answer.status == 503 and b"DOMAIN" in answer.body
     assert fleet.get("/healthz").status == 200
+    assert "\ncosremaster_site_list_faults 1\n" in fleet.get("/metrics").body.decode()
     with pytest.raises(RecipeError):
         open_catalog([path])
     with pytest.raises(UsageError, match="is a fleet, which is served alone"):
@@ -477,6 +530,24 @@ def test_a_folder_of_recipes(fleet: Fleet) -> None:
         catalog.read_site("site-0")
     with pytest.raises(UsageError, match=r"gone: there is no such file or folder"):
         open_catalog([fleet.folder / "gone"])
+
+
+def test_a_recipe_that_cannot_be_a_site_stands_in_the_way_of_no_other(fleet: Fleet, eager: None) -> None:
+    folder = fleet.folder / "more"
+    folder.mkdir()
+    catalog = open_catalog([*(fleet.folder / f"{name}.toml" for name in fleet.names), folder])
+    fleet.images = SiteImages(catalog, 10)
+    fleet.app = ServeApp(fleet.images, fleet.log, Tokens())
+    for name in ("a site", "site-0"):
+        (folder / f"{name}.toml").write_bytes((fleet.folder / "site-1.toml").read_bytes())
+    assert [fleet.get(f"/{name}.iso", "HEAD").status for name in ("site-0", "site-1", "a site")] == [200, 200, 404]
+    page = fleet.get("/").body.decode()
+    assert "its name becomes part of a URL" in page and "the site site-0 is" in page
+    assert "\ncosremaster_site_list_faults 2\n" in fleet.get("/metrics").body.decode()
+    log = fleet.stop()
+    assert log.count('"event":"fault"') == 2 and "a site" in log
+    with pytest.raises(UsageError, match="becomes part of a URL"):
+        open_catalog([folder])
 
 
 def test_names_of_sites(tmp_path: Path) -> None:
@@ -509,7 +580,7 @@ def test_a_fingerprint_sees_each_kind_of_change(tmp_path: Path) -> None:
     assert take_fingerprint([folder]) == states[-1]
 
 
-@pytest.mark.parametrize("text", ["8080", "host:", ":80", "host:99999", "::1:80", "host:http"])
+@pytest.mark.parametrize("text", ["8080", "host:", ":80", "host:99999", "::1:80", "host:http", "host:" + "9" * 5000])
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"--listen .*HOST:PORT is wanted"):
         parse_address(text)
@@ -519,6 +590,18 @@ def test_addresses() -> None:
     assert parse_address("[::1]:0") == Address("::1", 0)
     assert all(parse_address(f"{host}:1").is_loopback for host in ("127.0.0.5", "localhost", "[::1]"))
     assert not any(parse_address(f"{host}:1").is_loopback for host in ("0.0.0.0", "[::]", "example.org"))
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "..", "\udcff"])
+def test_names_that_no_host_has(host: str) -> None:
+    with pytest.raises(UsageError, match=r"--listen .*:80: is no name of a host"):
+        open_socket(Address(host, 80))
+
+
+def test_a_network_of_ipv6_is_one_client() -> None:
+    assert find_client("2001:db8:1:2:3::4") == find_client("2001:db8:1:2::") != find_client("2001:db8:1:3::")
+    assert find_client("::ffff:10.0.0.7") == find_client("10.0.0.7") == "10.0.0.7" != find_client("10.0.0.8")
+    assert find_client("fe80::1%eth0") == "fe80::" and find_client("") == ""
 
 
 def test_a_port_in_use() -> None:
