@@ -168,10 +168,7 @@ def write_all(fd: int, data: bytes | memoryview, failure: Failure) -> None:
 
 @cache
 def may_share_blocks(device: int) -> bool:
-    """Return False for a file system that is known to copy every byte (proc_pid_mountinfo(5)).
-
-    Reading and writing is faster there than asking the kernel to copy.
-    """
+    """Return False for a file system that is known to copy every byte (proc_pid_mountinfo(5))."""
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         with open("/proc/self/mountinfo", errors="replace") as file:

@@ -179,6 +179,22 @@ class PieceTable:
             index += 1
 
 
+def have_same_bytes(first: PieceTable, second: PieceTable) -> bool:
+    """Return whether two tables hold the same bytes. Meant for sources that can be read at any offset at once."""
+    if first.length != second.length:
+        return False
+    buffer, other = bytearray(min(CHUNK, first.length)), bytearray(min(CHUNK, first.length))
+    for start in range(0, first.length, CHUNK):
+        rest = first.length - start
+        if rest < len(buffer):
+            buffer, other = bytearray(rest), bytearray(rest)
+        first.fill(start, [memoryview(buffer)])
+        second.fill(start, [memoryview(other)])
+        if buffer != other:
+            return False
+    return True
+
+
 class Buffers:
     """Buffers to be filled, one after another; ``length``: bytes that are still to be filled."""
 

@@ -15,8 +15,8 @@ from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.source import ByteSource
 
-STEP = 1 << 25
-"""Bytes that are copied in one call."""
+STEP = 1 << 24
+"""Bytes that are copied in one call: so many too much at most, when the plan is ready."""
 
 FREE_SPACE_FACTOR = 3
 """The free space that is required, in sizes of the image: for this copy, for packed data, and for added files."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _LOG = LazyLogger(__name__)
 
-COPY_STEP = 1 << 26
-"""Bytes that the kernel copies in one call."""
+COPY_STEP = 1 << 23
+"""Bytes that the kernel copies in one call: what is written goes to the disk while the next are copied."""
 
 _NO_COPY = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
@@ -178,7 +178,7 @@ def copy_bytes(
 ) -> Iterator[int]:  # fmt: skip
     """Copy ``length`` bytes of ``source`` from ``offset`` to where ``fd`` stands; yield what each step copied.
 
-    The kernel copies where blocks may be shared, if both file systems can; else they are read and written. Holes
+    Where both file systems can, blocks are shared; else the kernel copies, or they are read and written. Holes
     stay holes: a new file has to be made as long as it is to be. An OSError of writing becomes ``failure(error)``.
     ``observe`` is called with all bytes, which are then read and written, as the kernel shows nothing.
 
@@ -237,7 +237,7 @@ def _copy_data(
     """Copy a run without holes; see :func:`copy_bytes`."""
     source_fd = source.descriptor
     if source_fd is None or not _can_share(source, fd, failure):
-        yield from _read_and_write(source, fd, offset, length, failure, observe)
+        yield from _copy_part(source, fd, offset, length, failure, observe)
         return
     position = os.lseek(fd, 0, os.SEEK_CUR)
     for start, count, is_shareable in cut_at_blocks(offset, length, position, block_size_of(fd)):

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import ProofError, printable
 from cosremaster.io.output import Written
-from cosremaster.io.pieces import PieceTable
+from cosremaster.io.pieces import PieceTable, have_same_bytes
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.boot_info import is_boot_info_true
@@ -61,7 +61,7 @@ def _is_copied(old: IsoImage, start: int, new: IsoImage, new_start: int, length:
     The bytes begin at byte ``start`` of the old image, and at byte ``new_start`` of the new one.
     """
     expected = PieceTable([old.source]).patched(plan.overwrites.items()).cut(start, start + length)
-    return same_bytes(expected.chunks(), new.source.cut(new_start, new_start + length).chunks())
+    return have_same_bytes(expected, PieceTable([new.source.cut(new_start, new_start + length)]))
 
 
 def _describe_copied(plan: ImagePlan, start: int, length: int) -> str:

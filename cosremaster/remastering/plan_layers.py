@@ -174,12 +174,17 @@ def _measure_streams(group: FileTargets, *, is_packed: bool) -> int:
 def _find_front(source: ByteSource, targets: Sequence[LayerTarget]) -> int | None:
     """Return how many bytes at the front of ``source`` stay though ``targets`` change; None where more is likely to.
 
-    The first file whose front is compressed again moves what follows in it.
+    The first file whose front is compressed again moves what follows in it. One whose front stays grows at its end, and
+    moves what follows it.
     """
     streams = [list(with_containers(target.layer))[-1] for target in targets]
-    changed = [stream.packed.pieces[0] for stream in streams if not stream.parameters.keeps_front(stream.packed)]
-    starts = [piece.offset for piece in changed if isinstance(piece, Range) and piece.source is source]
-    return min(starts, default=None)
+    ends = list[int]()
+    for stream in (stream for stream in streams if stream.packed.length):
+        keeps_front = stream.parameters.keeps_front(stream.packed)
+        piece = stream.packed.pieces[-1 if keeps_front else 0]
+        if isinstance(piece, Range) and piece.source is source:
+            ends.append(piece.offset + piece.length if keeps_front else piece.offset)
+    return min(ends, default=None)
 
 
 def _check_some_layer_holds(image: SourceImage, overlay: Overlay) -> None:

@@ -29,7 +29,10 @@ class SecondProof:
         self._reason: str | None = None
         self._error: Exception | None = None
         self._thread: Thread | None = None
-        if len(image.files) < MAX_FILES:
+        self._is_asked = len(image.files) < MAX_FILES
+        if self._is_asked and source in _REASONS:
+            self._reason = _REASONS[source]
+        elif self._is_asked:
             self._thread = Thread(target=self._read_old, name="second reader", daemon=True)
             self._thread.start()
 
@@ -47,9 +50,7 @@ class SecondProof:
     def _read_old(self) -> None:
         """Find whether, and why, pycdlib does not see the old image as we do."""
         try:
-            if self._source not in _REASONS:
-                _REASONS[self._source] = _find_disagreement(self._source)
-            self._reason = _REASONS[self._source]
+            self._reason = _REASONS[self._source] = _find_disagreement(self._source)
         except Exception as error:  # of any kind: who proves the new image raises it
             self._error = error
 
@@ -58,9 +59,10 @@ class SecondProof:
 
         :raises ProofError: it does not see what we do. :raises CosremasterError: the old image cannot be read.
         """
-        if self._thread is None:
+        if not self._is_asked:
             return None
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         if self._reason is not None:

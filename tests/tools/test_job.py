@@ -26,7 +26,6 @@ from cosremaster.errors import CorruptError, OutputError, UsageError
 from cosremaster.io import descriptors
 from cosremaster.io import precopy as headstart
 from cosremaster.io import source as io_source
-from cosremaster.io.output import Output
 from cosremaster.io.parallel import BATCH, CancelledError, StopFlag, Worker, ordered_map, prefetch, prefetch_batches
 from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.model import Layer
@@ -135,16 +134,17 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
 
 
-def test_file_systems_that_copy_every_byte_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_systems_that_copy_every_byte_are_not_asked_to_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not descriptors.may_share_blocks(os.stat("/dev/shm").st_dev), "tmpfs"
     assert descriptors.may_share_blocks(os.makedev(4095, 4095)), "unknown"
 
-    def refuse(*arguments: object) -> int:
+    def refuse(*arguments: object) -> bool:
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(Output, "start_precopy", lambda *_: None)  # that is copied while others work
     monkeypatch.setattr(io_source, "may_share_blocks", lambda device: False)
-    monkeypatch.setattr(os, "copy_file_range", refuse)
+    monkeypatch.setattr(io_source, "share_range", refuse)
     cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[write_overlay(tmp_path)])
 
 

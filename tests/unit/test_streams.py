@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CorruptError, ImageError, OutputError, Place, SizeError
+from cosremaster.io import pieces
 from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import CancelledError, StopFlag, ordered_map
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros, have_same_bytes
 from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, ByteReader, count_chunks
@@ -471,3 +472,16 @@ def _stopped_by(end: Callable[..., object], *, fail: bool) -> list[str]:
         assert endless.wait(10)
         end(results)
     return seen
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 40))
+def test_tables_of_the_same_bytes(first: bytes, second: bytes, cut: int) -> None:
+    """However they are cut, and where they differ in a single byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "CHUNK", 16)
+        table = PieceTable([Literal(first[:cut]), Literal(first[cut:])])
+        assert have_same_bytes(table, PieceTable([Literal(first)]))
+        assert have_same_bytes(table, PieceTable([Literal(second)])) == (first == second)
+        if first:
+            changed = bytes([*first[:-1], first[-1] ^ 1])
+            assert not have_same_bytes(table, PieceTable([Literal(changed)]))
