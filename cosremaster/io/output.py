@@ -323,9 +323,10 @@ class Output:
         yield from copy_bytes(source, fd, piece.offset + ready, piece.length - ready, self._failure, observe)
 
     def _truncate(self, fd: int, length: int) -> None:
-        """Set the file's length to ``length`` bytes."""
+        """Set the file's length to ``length`` bytes, unless it has it: XFS and btrfs wait for the disk then."""
         try:
-            os.ftruncate(fd, length)
+            if os.fstat(fd).st_size != length:
+                os.ftruncate(fd, length)
         except OSError as error:
             raise self._failure(error) from error
 

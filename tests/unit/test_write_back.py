@@ -10,8 +10,9 @@ import pytest
 import cosremaster
 from cosremaster.errors import OutputError
 from cosremaster.io import precopy, write_back
+from cosremaster.io.descriptors import MIN_HOLE
 from cosremaster.io.output import Output
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import open_source
 from tests.support.small import read_volume, write_overlay, write_small
 
@@ -132,3 +133,25 @@ def test_only_what_stays_in_front_of_a_file_is_copied_early(tmp_path: Path, monk
     first = tmp_path / "first.iso"
     (layer,) = (file for file in read_volume(first).files if file.path.endswith(b".cgz"))
     assert limits == [image.read_bytes().index(b"\x1f\x8b\x08"), layer.records[0].lba * 2048 + layer.size]
+
+
+def test_a_file_is_not_set_to_the_length_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XFS and btrfs wait for the disk then."""
+    lengths: list[int] = []
+    real = os.ftruncate
+
+    def truncate(fd: int, length: int) -> None:
+        lengths.append(length)
+        real(fd, length)
+
+    monkeypatch.setattr(os, "ftruncate", truncate)
+    monkeypatch.setattr(precopy, "may_share_blocks", lambda device: True)
+    (tmp_path / "in").write_bytes(PART)
+    with open_source(tmp_path / "in") as source:
+        for name, end in (("whole", Literal(b"end")), ("hole", Zeros(MIN_HOLE))):
+            with Output(tmp_path / name, (), force=False, sync=False) as output:
+                output.start_precopy(source)
+                output.write(PieceTable([Range(source, 0, STEP), end]), source, lambda count: None)
+                output.publish()
+            assert (tmp_path / name).read_bytes() == PART + b"".join(end.chunks())
+    assert lengths == [STEP + MIN_HOLE]

@@ -78,9 +78,8 @@ class GzipParameters(PackedParameters, frozen=True):
     def keeps_front(self, packed: PieceTable) -> bool:
         """Return whether the stream was written by blocks, as ours are: it begins with a stored block, or the first
         MiB has a sync flush."""
-        head = packed.read(0, DEFLATE_BLOCK)
         begins_stored = bool(self.stored.packed) and self.stored.packed[0] - HEAD <= MAX_HEADER
-        return begins_stored or FLUSH in head
+        return begins_stored or FLUSH in packed.read(0, DEFLATE_BLOCK)
 
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return why such a stream is not cut.
