@@ -26,6 +26,9 @@ _LOG = LazyLogger(__name__)
 COPY_STEP = 1 << 23
 """Bytes that the kernel copies in one call: what is written goes to the disk while the next are copied."""
 
+_FEW = 1 << 16
+"""Bytes that are not worth a call of the kernel's: on btrfs it waits for the disk where a block is begun already."""
+
 _NO_COPY = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 )
@@ -257,7 +260,7 @@ def _copy_part(
 ) -> Iterator[int]:  # fmt: skip
     """Copy a run without holes that shares no blocks; the kernel does it where it can."""
     end, source_fd = offset + length, source.descriptor
-    if source_fd is not None and hasattr(os, "copy_file_range") and observe is None:
+    if source_fd is not None and hasattr(os, "copy_file_range") and observe is None and length > _FEW:
         while offset < end:
             try:
                 count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
@@ -270,7 +273,8 @@ def _copy_part(
                 break
             offset += count
             yield count
-    yield from _read_and_write(source, fd, offset, end - offset, failure, observe)
+    if offset < end:
+        yield from _read_and_write(source, fd, offset, end - offset, failure, observe)
 
 
 def _read_and_write(
@@ -278,7 +282,7 @@ def _read_and_write(
     observe: Callable[[bytes | memoryview], None] | None,
 ) -> Iterator[int]:  # fmt: skip
     """Copy a run without holes through this process."""
-    for view in read_ahead(source.read_into, offset, length):
+    for view in read_ahead(source.read_into, offset, length) if length > _FEW else source.chunks(offset, length):
         write_all(fd, view, failure)
         if observe is not None:
             observe(view)

@@ -83,3 +83,18 @@ def test_only_whole_blocks_are_shared_and_all_bytes_are_seen(
     assert _copied(tmp_path, 100, position, observed) == DATA[100:] == b"".join(observed)
     assert shared == [(BLOCK, 39 * BLOCK, position - 100 + BLOCK)]
     assert _copied(tmp_path, 100, position + 1) == DATA[100:] and len(shared) == 1, "no block begins where another does"
+
+
+def test_the_kernel_copies_many_bytes_and_no_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For few that begin inside a block, btrfs first brings that block to the disk."""
+    lengths: list[int] = []
+    real = os.copy_file_range
+
+    def copy(source_fd: int, fd: int, count: int, offset: int) -> int:
+        lengths.append(count)
+        return real(source_fd, fd, count, offset)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    assert _copied(tmp_path, 100, 102) == DATA[100:] and lengths == [len(DATA) - 100]
+    start = len(DATA) - (1 << 16)
+    assert _copied(tmp_path, start, 102) == DATA[start:] and len(lengths) == 1
