@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cosremaster.errors import Place
@@ -14,6 +13,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import open_source
 from cosremaster.layers.erofs.tree import ErofsTree
 from tests.fixtures import tools
+from tests.fixtures.erofs_utils import find_program
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
 from tests.support.mounted_trees import Description
@@ -118,7 +118,27 @@ def describe_image(image: Path) -> Description:
         return described
 
 
-IMAGES = Path(__file__).parents[1] / "fixtures/data/erofs.tar.xz"
+FIXED = ("-T1700000000", "-U00000000-0000-0000-0000-000000000001")
+"""So that every run has the same bytes."""
+
+NEWER: Mapping[str, Sequence[str]] = {
+    "deflate-ztailpacking": ("-zdeflate", "-C65536", "-Eztailpacking"),
+    "directories": ("-zzstd", "-C4096", "--zD=1"),
+    "directories-fragments": ("-zzstd", "-C65536", "--zD=1"),
+    "dot-omitted-48bit": ("--chunksize=4096", "-Edot-omitted"),
+    "lz4-512": ("-b512", "-zlz4"),
+    "lzma-256k": ("-zlzma", "-C262144", "-Efragments,dedupe"),
+    "metabox-48bit": (
+        "-zlzma:zstd", "-C65536", "-m4096:zstd", "-E48bit,fragments,dedupe", "--xattr-prefix=user.a.long.",
+    ),
+    "prefix-fragments": ("-zlzma", "-C65536", "-Efragments,dedupe", "--xattr-prefix=user.a.long."),
+    "prefix-plain": ("-zlz4", "-Eplain-xattr-prefixes", "--xattr-prefix=user.a.long."),
+    "zstd-1k-blocks": ("-b1024", "-zzstd", "-C16384", "-Efragments,dedupe"),
+    "zstd-48bit": ("-zzstd", "-C65536", "-E48bit"),
+    "zstd-64k-fragments": ("-zzstd", "-C65536", "-Efragments"),
+    "zstd-dedupe": ("-zzstd,level=19", "-C16384", "-Efragments,dedupe"),
+}  # fmt: skip
+"""Forms that Debian 12's mkfs.erofs does not know, with the options of the newest."""
 
 
 def make_erofs(tree: Path, target: Path, *options: str) -> Path:
@@ -128,11 +148,10 @@ def make_erofs(tree: Path, target: Path, *options: str) -> Path:
     return target
 
 
-def unpack_images(folder: Path) -> Path:
-    """Put the images of erofs-utils 1.9.4 into ``folder``."""
-    with tarfile.open(IMAGES) as archive:
-        for member in archive.getmembers():
-            file = archive.extractfile(member)
-            assert file is not None
-            (folder / member.name).write_bytes(file.read())
+def make_newer_erofs(tree: Path, folder: Path) -> Path:
+    """Put an image of ``tree`` in each form of :data:`NEWER` into ``folder``, the same bytes in every run."""
+    program = find_program("mkfs.erofs")
+    for name, options in NEWER.items():
+        words = (*program, "--quiet", "--workers=1", "--mkfs-time", *FIXED, *options)
+        run([*words, str(folder / f"{name}.erofs"), str(tree)])
     return folder

@@ -1,8 +1,7 @@
-"""EROFS file systems: made by mkfs.erofs of Debian 12, and by 1.9.4 where that cannot; the kernel and the tree judge.
+"""EROFS file systems: made by mkfs.erofs of Debian 12, and by the newest for newer forms; kernel and tree judge.
 
-Debian 12's mkfs.erofs has lz4 alone. Images under zstd, LZMA and deflate, with 48-bit places, metadata in an inode or
-small blocks were made by erofs-utils 1.9.4 of the tree of tests/support/erofs_trees.py, and are kept in
-tests/fixtures/data/erofs.tar.xz. Kernels that do not know these cannot judge them; the tree does.
+Debian 12's mkfs.erofs has lz4 alone. The newest makes images under zstd, LZMA and deflate, with 48-bit places, metadata
+in an inode or small blocks. Kernels that do not know these cannot judge them; the tree does.
 """
 
 from __future__ import annotations
@@ -24,19 +23,15 @@ from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
 from tests.support.erofs_trees import (
+    NEWER,
     describe_image,
     describe_tree,
     make_erofs,
     make_erofs_tree,
-    unpack_images,
+    make_newer_erofs,
     write_text,
 )
 from tests.support.mounted_trees import Description, mounted
-
-IMAGES_OF_NEWER_TOOLS = (
-    "deflate-ztailpacking", "directories", "dot-omitted-48bit", "lz4-512", "lzma-256k", "metabox-48bit",
-    "prefix-fragments", "zstd-1k-blocks", "zstd-48bit", "zstd-64k-fragments", "zstd-dedupe",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +42,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def newer_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack_images(tmp_path_factory.mktemp("erofs-images"))
+def newer_images(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_newer_erofs(tree, tmp_path_factory.mktemp("erofs-images"))
 
 
 MATRIX = {
@@ -82,7 +77,7 @@ def drop_fractions(described: Description) -> Description:
     return {path: (*facts[:4], int(str(facts[4])) // 10**9, *facts[5:]) for path, facts in described.items()}
 
 
-@pytest.mark.parametrize("name", IMAGES_OF_NEWER_TOOLS)
+@pytest.mark.parametrize("name", NEWER)
 def test_an_image_of_newer_tools_is_read(name: str, tree: Path, newer_images: Path) -> None:
     described, expected = describe_image(newer_images / f"{name}.erofs"), describe_tree(tree)
     if "48bit" in name:  # mkfs.erofs makes compact inodes then, whose times have no fractions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import sys
@@ -21,7 +22,7 @@ from cosremaster.layers.erofs.tree import ErofsTree
 from cosremaster.layers.erofs.write import apply_edits
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from tests.support.archives_of_trees import write_tree
-from tests.support.erofs_trees import describe_image, make_erofs, unpack_images, write_text
+from tests.support.erofs_trees import FIXED, describe_image, make_erofs, make_newer_erofs, write_text
 
 FORMS = {
     "plain": (),
@@ -33,8 +34,6 @@ FORMS = {
 }
 NEWER = ("zstd-1k-blocks", "lzma-256k", "metabox-48bit", "prefix-fragments")
 MOST = 1 << 22
-FIXED = ("-T1700000000", "-U00000000-0000-0000-0000-000000000001")
-"""So that every run has the same bytes."""
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +43,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("hostile")
     root = write_tree(folder / "root", files)
     made = {name: make_erofs(root, folder / name, *FIXED, *options).read_bytes() for name, options in FORMS.items()}
-    unpack_images(folder)
+    os.setxattr(root / "etc/hostname", "user.a.long.prefix.of.names", b"v" * 700)
+    make_newer_erofs(root, folder)
     return made | {name: (folder / f"{name}.erofs").read_bytes() for name in NEWER}
 
 

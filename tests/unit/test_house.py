@@ -115,3 +115,8 @@ def test_no_test_file_is_imported(room: str) -> None:
             if isinstance(node, ast.ImportFrom) and ".test_" in (node.module or ""):
                 imports.append(f"{path.relative_to(REPOSITORY)}: {node.module}")
     assert imports == []
+
+
+def test_tests_build_their_input() -> None:
+    suffixes = {path.suffix for path in (REPOSITORY / "tests").rglob("*") if path.is_file()}
+    assert suffixes <= {".py", ".pyc", ".c", ".sh"}, "no file of others is committed"
