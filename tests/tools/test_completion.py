@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,8 @@ from tests.fixtures.tools import require
 from tests.support.small import write_small
 from tests.support.user import REPOSITORY
 
+SECONDS = 120
+"""How long a shell may take; each TAB key starts the program."""
 START = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], "source ./completion.bash"),
     "zsh": (["zsh", "-f", "-i"], "autoload -Uz compinit; compinit -D -u; source ./completion.zsh"),
@@ -50,12 +56,12 @@ def typed(shell: str, keys: str, folder: Path) -> list[str]:
         )
         os.execvp(argv[0], argv)
     os.write(terminal, f"{setup}\n{keys}\nexit\n".encode())
-    shown = b""
-    try:
-        while chunk := os.read(terminal, 4096):
-            shown += chunk
-    except OSError:  # EIO: the shell is gone
-        pass
+    shown, end = b"", time.monotonic() + SECONDS
+    with suppress(OSError):  # EIO: the shell is gone
+        while select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+            shown += os.read(terminal, 4096)
+    if time.monotonic() >= end:
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(terminal)
     words = folder / "words"
