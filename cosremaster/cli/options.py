@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -248,8 +249,21 @@ class StrictCommand(click.Command):
         if args == ["-h"]:  # of ls, too, whose -h is another one
             args = ["--help"]
         args = [InputAddress().convert(word, None, ctx) if word.startswith("-::") else word for word in args]
+        rest = super().parse_args(ctx, args)
+        _settle(ctx)
+        return rest
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Return click's parser, which looks at the order of what it found before that is processed."""
+        parser: Any = super().make_parser(ctx)
+        if not ctx.resilient_parsing:
+            parser.parse_args = partial(self._parse_once, ctx, parser.parse_args)
+        return parser
+
+    def _parse_once(self, ctx: click.Context, parse: Callable[..., Any], args: list[str]) -> Any:
+        """Return what ``parse`` finds in ``args``. Raises as :meth:`parse_args`."""
         try:
-            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            values, rest, order = parse(args=args)
         except click.NoSuchOption as error:
             names = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
             meant = format_suggestion(find_similar(error.option_name, names))
@@ -258,9 +272,7 @@ class StrictCommand(click.Command):
         for number, parameter in enumerate(order):
             if isinstance(parameter, click.Option) and _takes_single_value(parameter) and parameter in order[:number]:
                 raise click.UsageError(f"{parameter.opts[0]} is given twice, and only one of them can count.", ctx)
-        rest = super().parse_args(ctx, args)
-        _settle(ctx)
-        return rest
+        return values, rest, order
 
 
 def _takes_single_value(option: click.Option) -> bool:
