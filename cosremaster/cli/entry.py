@@ -94,7 +94,9 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 
     if isinstance(error, click.ClickException):
         if not _report(error.format_message(), error.exit_code, words, "UsageError", show=False):
-            error.show()
+            from cosremaster.cli.messages import show_usage_error  # noqa: PLC0415 - the same
+
+            show_usage_error(error)
         return error.exit_code
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         _report("interrupted", INTERRUPTED + signal.SIGINT, words, "Interrupted")
@@ -103,6 +105,11 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 
     _report(describe_fault(error, words), INTERNAL_FAULT, words, "InternalFault")
     return INTERNAL_FAULT
+
+
+def _has_option(words: Sequence[str], name: str, value: str) -> bool:
+    """Return whether ``words`` have the option ``name`` with ``value``."""
+    return f"{name}={value}" in words or (name, value) in pairwise(words)
 
 
 def _report(
@@ -115,8 +122,11 @@ def _report(
     from cosremaster.cli.messages import describe_error, describe_event, explain_error  # noqa: PLC0415 - few runs fail
 
     own = list(words[: words.index("--")] if "--" in words else words)
-    if "--progress=json" in own or ("--progress", "json") in pairwise(own):
+    if _has_option(own, "--progress", "json"):
         Settings.progress = "json"  # click may not have come so far
+    for choice in ("always", "never"):
+        if _has_option(own, "--color", choice):
+            Settings.color = choice
     if "--json" in own:
         from cosremaster.cli.standard_streams import write_json  # noqa: PLC0415 - the same
 

@@ -17,7 +17,7 @@ from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.tables import NUMBER, print_table
-from cosremaster.cli.terminal import looking_progress, terminal_progress
+from cosremaster.cli.terminal import is_live, looking_progress, terminal_progress
 from cosremaster.errors import printable
 from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.read import read_fleet
@@ -125,7 +125,7 @@ class SiteLines:
     def __init__(self, *, quiet: bool) -> None:
         """Begin before the first site."""
         self._is_quiet = quiet or Settings.progress == "none"
-        self._is_live = sys.stderr.isatty() and Settings.progress != "json"
+        self._is_live = is_live() and Settings.progress != "json"
         self._total = self._finished = 0
         self._start = time.monotonic()
         self._steps = ExitStack()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.cli.colors import paint
 from cosremaster.cli.settings import Settings
 from cosremaster.errors import CosremasterError
 from cosremaster.progress.events import AnyEvent, ErrorPlace, Failed, Said, Warned
+
+if TYPE_CHECKING:
+    from click import ClickException
 
 
 def describe_event(event: Any) -> dict[str, Any]:
@@ -47,6 +50,16 @@ def explain_error(error: CosremasterError | str, code: int, kind: str = "") -> N
         write_event(describe_error(error, code, kind))
     else:
         sys.stderr.write(f"{paint('cosremaster:', 'error', sys.stderr)} {error}\n")
+
+
+def show_usage_error(error: ClickException) -> None:
+    """Write an error about the words that were typed as click does, with its first word in colour."""
+    import io  # noqa: PLC0415 - few runs fail
+
+    shown = io.StringIO()
+    error.show(shown)
+    head, label, message = f"\n{shown.getvalue()}".partition("\nError:")
+    sys.stderr.write(f"{head}\n{paint(label.strip(), 'error', sys.stderr)}{message}".removeprefix("\n"))
 
 
 def describe_error(error: CosremasterError | str, code: int, kind: str = "") -> Failed:

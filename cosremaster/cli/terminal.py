@@ -135,16 +135,16 @@ def terminal_progress(*, quiet: bool) -> MeasuredProgress | Quiet:
         return Quiet()
     if Settings.progress == "json":
         return MeasuredProgress(write_event, rates=WorkRates())
-    return LiveLine() if _is_live() else Lines()
+    return LiveLine() if is_live() else Lines()
 
 
 def looking_progress() -> MeasuredProgress | Quiet:
     """Return the progress of a command that writes nothing: elsewhere than on a terminal, no line for each step."""
-    if Settings.progress == "auto" and not Settings.is_quiet and not _is_live():
+    if Settings.progress == "auto" and not Settings.is_quiet and not is_live():
         return StateLines()
     return terminal_progress(quiet=False)
 
 
-def _is_live() -> bool:
+def is_live() -> bool:
     """Return whether standard error is a terminal on which a line can change."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -11,7 +11,10 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.cli.colors import paint, paint_finding, paint_long_line, paint_mark, uses_color
+from cosremaster.cli.fleet import SiteLines
 from cosremaster.cli.settings import Settings
+from cosremaster.cli.terminal import Quiet
+from cosremaster.fleet.state import SiteRecord
 from tests.support.small import write_small
 
 _CODE = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,7 +41,8 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 COMMANDS = ["ls in.iso", "ls -l in.iso", "ls -R in.iso::debirf-live-demo.cgz", "tree in.iso", "diff in.iso out.iso",
             "diff --text in.iso::@root::etc out.iso::@root::etc", "verify in.iso",
-            "cache list", "ls missing.iso", "cat in.iso::nothing"]  # fmt: skip
+            "cache list", "ls missing.iso", "cat in.iso::nothing", "ls in.iso --recursiv", "in.iso",
+            "diff in.iso"]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -110,3 +114,29 @@ def test_lines_are_painted_by_their_meaning() -> None:
     finally:
         Settings.reset()
     assert not uses_color(sys.stderr)
+
+
+@pytest.mark.parametrize("words", ["--color always ls in.iso --recursiv", "ls in.iso --recursiv --color=always"])
+def test_a_usage_error_is_painted_as_click_writes_it(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    assert main(words.split()) == 2
+    usage, hint, empty, message = capsys.readouterr().err.splitlines()
+    assert usage.startswith("Usage: cosremaster ls ") and hint.startswith("Try 'cosremaster ls -") and not empty
+    assert message == "\x1b[1;31mError:\x1b[0m No such option --recursiv; did you mean --recursive?"
+
+
+@pytest.mark.parametrize(("term", "start"), [("xterm", "\r\x1b[K"), ("dumb", "")])
+def test_a_fleet_has_a_line_that_changes_where_a_terminal_can(
+    term: str, start: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("cosremaster.cli.fleet.looking_progress", Quiet)
+    lines = SiteLines(quiet=False)
+    lines.begin(2, 0, has_common=False)
+    lines.add(SiteRecord(site="north", path="north.iso", state="failed", error="it is full"))
+    assert capsys.readouterr().err == f"2 to make; 0 current\n{start}[1/2] north: failed; 0:00 left" + (
+        "\n" if term == "dumb" else ""
+    )
+    lines.end()
