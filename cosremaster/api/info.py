@@ -10,11 +10,12 @@ from cosremaster.errors import printable
 from cosremaster.layers.find import group_shared_paths
 from cosremaster.layers.formats import holds_format
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.reports.fact_sections import NUMBER, FactSection, make_section
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports
-from cosremaster.reports.menus import menu_lines
+from cosremaster.reports.menus import menu_sections
 from cosremaster.reports.roots import live_memory_lines, live_memory_report, root_lines, root_report
-from cosremaster.reports.text import archives_lines, image_lines, layer_lines, memory_lines
+from cosremaster.reports.text import archives_lines, image_sections, layer_section, memory_lines
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class ImageInfo:
     like archives; ``filesystems``: those that are file systems; ``layers``: None unless they were read;
     ``root_layer``: the address of the layer that additions go to, and else ``root_problem`` says why there is none.
     ``memory``: what it takes to boot each initramfs, by its path; ``live_memory``: what the boot entries of a live
-    system take. ``lines``: these facts and more as text; ``values``:
-    as plain values for JSON (docs/json.md).
+    system take. ``lines``: these facts and more as text; ``sections``: these lines by what they tell, with rows of
+    tables; ``values``: as plain values for JSON (docs/json.md).
     """
 
     path: str
@@ -102,6 +103,7 @@ class ImageInfo:
     memory: dict[str, MemoryEstimate]
     live_memory: tuple[LiveMemory, ...]
     lines: tuple[str, ...] = field(repr=False, compare=False)
+    sections: tuple[FactSection, ...] = field(repr=False, compare=False)
     values: dict[str, Any] = field(repr=False, compare=False)
 
 
@@ -120,22 +122,38 @@ class InfoParts(NamedTuple):
     live_memory: tuple[LiveMemory, ...] = ()
 
 
-def info_lines(
+_UNSUPPORTED = "; not supported yet"
+
+
+def info_sections(
     parts: InfoParts, filesystems: Sequence[FilesystemInfo], report: Mapping[str, Any]
-) -> Iterator[str]:  # fmt: skip
-    """Yield the facts about an image as lines of text; ``report``: its :func:`inspect_report`."""
-    yield from image_lines(parts.image)
+) -> Iterator[FactSection]:
+    """Yield the facts about an image; ``report``: its :func:`inspect_report`."""
+    yield from image_sections(parts.image)
     if parts.menus is not None:
-        yield from menu_lines(parts.menus)
-    yield from fat_system_lines(report["fats"])
-    yield from unified_kernel_lines(report["unified_kernels"])
+        yield from menu_sections(parts.menus)
+    yield make_section(fat_system_lines(report["fats"]))
+    yield make_section(unified_kernel_lines(report["unified_kernels"]))
     if parts.layers is None:
-        yield from archives_lines(parts.archives, is_alone=parts.image.volume is None)
+        yield make_section(archives_lines(parts.archives, is_alone=parts.image.volume is None))
     else:
-        yield from layer_lines(parts.layers, parts.chosen, group_shared_paths(parts.image))
-    for found in filesystems:
-        unsupported = "" if found.is_layer else "; not supported yet"
-        yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}{unsupported}"
+        yield layer_section(parts.layers, parts.chosen, group_shared_paths(parts.image))
+    yield _filesystem_section(filesystems)
+    yield make_section(_start_lines(parts))
+
+
+def _filesystem_section(filesystems: Sequence[FilesystemInfo]) -> FactSection:
+    """Return the facts about the file systems on an image."""
+    rows = tuple(
+        (found.path, found.kind, format_size(found.size), found.purpose + ("" if found.is_layer else _UNSUPPORTED))
+        for found in filesystems
+    )
+    lines = tuple(f"file system {path}: {kind}, {size}, {purpose}" for path, kind, size, purpose in rows)
+    return FactSection(lines, (), ("file system", "kind", f"size{NUMBER}", "what becomes of it"), rows)
+
+
+def _start_lines(parts: InfoParts) -> Iterator[str]:
+    """Yield lines about the root of the running system, and about the memory that a boot takes."""
     if parts.mounted is not None:
         yield from root_lines(parts.mounted)
     for path, need in parts.memory.items():
@@ -157,6 +175,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
         FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose, holds_format(file.noun))
         for file, purpose in parts.filesystems.by_purpose()
     )
+    sections = tuple(info_sections(parts, filesystems, report))
     return ImageInfo(
         path=str(image.place), kind=image.kind, size=image.size,
         volume_id="" if image.volume is None else image.volume.volume_id,
@@ -171,7 +190,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
             "root": root_report(parts.mounted),
             "live_memory": live_memory_report(parts.live_memory),
         },
-        lines=tuple(info_lines(parts, filesystems, report)),
+        lines=tuple(line for section in sections for line in section.lines), sections=sections,
     )  # fmt: skip
 
 

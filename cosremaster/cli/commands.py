@@ -485,11 +485,11 @@ def index_command(source: Path | Url, check_index: bool, max_expand: int, as_jso
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
     from cosremaster.reports.inspect import layer_reports  # noqa: PLC0415 - the same
-    from cosremaster.reports.text import layer_lines  # noqa: PLC0415 - a remaster loads it after the work
+    from cosremaster.reports.text import layer_section  # noqa: PLC0415 - a remaster loads it after the work
 
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         layers = opened.layers(progress=terminal_progress(quiet=False)).layers
-        lines = list(layer_lines(layers, None))
+        lines = list(layer_section(layers, None).lines)
         values = layer_reports(opened.image, layers, None) if as_json else []
         path, reads_on_demand = opened.remembered_at, opened.reads_on_demand
     refused = "needs no index: it is read when it is needed" if reads_on_demand else _NOT_REMEMBERED

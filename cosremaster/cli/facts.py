@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from cosremaster.api.image import image_at, inspect
 from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
@@ -17,6 +19,10 @@ def print_facts(
     info = inspect(source, deep=deep, layer=layer, max_expand=max_expand, progress=LookingProgress())
     if as_json:
         write_json(info.values)
+    elif sys.stdout.isatty():
+        from cosremaster.cli.tables import print_sections  # noqa: PLC0415 - only for somebody who looks
+
+        print_sections(info.sections)
     else:
         write_text("".join(f"{line}\n" for line in info.lines))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
+from cosremaster.reports.fact_sections import FactSection, make_section
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu
@@ -14,17 +15,22 @@ if TYPE_CHECKING:
     from cosremaster.reports.documents import MenuChangeDocument, MenuDocument
 
 
-def menu_lines(boot_menus: BootMenus) -> Iterator[str]:
-    """Yield lines about the menus of an image, with each kernel and its arguments."""
+def menu_sections(boot_menus: BootMenus) -> Iterator[FactSection]:
+    """Yield the facts about the menus of an image, with each kernel and its arguments."""
     for place in boot_menus.menus:
-        yield f"boot menu {place.label}: {place.menu.language.value}{'' if place.menu.lines else ', names no kernel'}"
+        head = f"boot menu {place.label}: {place.menu.language.value}"
+        head += "" if place.menu.lines else ", names no kernel"
+        lines, rows = [head], list[tuple[str, str, str]]()
         for line in place.menu.lines:
-            arguments = " ".join(printable(text) for text in _arguments(place, line.arguments))
-            yield f"  line {line.number}: {printable(line.kernel)}: {arguments or 'no arguments'}"
+            arguments = " ".join(printable(text) for text in _arguments(place, line.arguments)) or "no arguments"
+            rows.append((str(line.number), printable(line.kernel), arguments))
+            lines.append(f"  line {': '.join(rows[-1])}")
         for unread in place.menu.unread:
             label = f" ({printable(unread.label)})" if unread.label else ""
-            yield f"  line {unread.number}{label}: {unread.reason}"
-    yield from boot_menus.warnings
+            rows.append((f"{unread.number}{label}", "", unread.reason))
+            lines.append(f"  line {unread.number}{label}: {unread.reason}")
+        yield FactSection(tuple(lines), (head,), ("line", "kernel", "arguments"), tuple(rows))
+    yield make_section(boot_menus.warnings)
 
 
 def _arguments(place: LocatedMenu, words: Iterable[Any]) -> Iterator[bytes]:

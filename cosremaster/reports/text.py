@@ -10,6 +10,7 @@ from cosremaster.iso.boot_info import is_boot_info_true
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
+from cosremaster.reports.fact_sections import NUMBER, FactSection, make_section
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
 
 if TYPE_CHECKING:
@@ -34,24 +35,20 @@ _LOOKS = {
 }
 
 
-def image_lines(image: SourceImage) -> Iterator[str]:
-    """Yield lines about the volume, boot records and partitions."""
+def image_sections(image: SourceImage) -> Iterator[FactSection]:
+    """Yield the facts about the volume, boot records and partitions."""
     volume = image.volume
-    if volume is None and not image.is_single_file:
-        yield f"{image.place}: a disk image, {format_size(image.size)}"
-        for file in image.files:
-            yield f"  {file}"
-        return
-    if volume is None:
+    if volume is not None:
+        yield make_section(_volume_lines(volume))
+        yield _boot_section(volume)
+        yield _partition_section(volume)
+        yield make_section(_firmware_lines(volume))
+    elif image.is_single_file:
         noun = "an initramfs or layer" if image.kind == "initramfs" else f"a {image.kind} archive"
-        yield f"{image.place}: {noun} without an ISO around it, {format_size(image.size)}"
-        return
-    yield from _volume_lines(volume)
-    yield from _boot_lines(volume)
-    for blocker in volume.blockers:
-        yield f"no file can be exchanged: it has {blocker}"
-    for caution in volume.cautions:
-        yield f"files can be added, and none can leave, move or change its size: it has {caution}"
+        yield make_section((f"{image.place}: {noun} without an ISO around it, {format_size(image.size)}",))
+    else:
+        files = (f"  {file}" for file in image.files)
+        yield make_section((f"{image.place}: a disk image, {format_size(image.size)}", *files))
 
 
 def _volume_lines(image: IsoImage) -> Iterator[str]:
@@ -72,29 +69,49 @@ def _volume_lines(image: IsoImage) -> Iterator[str]:
         yield f"sessions: several, the last from block {image.session_lba:,}"
 
 
-def _boot_lines(image: IsoImage) -> Iterator[str]:
-    """Yield lines about the boot catalog, partition tables and records of other firmware."""
-    if image.catalog is None:
-        yield "boot catalog: none"
-    else:
-        yield f"boot catalog: El Torito at block {image.catalog.lba}"
-    for number, boot in enumerate(image.boot_images, 1):
-        yield f"  entry {number}: {_boot_line(image, boot)}"
-    yield f"MBR: {image.mbr_pointer or ('no pointer known' if image.mbr and image.mbr.used_partitions else 'none')}"
+def _boot_section(image: IsoImage) -> FactSection:
+    """Return the facts about the boot catalog and its entries."""
+    head = "boot catalog: none" if image.catalog is None else f"boot catalog: El Torito at block {image.catalog.lba}"
+    rows = [(str(number), *_boot_cells(image, boot)) for number, boot in enumerate(image.boot_images, 1)]
+    lines = (
+        f"  entry {entry}: {how}; {name} at block {lba}, {size}{f', {tables}' if tables else ''}"
+        for entry, how, name, lba, size, tables in rows
+    )
+    titles = (f"entry{NUMBER}", "how", "file", f"block{NUMBER}", f"size{NUMBER}", "tables in it")
+    return FactSection((head, *lines), (head,), titles, tuple(rows))
+
+
+def _partition_section(image: IsoImage) -> FactSection:
+    """Return the facts about partition tables and partitions."""
+    pointer = image.mbr_pointer or ("no pointer known" if image.mbr and image.mbr.used_partitions else "none")
+    heads = [f"MBR: {pointer}"]
     if image.gpt:
-        yield f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}"
+        heads.append(f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}")
     if image.apm:
-        yield f"Apple partition map: blocks of {image.apm.block_size:,} bytes"
-    for partition in image.partitions:
-        yield f"  {partition.name}: {_partition_line(image, partition)}"
+        heads.append(f"Apple partition map: blocks of {image.apm.block_size:,} bytes")
+    rows = [(partition.name, *_partition_cells(image, partition)) for partition in image.partitions]
+    lines = (
+        f"  {name}: {label}, sectors {first} to {last} ({size}), {where}"
+        for name, label, first, last, size, where in rows
+    )
+    titles = ("partition", "holds", f"first sector{NUMBER}", f"last{NUMBER}", f"size{NUMBER}", "where")
+    return FactSection((*heads, *lines), tuple(heads), titles, tuple(rows))
+
+
+def _firmware_lines(image: IsoImage) -> Iterator[str]:
+    """Yield lines about records of other firmware, and about what bars changes."""
     for firmware in image.firmware:
         yield f"{firmware.name}: {', '.join(target.name for target in firmware.targets)}"
     if image.embed_areas:
         yield f"CoreOS header: {', '.join(area.name for area in image.embed_areas)}"
+    for blocker in image.blockers:
+        yield f"no file can be exchanged: it has {blocker}"
+    for caution in image.cautions:
+        yield f"files can be added, and none can leave, move or change its size: it has {caution}"
 
 
-def _boot_line(image: IsoImage, boot: BootImage) -> str:
-    """Describe a boot entry and its boot image."""
+def _boot_cells(image: IsoImage, boot: BootImage) -> tuple[str, str, str, str, str]:
+    """Return how a boot entry boots, its boot image, the block and size of that, and the tables in it."""
     name = printable(boot.path) if boot.path is not None else "no file"
     tables = []
     if boot.boot_info:
@@ -103,8 +120,7 @@ def _boot_line(image: IsoImage, boot: BootImage) -> str:
         )
     if boot.has_grub2_pointer:
         tables.append("grub2-boot-info")
-    notes = f", {', '.join(tables)}" if tables else ""
-    return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {format_size(boot.length)}{notes}"
+    return boot.entry.describe(), name, str(boot.entry.lba), format_size(boot.length), ", ".join(tables)
 
 
 def _tree_line(tree: IsoTree) -> str:
@@ -114,8 +130,8 @@ def _tree_line(tree: IsoTree) -> str:
     return f"{tree.kind} at block {tree.descriptor_lba}: {tree.blocks:,} blocks{base}, {files}"
 
 
-def _partition_line(image: IsoImage, partition: Partition) -> str:
-    """Describe a partition and where it stands."""
+def _partition_cells(image: IsoImage, partition: Partition) -> tuple[str, str, str, str, str]:
+    """Return what a partition holds, its first and last sector, its size, and where it stands."""
     where = "inside the volume"
     if partition.start >= image.tail * SECTORS_PER_BLOCK:
         where = "behind the volume's data"
@@ -127,7 +143,7 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
     active = ""
     if partition.table == "MBR" and image.mbr and image.mbr.partitions[partition.number - 1].status == ACTIVE:
         active = ", active"
-    return f"{partition.label}{active}, sectors {partition.start:,} to {partition.end - 1:,} ({size}), {where}"
+    return f"{partition.label}{active}", f"{partition.start:,}", f"{partition.end - 1:,}", size, where
 
 
 def archives_lines(archives: Iterable[ArchiveFile], *, is_alone: bool) -> Iterator[str]:
@@ -163,32 +179,45 @@ def _archive_lines(archive: ArchiveFile) -> Iterator[str]:
         yield f"  #{number}: {segment.codec or 'no archive'}, {format_size(segment.size)}{entries}{early}"
 
 
-def layer_lines(
+_LAYER_TITLES = (
+    "layer", "what it is", "format", f"entries{NUMBER}", "codec", f"packed{NUMBER}", f"plain{NUMBER}", "beside",
+)  # fmt: skip
+
+
+def layer_section(
     layers: Iterable[Layer], chosen: Layer | None, shared: Mapping[bytes, Sequence[bytes]] | None = None
-) -> Iterator[str]:
-    """Yield lines about each layer: codec, sizes, entries, what is odd.
+) -> FactSection:
+    """Return the facts about each layer: codec, sizes, entries, what is odd.
 
     ``chosen`` is the layer that ``--add`` would change. ``shared``: for a file of the image the paths of all names of
     its data.
     """
-    named = set[bytes]()
+    lines, rows, heads = list[str](), list[tuple[str, ...]](), dict[bytes, str]()
     for layer in layers:
         others = [path for path in (shared or {}).get(layer.address[0], ()) if path != layer.address[0]]
-        if others and layer.address[0] not in named:
-            named.add(layer.address[0])
-            yield f"{printable(layer.address[0])} is also {', '.join(map(printable, others))}"
-        indent = "  " * (len(layer.address) - 1)
-        form = layer.parameters
-        details = f" ({form.describe()})" if form.describe() else ""
-        mark = "; --add goes here" if layer is chosen else ""
-        yield f"{indent}layer {format_address(layer.address)}: {_LOOKS[layer.likelihood]}{mark}"
-        yield (
-            f"{indent}  {layer.format_label}, {layer.entry_count:,} entries,"
-            f" {layer.codec_label}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
-        )
-        yield from (f"{indent}  {oddity}" for oddity in layer.oddities())
+        if others and layer.address[0] not in heads:
+            heads[layer.address[0]] = f"{printable(layer.address[0])} is also {', '.join(map(printable, others))}"
+            lines.append(heads[layer.address[0]])
+        name, looks, form, entries, codec, packed, plain = _layer_cells(layer)
+        mark = "--add goes here" if layer is chosen else ""
+        notes = list(layer.oddities())
         if layer.dead_bytes:
-            yield f"{indent}  {format_size(layer.dead_bytes)} of removed files and old tables are in it (--repack)"
+            notes.append(f"{format_size(layer.dead_bytes)} of removed files and old tables are in it (--repack)")
+        rows.append((name, looks, form, entries, codec, packed, plain, "\n".join(filter(None, (mark, *notes)))))
+        indent = "  " * (len(layer.address) - 1)
+        lines.append(f"{indent}layer {name}: {looks}{mark and f'; {mark}'}")
+        lines.append(f"{indent}  {form}, {entries} entries, {codec}, {packed} packed, {plain} plain")
+        lines += [f"{indent}  {note}" for note in notes]
+    return FactSection(tuple(lines), tuple(heads.values()), _LAYER_TITLES, tuple(rows))
+
+
+def _layer_cells(layer: Layer) -> tuple[str, str, str, str, str, str, str]:
+    """Return the address of a layer, what it looks like, format, entries, codec, and its size packed and plain."""
+    parameters = layer.parameters.describe()
+    codec = f"{layer.codec_label} ({parameters})" if parameters else layer.codec_label
+    sizes = format_size(layer.packed.length), format_size(layer.size)
+    name, looks = format_address(layer.address), _LOOKS[layer.likelihood]
+    return name, looks, layer.format_label, f"{layer.entry_count:,}", codec, *sizes
 
 
 LISTED = 40

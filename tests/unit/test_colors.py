@@ -99,6 +99,51 @@ def test_a_table_on_a_terminal_is_lines_in_a_pipe(
     assert table.splitlines()[-1] == lines[-1]
 
 
+def words_of(text: str) -> set[str]:
+    """The words in ``text``, without marks that stand between columns of lines."""
+    return {word.strip(",;:()") for word in _CODE.sub("", text).split()}
+
+
+def inspect_on_terminal(
+    width: int, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What ``inspect`` shows on a terminal of ``width`` columns."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        patch.setenv("COLUMNS", str(width))
+        assert main(["inspect", "in.iso", *words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--deep"], ["--layer", "debirf-live-demo.cgz"]])
+def test_inspect_has_tables_of_the_same_facts_on_a_terminal(
+    words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "in.iso", *words]) == 0
+    lines = capsys.readouterr().out
+    wide = inspect_on_terminal(400, [*words, "--color=never"], monkeypatch, capsys)
+    assert words_of(lines) - words_of(wide) <= {"entry", "line", "at", "block", "sectors", "to", "layer", "entries",
+                                                "packed", "plain"}  # fmt: skip
+    assert re.search(r"^ entry +how +file +block +size +tables in it *$", wide, re.MULTILINE) and "\x1b" not in wide
+    assert bool(re.search(r"^ layer +what it is +format +entries +codec +packed +plain", wide, re.MULTILINE)) == bool(
+        words
+    )
+    painted = inspect_on_terminal(400, [*words, "--color=always"], monkeypatch, capsys)
+    assert painted != wide and _CODE.sub("", painted) == wide
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert inspect_on_terminal(400, words, monkeypatch, capsys) == wide
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_inspect_fits_a_narrow_terminal(
+    width: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = inspect_on_terminal(width, ["--deep", "--color=never"], monkeypatch, capsys)
+    assert max(map(len, narrow.splitlines())) <= width
+    if width >= 80:  # no word is broken but those in the columns of the boot entries
+        assert {"debirf-live-demo.cgz::rootfs.cxz", "UEFI", "0xEF"} <= words_of(narrow)
+
+
 def test_lines_are_painted_by_their_meaning() -> None:
     Settings.color = "always"
     try:

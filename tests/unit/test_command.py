@@ -84,7 +84,8 @@ def test_a_command_loads_no_other(image: str) -> None:
         " or name in ('click', 'rich', 'logging')), file=sys.stderr)"
     )
     loaded = {}
-    for words in (["ls", image], ["ls", "-lR", image], ["ls", image, "--json"], ["stat", image], ["cache", "path"]):
+    for words in (["ls", image], ["ls", "-lR", image], ["ls", image, "--json"], ["stat", image], ["inspect", image],
+                  ["cache", "path"]):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-c", program.format(words=words)], capture_output=True, text=True, check=True
         )
@@ -95,6 +96,7 @@ def test_a_command_loads_no_other(image: str) -> None:
     modules = {f"cosremaster.cli.{module}" for module, _, _ in COMMANDS.values()}
     assert loaded[f"stat {image}"] & modules == {"cosremaster.cli.look"}
     assert loaded["cache path"] & modules == {"cosremaster.cli.cache"}
+    assert not loaded[f"inspect {image}"] & {"click", "rich"}
     assert not (loaded[f"stat {image}"] | loaded["cache path"]) & {"rich", "logging"}
 
 
