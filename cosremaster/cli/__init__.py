@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effect any more: the process ends anyway, with a code that tells what happened.
     """
     try:
-        from cosremaster.cli.entry import run_program  # noqa: PLC0415 - an interruption while it loads is met here
+        if arguments is None:
+            import gc  # noqa: PLC0415 - an interruption while it loads is met here
+
+            gc.disable()  # what is loaded stays, and what a command makes that only looks; others enable it again
+        from cosremaster.cli.entry import run_program  # noqa: PLC0415 - the same
 
         return run_program(arguments)
     except KeyboardInterrupt:
@@ -31,3 +35,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import signal  # noqa: PLC0415 - the same
 
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            gc.freeze()  # the end of the interpreter does not look for cycles in what is given up anyway

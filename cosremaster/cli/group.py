@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 from cosremaster.__about__ import __version__
 from cosremaster.cli.catalog import COMMANDS, DEFAULT, SECTIONS
 from cosremaster.cli.options import make_common_options
-from cosremaster.cli.pause import uncollected
 from cosremaster.errors import UsageError
 from cosremaster.suggestions import find_similar, format_suggestion
 
@@ -42,12 +41,14 @@ class LazyGroup(click.Group):
             return None
         module, function, summary = COMMANDS[cmd_name]
         try:
-            with uncollected():
-                command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
-                gc.freeze()  # modules stay: the garbage collector need not look at them, now or later
-                gc.set_threshold(MUCH_NEW)
+            gc.disable()
+            command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+            gc.freeze()  # modules stay: the garbage collector need not look at them, now or later
+            gc.set_threshold(MUCH_NEW)
         except KeyboardInterrupt:
             raise _LoadInterruptedError from None
+        finally:
+            gc.enable()
         command.name, command.short_help = cmd_name, summary
         return command
 

@@ -100,6 +100,19 @@ def test_a_command_loads_no_other(image: str) -> None:
     assert not (loaded[f"stat {image}"] | loaded["cache path"]) & {"rich", "logging"}
 
 
+def test_the_garbage_collector_runs_only_where_there_is_work(image: str) -> None:
+    """Commands that look, and the end of every run, have nothing to collect; what works long has."""
+    program = (
+        "import gc, sys\nsys.argv[1:] = {words}\nfrom cosremaster.cli import main\nmain()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 1000, file=sys.stderr)"
+    )
+    for words, works in ((["ls", image], False), (["stat", image], True)):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(words=words)], capture_output=True, text=True, check=True
+        )
+        assert done.stderr == f"{works} True True\n"
+
+
 @pytest.mark.parametrize("name", list(FLAGS))
 def test_flags_without_click_are_those_of_the_command(name: str) -> None:
     module, function, _ = COMMANDS[name]
