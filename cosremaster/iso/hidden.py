@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
+from cosremaster.iso.tree_files import FileColumns
 from cosremaster.iso.udf.read import Udf, encode_path
 from cosremaster.records import replace
 from cosremaster.units import Lba
@@ -33,10 +34,29 @@ def _compare_trees(image: IsoImage) -> bool:
     directories = set(primary.directory_paths)
     if not all(directories.issuperset(tree.directory_paths) for tree in image.trees[1:]):
         return True
+    if image.udf is None and all(_has_files_of(primary, tree) for tree in image.trees[1:]):
+        return False
     data = _data_by_path(primary)
     if any(data != _data_by_path(tree) and _has_other_data(tree, data) for tree in image.trees[1:]):
         return True
     return image.udf is not None and _may_udf_hide(image.udf, data, directories)
+
+
+def _has_files_of(primary: IsoTree, tree: IsoTree) -> bool:
+    """Return True if the columns of both trees tell that each file of ``tree`` is in ``primary`` with the same data."""
+    own = {directory.path: primary.files[directory.files] for directory in primary.index}
+    if len(own) < len(primary.index):
+        return False
+    for directory in tree.index:
+        files, others = own.get(directory.path, ()), tree.files[directory.files]
+        if not others:
+            continue
+        if not (isinstance(files, FileColumns) and isinstance(others, FileColumns)):
+            return False
+        extents = dict(zip(files.names, files.extents, strict=True))
+        if len(extents) < len(files) or not extents.items() >= set(zip(others.names, others.extents, strict=True)):
+            return False
+    return True
 
 
 def _has_other_data(tree: IsoTree, data: Mapping[bytes, Data]) -> bool:

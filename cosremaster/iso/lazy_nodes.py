@@ -62,7 +62,7 @@ class LazyNodes(Mapping[bytes, Node]):
     def _list_paths(self) -> frozenset[bytes]:
         """Return the paths of all files and directories."""
         if self._paths is None:
-            self._paths = frozenset(self._directories).union([file.path for file in self._image.files])
+            self._paths = frozenset(self._directories).union(self._image.trees[0].list_paths())
         return self._paths
 
     def __contains__(self, path: object) -> bool:

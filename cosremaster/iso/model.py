@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,9 +19,10 @@ from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
+from cosremaster.iso.tree_files import TreeFiles
 from cosremaster.iso.udf.read import Udf
 from cosremaster.records import Struct, field
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:
     from cosremaster.boot.media_tags import MediaTags
@@ -123,7 +124,7 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     descriptor_lba: Lba
     base: Lba
     blocks: int
-    files: tuple[IsoFile, ...]
+    files: Sequence[IsoFile]
     directories: tuple[Extent, ...]
     directory_paths: tuple[bytes, ...]
     path_tables: tuple[Extent, ...]
@@ -138,16 +139,20 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def block_runs(self) -> list[tuple[Lba, Lba]]:
         """The :attr:`IsoFile.block_runs` of all files, one behind the other."""
-        runs = list[tuple[Lba, Lba]]()
-        for file in self.files:
-            records = file.records
-            if len(records) == 1:  # as nearly all
-                record = records[0]
-                if record.length:
-                    runs.append((record.lba, Lba(record.lba - -record.length // BLOCK)))
-            else:
-                runs += file.block_runs
-        return runs
+        if isinstance(self.files, TreeFiles):
+            return list(self.files.block_runs())
+        return [run for file in self.files for run in file.block_runs]
+
+    def list_paths(self) -> Iterator[bytes]:
+        """Yield the path of each file."""
+        return self.files.paths() if isinstance(self.files, TreeFiles) else (file.path for file in self.files)
+
+    def find_files_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
+        """Yield the files whose data begin at one of ``blocks``."""
+        if isinstance(self.files, TreeFiles):
+            yield from self.files.find_at(blocks)
+        else:
+            yield from (file for file in self.files if file.start in blocks)
 
     @cached_property
     def data_end(self) -> Lba:
@@ -310,7 +315,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
         return False
 
     @property
-    def files(self) -> tuple[IsoFile, ...]:
+    def files(self) -> Sequence[IsoFile]:
         """The files of the primary tree."""
         return self.trees[0].files
 

@@ -78,7 +78,7 @@ def read_image(source: ByteSource, earlier: IsoImage | None = None) -> IsoImage:
     bases = _find_bases(source, partitions, primary)
     trees, descriptor_spans = _read_all_trees(source, descriptors, bases, session, earlier)
     catalog = _read_catalog(source, descriptors)
-    boot_images = _read_boot_images(source, catalog, trees[0].files, partitions)
+    boot_images = _read_boot_images(source, catalog, trees[0], partitions)
     udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
     limine = LimineStage2.parse(area[:SECTOR], source.read, source.size)
@@ -239,16 +239,16 @@ def _read_catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -
 
 
 def _read_boot_images(
-    source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile], partitions: Sequence[Partition]
+    source: ByteSource, catalog: BootCatalog | None, tree: IsoTree, partitions: Sequence[Partition]
 ) -> tuple[BootImage, ...]:
     """Read the boot images of all entries. :raises ImageError: when one is outside the image."""
     entries = catalog.entries if catalog else ()
-    boot_blocks = {entry.lba for entry in entries}
-    by_start = {file.start: file for file in files if file.start in boot_blocks and file.size}
+    boot_files = tree.find_files_at({entry.lba for entry in entries})
+    by_start = {file.start: file for file in boot_files if file.size}
     images = list[BootImage]()
     for entry in entries:
         file = by_start.get(entry.lba)
-        size = file.size if file else _measure_boot_image(source, entry, files, partitions)
+        size = file.size if file else _measure_boot_image(source, entry, tree.files, partitions)
         images.append(_read_boot_image(source, entry, file, size))
     return tuple(images)
 

@@ -20,17 +20,21 @@ from cosremaster.iso.ecma119.records import (
     DirectoryRecord,
     Extent,
     decode_identifier,
+    decode_joliet_identifiers,
     read_directory_bytes,
 )
 from cosremaster.iso.model import IsoDirectory, IsoFile, IsoImage, IsoTree
-from cosremaster.iso.rockridge.read import CE_HEAD, parse_plain_fields, read_rock_ridge
+from cosremaster.iso.rockridge.read import CE_HEAD, find_ordinary_names, parse_plain_fields, read_rock_ridge
+from cosremaster.iso.tree_files import FileColumns, TreeFiles
 from cosremaster.iso.walk import DirectoryWalker, NamedRecord
 from cosremaster.records import Struct, field
 from cosremaster.units import BLOCK, Lba, lba_offset
 
-_PLAIN_FLAGS = DIRECTORY | 0x01
-"""The file flags of plain records (9.1.6); readers show names with the lowest bit, which says that none need do so."""
+_UNSEEN = 0x01
+"""The file flag that says that nobody need be shown the name (9.1.6); readers show it."""
 _DOTS = (b"\0", b"\1")
+_LAST_DOT = 1
+"""The byte that is the identifier of ``..`` (6.8.2.2); that of ``.`` is 0."""
 
 
 class EarlierTree(Struct, frozen=True):
@@ -56,7 +60,7 @@ class TreeReader(Struct):
 
     walker: DirectoryWalker
     earlier: EarlierTree | None = None
-    files: list[IsoFile] = field(default_factory=list)
+    files: TreeFiles = field(default_factory=TreeFiles)
     directories: list[IsoDirectory] = field(default_factory=list)
     index: list[IsoDirectory] = field(default_factory=list)
 
@@ -67,44 +71,43 @@ class TreeReader(Struct):
         while waiting:
             directory = waiting.pop()
             self.index.append(directory)
-            first = len(self.files)
-            if not (self._take_earlier(directory) or self._read_plain(directory)):
-                self._read_any(directory)
-            directory.files = slice(first, len(self.files))
+            files = self._take_earlier(directory)
+            if files is None:
+                files = self._read_plain(directory)
+            directory.files = self.files.add(self._read_any(directory) if files is None else files)
             self.walker.others.empty_blocks.update(directory.empty_blocks)
             self.directories += directory.children
             waiting += directory.children
 
-    def _take_earlier(self, directory: IsoDirectory) -> bool:
-        """Take the files of the same directory of the known image; return False where its bytes or names are others."""
+    def _take_earlier(self, directory: IsoDirectory) -> Sequence[IsoFile] | None:
+        """Return the files of the same directory of the known image; None where its bytes or names are others."""
         earlier = self.earlier.directories.get(directory.extent.lba) if self.earlier is not None else None
         if earlier is None or not earlier.is_plain or earlier.data_end > self.walker.source.size:
-            return False
+            return None
         if (earlier.extent, earlier.path, earlier.identifiers) != (
             directory.extent,
             directory.path,
             directory.identifiers,
         ):
-            return False
+            return None
         assert self.earlier is not None
         data = read_directory_bytes(self.walker.source, directory.extent, directory.identifiers)
         if crc32(data) != earlier.crc or data != self.earlier.source.read(lba_offset(earlier.extent.lba), len(data)):
-            return False  # the sum is of the bytes that were read then
+            return None  # the sum is of the bytes that were read then
         self.walker.limits.count_directory(directory.extent.lba, directory.extent.length)
         for child in earlier.children:
             assert child.record is not None
             self.walker.note_directory(child.extent, child.record, len(directory.identifiers))
-        self.files += self.earlier.tree.files[earlier.files]
         directory.children = [
             IsoDirectory(child.path, child.extent, child.identifiers, child.record) for child in earlier.children
         ]
         directory.is_plain, directory.data_end, directory.crc = True, earlier.data_end, earlier.crc
         directory.is_ordinary, directory.empty_blocks = earlier.is_ordinary, earlier.empty_blocks
-        return True
+        return self.earlier.tree.files[earlier.files]
 
-    def _read_any(self, directory: IsoDirectory) -> None:
-        """Read the records of ``directory`` one by one."""
-        children, sections = list[IsoDirectory](), list[NamedRecord]()
+    def _read_any(self, directory: IsoDirectory) -> Sequence[IsoFile]:
+        """Read the records of ``directory`` one by one, and return its files."""
+        files, children, sections = list[IsoFile](), list[IsoDirectory](), list[NamedRecord]()
         for named in self.walker.walk(directory.extent, directory.identifiers, directory.path):
             record = named.record
             if named.directory is not None:
@@ -113,27 +116,29 @@ class TreeReader(Struct):
                 continue
             sections.append(named)
             if not record.flags & MULTI_EXTENT:
-                self.files.append(_make_file(sections))
+                files.append(_make_file(sections))
                 sections = []
         directory.children = children
+        return files
 
-    def _read_plain(self, directory: IsoDirectory) -> bool:
-        """Read ``directory``; return False, with nothing done, where a record of it is no plain one."""
+    def _read_plain(self, directory: IsoDirectory) -> Sequence[IsoFile] | None:
+        """Read ``directory`` and return its files; None, with nothing done, where a record of it is no plain one."""
         walker = self.walker
         data = read_directory_bytes(walker.source, directory.extent, directory.identifiers)
         plain = _PlainDirectory(walker, directory, data)
-        if not plain.read():
-            return False
+        files = plain.read()
+        if files is None or files.data_end > walker.source.size:
+            return None
         walker.limits.count_directory(directory.extent.lba, directory.extent.length)
-        walker.limits.count_path_bytes(plain.path_bytes)
+        walker.limits.count_path_bytes(plain.path_bytes + files.path_bytes)
         for child in plain.children:
             assert child.record is not None
             walker.note_directory(child.extent, child.record, len(directory.identifiers))
-        self.files += plain.files
-        directory.children, directory.is_plain, directory.data_end = plain.children, True, plain.data_end
+        directory.children, directory.is_plain, directory.data_end = plain.children, True, files.data_end
         directory.is_ordinary = plain.is_ordinary
-        directory.empty_blocks, directory.crc = tuple(plain.empty_blocks), crc32(data)
-        return True
+        empty_files = [lba for lba, size in files.extents if not size]
+        directory.empty_blocks, directory.crc = (*plain.empty_blocks, *empty_files), crc32(data)
+        return files
 
 
 def _make_file(sections: Sequence[NamedRecord]) -> IsoFile:
@@ -146,59 +151,93 @@ def _make_file(sections: Sequence[NamedRecord]) -> IsoFile:
 class _PlainDirectory(Struct):
     """The records of a directory, whose bytes are ``data``, as long as they are plain ones.
 
-    ``path_bytes``: bytes of all paths in it together.
+    ``empty_blocks``: those of directories. ``path_bytes``: bytes of the paths of directories in it together.
+    ``is_ordinary``: see :class:`IsoDirectory`.
     """
 
     walker: DirectoryWalker
     directory: IsoDirectory
     data: bytes
-    files: list[IsoFile] = field(default_factory=list)
     children: list[IsoDirectory] = field(default_factory=list)
     empty_blocks: list[Lba] = field(default_factory=list)
-    data_end: int = 0
     path_bytes: int = 0
     is_ordinary: bool = True
+    has_records: bool = False
 
-    def read(self) -> bool:
-        """Read all records; return False at the first that is no plain one, malformed ones included."""
-        data, start, base = self.data, lba_offset(self.directory.extent.lba), self.walker.base
-        parent, files, end, path_bytes = self.directory.identifiers, self.files, 0, 0
-        prefix = self.directory.path + b"/" if self.directory.path else b""
-        unpack, name_of = RECORD_HEAD.unpack_from, self._name_joliet if self.walker.joliet else self._name_record
-        offsets = _list_offsets(data)
-        if self.walker.limits.is_past(len(prefix) * len(offsets)):
-            return False
-        for at in offsets:
+    def read(self) -> FileColumns | None:
+        """Read all records and return the files; None at the first that is no plain one, malformed ones included."""
+        data, directory = self.data, self.directory
+        prefix = directory.path + b"/" if directory.path else b""
+        if self.walker.limits.is_past(len(prefix) * (len(data) // MIN_RECORD)):
+            return None
+        files = FileColumns(IsoFile, prefix, lba_offset(directory.extent.lba), directory.identifiers, data)
+        for block in range(0, len(data), BLOCK):
+            if not self._read_block(files, prefix, block, min(block + BLOCK, len(data))):
+                return None
+        return files if self.has_records and self._name_files(files) else None
+
+    def _read_block(self, files: FileColumns, prefix: bytes, at: int, end: int) -> bool:
+        """Read the records in bytes ``at`` to ``end``; return False at the first that is no plain one."""
+        data, base, unpack = self.data, self.walker.base, RECORD_HEAD.unpack_from
+        add_offset, add_extent = files.offsets.append, files.extents.append
+        while at < end and data[at]:
+            if end - at < MIN_RECORD:
+                return False
             raw_length, attributes, lba, size, flags, unit, gap, length = unpack(data, at)
-            name_end = at + 33 + length
-            if attributes or unit or gap or flags & ~_PLAIN_FLAGS or 33 + length > raw_length:
+            if raw_length < MIN_RECORD or at + raw_length > end or 33 + length > raw_length:
                 return False
-            identifier = data[at + 33 : name_end]
-            if length == 1 and identifier in _DOTS:
-                if CE_HEAD in data[at : at + raw_length]:
+            if attributes or unit or gap:
+                return False
+            if flags & ~_UNSEEN or (length == 1 and data[at + 33] <= _LAST_DOT):
+                if not self._read_directory(prefix, at, Extent(base + lba, size), flags):
                     return False
-                continue
-            named = name_of(identifier, at, name_end)
-            if named is None:
-                return False
-            path = prefix + named[0]
-            path_bytes += len(path)
-            record = DirectoryRecord(start + at, base + lba, size, flags, parent, identifier)
-            if flags & DIRECTORY:
-                extent = Extent(record.lba, size)
-                self.children.append(IsoDirectory(path, extent, (*parent, identifier), record))
             else:
-                files.append(IsoFile(path, (record,), named[1], named[2]))
-                if size and (base + lba) * BLOCK + size > end:
-                    end = (base + lba) * BLOCK + size
-            if not size:
-                self.empty_blocks.append(record.lba)
-        self.data_end, self.path_bytes = end, path_bytes
-        return bool(offsets) and end <= self.walker.source.size
+                add_offset(at)
+                add_extent((base + lba, size))
+            at += raw_length
+            self.has_records = True
+        return True
 
-    def _name_joliet(self, identifier: bytes, _at: int, _end: int) -> tuple[bytes, bool, int]:
-        """Return the name of a Joliet record, and that it is a regular file without zisofs."""
-        return decode_identifier(identifier, joliet=True), True, 0
+    def _read_directory(self, prefix: bytes, at: int, extent: Extent, flags: int) -> bool:
+        """Add the directory whose record is at ``at``; return False where that is no plain one."""
+        data, directory = self.data, self.directory
+        name_end = at + 33 + data[at + 32]
+        identifier = data[at + 33 : name_end]
+        if flags & ~(DIRECTORY | _UNSEEN):
+            return False
+        if identifier in _DOTS:
+            return CE_HEAD not in data[at : at + data[at]]
+        named = self._name_record(identifier, at, name_end)
+        if named is None:
+            return False
+        path, start = prefix + named[0], lba_offset(directory.extent.lba)
+        self.path_bytes += len(path)
+        record = DirectoryRecord(start + at, extent.lba, extent.length, flags, directory.identifiers, identifier)
+        self.children.append(IsoDirectory(path, extent, (*directory.identifiers, identifier), record))
+        if not extent.length:
+            self.empty_blocks.append(extent.lba)
+        return True
+
+    def _name_files(self, files: FileColumns) -> bool:
+        """Set the names of ``files``; return False where one's record leads elsewhere."""
+        if self.walker.joliet:
+            files.names = decode_joliet_identifiers(files.identifiers)
+            return True
+        if self.walker.skip is None:
+            files.names = [decode_identifier(identifier, joliet=False) for identifier in files.identifiers]
+            return True
+        data, skip = self.data, self.walker.skip
+        ends = [(at, at + 33 + data[at + 32]) for at in files.offsets]
+        spans = ((end + (end - at) % 2 + skip, at + data[at]) for at, end in ends)
+        files.names = names = list(find_ordinary_names(data, spans))
+        for number, (at, end) in enumerate(ends) if b"" in names else ():
+            if not names[number]:
+                named = self._name_record(data[at + 33 : end], at, end)
+                if named is None:
+                    return False
+                names[number] = named[0]
+                files.special[number] = named[1:]
+        return True
 
     def _name_record(self, identifier: bytes, at: int, name_end: int) -> tuple[bytes, bool, int] | None:
         """Return the name of the record at ``at``, whether it is a regular file, and the offset of its ZF field.
@@ -206,8 +245,8 @@ class _PlainDirectory(Struct):
         None where the record leads elsewhere.
         """
         walker, data = self.walker, self.data
-        if walker.skip is None:
-            return decode_identifier(identifier, joliet=False), True, 0
+        if walker.joliet or walker.skip is None:
+            return decode_identifier(identifier, joliet=walker.joliet), True, 0
         end = at + data[at]
         plain = parse_plain_fields(data, name_end + 1 - len(identifier) % 2 + walker.skip, end)
         if plain is not None:
@@ -219,16 +258,3 @@ class _PlainDirectory(Struct):
         if ridge.areas or ridge.is_relocated or ridge.child_lba is not None:
             return None
         return ridge.name or decode_identifier(identifier, joliet=False), ridge.is_regular, ridge.zisofs_offset
-
-
-def _list_offsets(data: bytes) -> list[int]:
-    """Return the byte offsets of the records in the bytes of a directory; none where one is malformed."""
-    offsets = list[int]()
-    for block in range(0, len(data), BLOCK):
-        at, end = block, min(block + BLOCK, len(data))
-        while at < end and data[at]:
-            offsets.append(at)
-            if data[at] < MIN_RECORD or at + data[at] > end:
-                return []
-            at += data[at]
-    return offsets

@@ -58,7 +58,7 @@ def read_trees(
             reader.read(root)
         yield IsoTree(
             kind=_tree_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
-            files=tuple(reader.files) if reader else (),
+            files=reader.files if reader else (),
             directories=tuple([directory.extent for directory in reader.directories]) if reader else (),
             directory_paths=tuple([directory.path for directory in reader.directories]) if reader else (),
             path_tables=tuple(Extent(Lba(base + table.lba), table.length) for table in descriptor.path_tables),

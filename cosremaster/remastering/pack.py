@@ -245,7 +245,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
             return
         front = PieceTable([Range(container.decoded, 0, min(entry.offset, BlockCache.LIMIT))])
         with suppress(CosremasterError), Spool(folder) as spool:
-            pack_layer(container, front, replace(packing, spool=spool, threads=1, progress=SilentProgress()))
+            pack_layer(container, front, replace(packing, spool=spool, progress=SilentProgress()))
 
     return Worker(prepack)
 

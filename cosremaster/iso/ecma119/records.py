@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
@@ -252,3 +252,24 @@ def decode_joliet(identifier: bytes) -> bytes:
     """Return a Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
     name = identifier.decode("utf-16-be", "replace").encode("utf-8", "surrogatepass")
     return split_version(name)[0] or name
+
+
+_is_odd = (1).__and__
+
+
+def decode_joliet_identifiers(identifiers: Sequence[bytes]) -> list[bytes]:
+    """Return the names that readers show for Joliet identifiers, which may be very many.
+
+    They are decoded together, with a character between them that names do not have, where each has whole characters and
+    neither a version nor a NUL.
+    """
+    if not any(map(_is_odd, map(len, identifiers))):
+        try:
+            names = b"\0/".join(identifiers).decode("utf-16-be").encode()
+        except UnicodeError:  # halves of characters
+            names = b";"
+        if b";" not in names and b"\0" not in names:
+            parts = names.split(b"/")
+            if len(parts) == len(identifiers):
+                return parts
+    return [decode_identifier(identifier, joliet=True) for identifier in identifiers]

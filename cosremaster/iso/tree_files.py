@@ -1,0 +1,184 @@
+"""The files of a tree, by directory: as values when somebody asks for them, else as columns."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+from cosremaster.iso.ecma119.records import DirectoryRecord
+from cosremaster.units import BLOCK, Lba
+
+if TYPE_CHECKING:
+    from cosremaster.iso.model import IsoFile
+
+BlockRun: TypeAlias = tuple[Lba, Lba]
+"""The first block of data, and the block after the last one."""
+
+
+class FileColumns(Sequence["IsoFile"]):
+    """The files of a directory of ordinary records: their names and extents, of which they are made when asked for.
+
+    ``names``: as readers show them. ``extents``: first block and bytes of each. ``offsets``: of each record in
+    ``data``, the bytes of the directory. ``special``: of the files with these numbers, whether they are regular, and
+    the offset of a ZF field; the others are regular and have none.
+    """
+
+    def __init__(
+        self, make: Callable[..., IsoFile], prefix: bytes, start: int, parent: tuple[bytes, ...], data: bytes
+    ) -> None:
+        """Begin without files.
+
+        ``make``: makes a file from its path, its one record, and what is special about it. ``prefix``: that of their
+        paths. ``start``: the byte offset of the directory in the image. ``parent``: the identifiers of its path.
+        """
+        self._make, self._prefix, self._start, self._parent, self._data = make, prefix, start, parent, data
+        self.names: Sequence[bytes] = ()
+        self.extents: list[tuple[Lba, int]] = []
+        self.offsets: list[int] = []
+        self.special: dict[int, tuple[bool, int]] = {}
+        self._files: list[IsoFile] | None = None
+
+    @property
+    def identifiers(self) -> list[bytes]:
+        """The identifiers in their records."""
+        data = self._data
+        return [data[at + 33 : at + 33 + data[at + 32]] for at in self.offsets]
+
+    @property
+    def paths(self) -> list[bytes]:
+        """Their paths."""
+        prefix = self._prefix
+        return [prefix + name for name in self.names]
+
+    @property
+    def path_bytes(self) -> int:
+        """Bytes of all paths together."""
+        return len(self.names) * len(self._prefix) + sum(map(len, self.names))
+
+    @property
+    def data_end(self) -> int:
+        """The byte offset behind the last data; 0 without any."""
+        return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
+
+    @property
+    def block_runs(self) -> list[BlockRun]:
+        """The blocks of the data of each file that has some."""
+        return [(lba, Lba(lba - -size // BLOCK)) for lba, size in self.extents if size]
+
+    @property
+    def files(self) -> list[IsoFile]:
+        """The files as values."""
+        if self._files is None:
+            self._files = list(map(self._make_file, range(len(self.offsets))))
+        return self._files
+
+    def _make_file(self, number: int) -> IsoFile:
+        """Return the file with this number."""
+        at, data, (lba, size) = self.offsets[number], self._data, self.extents[number]
+        identifier = data[at + 33 : at + 33 + data[at + 32]]
+        record = DirectoryRecord(self._start + at, lba, size, data[at + 25], self._parent, identifier)
+        return self._make(self._prefix + self.names[number], (record,), *self.special.get(number, ()))
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.offsets)
+
+    def __iter__(self) -> Iterator[IsoFile]:
+        """Yield the files."""
+        return iter(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> IsoFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[IsoFile]: ...
+    def __getitem__(self, index: int | slice) -> IsoFile | Sequence[IsoFile]:
+        """Return a file, or some."""
+        return self.files[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` has the same files."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return self is other or list(self) == list(other)
+
+    def __hash__(self) -> int:
+        """Return the same for the same files."""
+        return hash(len(self))
+
+
+class TreeFiles(Sequence["IsoFile"]):
+    """The files of the directories of a tree, one directory behind the other."""
+
+    def __init__(self) -> None:
+        """Begin without files."""
+        self._parts: list[Sequence[IsoFile]] = []
+        self._starts: list[int] = []
+        self._length = 0
+
+    def add(self, files: Sequence[IsoFile]) -> slice:
+        """Add the files of the next directory; return where they are."""
+        first = self._length
+        self._length += len(files)
+        if files:
+            self._parts.append(files)
+            self._starts.append(first)
+        return slice(first, self._length)
+
+    def block_runs(self) -> Iterable[BlockRun]:
+        """Yield the blocks of the data of each file, one run for each that extents behind each other make."""
+        for part in self._parts:
+            if isinstance(part, FileColumns):
+                yield from part.block_runs
+            else:
+                for file in part:
+                    yield from file.block_runs
+
+    def paths(self) -> Iterator[bytes]:
+        """Yield the path of each file."""
+        for part in self._parts:
+            if isinstance(part, FileColumns):
+                yield from part.paths
+            else:
+                yield from (file.path for file in part)
+
+    def find_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
+        """Yield the files whose data begin at one of ``blocks``."""
+        for part in self._parts:
+            if not isinstance(part, FileColumns) or any(lba in blocks for lba, _ in part.extents):
+                yield from (file for file in part if file.start in blocks)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return self._length
+
+    def __iter__(self) -> Iterator[IsoFile]:
+        """Yield the files."""
+        return chain.from_iterable(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> IsoFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[IsoFile]: ...
+    def __getitem__(self, index: int | slice) -> IsoFile | Sequence[IsoFile]:
+        """Return a file, or some: those of a directory without making any."""
+        if isinstance(index, int):
+            at = range(self._length)[index]
+            part = bisect_right(self._starts, at) - 1
+            return self._parts[part][at - self._starts[part]]
+        first, end, step = index.indices(self._length)
+        part = bisect_right(self._starts, first) - 1
+        if first < end and step == 1 and self._starts[part] == first and first + len(self._parts[part]) == end:
+            return self._parts[part]
+        return [self[at] for at in range(first, end, step)]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` has the same files."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return (isinstance(other, TreeFiles) and self._parts == other._parts) or list(self) == list(other)
+
+    def __hash__(self) -> int:
+        """Return the same for the same files."""
+        return hash(self._length)

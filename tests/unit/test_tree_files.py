@@ -1,0 +1,112 @@
+"""Columns say of the files of a tree what its records say one by one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosremaster.iso.ecma119.records import DirectoryRecord, decode_identifier, decode_joliet_identifiers
+from cosremaster.iso.model import IsoFile
+from cosremaster.iso.rockridge.read import find_ordinary_names, parse_plain_fields
+from cosremaster.iso.tree_files import FileColumns, TreeFiles
+from cosremaster.units import Lba
+
+
+def _field(signature: bytes, data: bytes, version: int = 1) -> bytes:
+    return signature + bytes((4 + len(data), version)) + data
+
+
+_NAMES = st.binary(min_size=0, max_size=12).map(lambda name: _field(b"NM", b"\0" + name)) | st.binary(
+    min_size=1, max_size=12
+).map(lambda data: _field(b"NM", data))
+_MODES = st.tuples(st.sampled_from((0o100644, 0o120777, 0o40755, 0)), st.sampled_from((32, 40, 20))).map(
+    lambda mode: _field(b"PX", mode[0].to_bytes(4, "little").ljust(mode[1], b"\1"))
+)
+_TIMES = st.tuples(st.integers(0, 255), st.integers(0, 30)).map(
+    lambda times: _field(b"TF", bytes((times[0],)) + bytes(times[1]))
+) | st.sampled_from((_field(b"TF", b"\x0e" + bytes(21)), _field(b"TF", b"\x0f" + bytes(28))))
+_OTHERS = st.sampled_from((_field(b"RR", b"\x89"), _field(b"SL", b"\0\0\1a"), _field(b"CE", bytes(24)), b"\0", b"N"))
+
+
+@given(st.lists(_NAMES | _MODES | _TIMES | _OTHERS, max_size=6), st.integers(0, 3), st.integers(0, 4))
+def test_an_ordinary_name_is_that_of_fields_one_by_one(fields: list[bytes], front: int, cut: int) -> None:
+    data = bytes(front) + b"".join(fields)
+    end = max(front, len(data) - cut)
+    (name,) = find_ordinary_names(data + b"NM\x06\x01\0x", [(front, end)])
+    if name:
+        plain = parse_plain_fields(data, front, end)
+        assert plain is not None and plain[:2] == (name, True)
+
+
+def test_the_fields_of_makers_are_ordinary() -> None:
+    mode = (0o100444).to_bytes(4, "little") + (0o100444).to_bytes(4, "big")
+    genisoimage = _field(b"RR", b"\x89") + _field(b"NM", b"\0a b.txt")
+    genisoimage += _field(b"PX", mode.ljust(32, b"\0")) + _field(b"TF", b"\x0e" + bytes(21))
+    libisofs = (
+        _field(b"PX", mode.ljust(40, b"\0")) + _field(b"TF", b"\x0e" + bytes(21)) + _field(b"NM", b"\0NMx") + b"\0"
+    )
+    data = genisoimage + libisofs
+    spans = [(0, len(genisoimage)), (len(genisoimage), len(data))]
+    assert list(find_ordinary_names(data, spans)) == [b"a b.txt", b"NMx"]
+
+
+_TEXTS = st.text(alphabet=st.sampled_from("aé/;1\0.𝄞\ud800"), min_size=1, max_size=5)
+
+
+@given(st.lists(_TEXTS.map(lambda text: text.encode("utf-16-be", "surrogatepass")) | st.binary(min_size=1, max_size=5)))
+def test_joliet_identifiers_are_decoded_together_as_alone(identifiers: list[bytes]) -> None:
+    assert decode_joliet_identifiers(identifiers) == [decode_identifier(one, joliet=True) for one in identifiers]
+
+
+def _columns(names: list[bytes], first: int) -> FileColumns:
+    data = b"".join(bytes(32) + b"\1A" for _ in names)
+    columns = FileColumns(IsoFile, b"d/", 4096, (b"D",), data)
+    columns.names, columns.offsets = names, [34 * number for number in range(len(names))]
+    columns.extents = [(Lba(first + number), 2049 * number) for number in range(len(names))]
+    return columns
+
+
+def test_files_are_made_of_columns() -> None:
+    columns = _columns([b"a", b"link"], 50)
+    columns.special[1] = (False, 7)
+    record = DirectoryRecord(4130, Lba(51), 2049, 0, (b"D",), b"A")
+    assert columns[1] == IsoFile(b"d/link", (record,), False, 7)
+    assert [file.path for file in columns] == columns.paths == [b"d/a", b"d/link"]
+    assert (len(columns), columns.path_bytes, columns.data_end) == (2, 9, 51 * 2048 + 2049)
+    assert columns.block_runs == [(51, 53)] == [run for file in columns for run in file.block_runs]
+    assert columns == [*_columns([b"a"], 50).files, columns[1]] and columns != _columns([b"a", b"link"], 50)
+
+
+def test_the_files_of_a_tree_are_a_row() -> None:
+    first, second = _columns([b"a", b"b", b"c"], 50), _columns([b"x", b"y"], 90)
+    single = [IsoFile(b"single", (DirectoryRecord(0, Lba(7), 1, 0, (), b"S"),))]
+    tree = TreeFiles()
+    assert [tree.add(part) for part in (first, [], single, second)] == [
+        slice(0, 3),
+        slice(3, 3),
+        slice(3, 4),
+        slice(4, 6),
+    ]
+    everything = [*first, *single, *second]
+    assert list(tree) == everything and len(tree) == 6
+    assert tree[slice(0, 3)] is first and tree[slice(4, 6)] is second and tree[3:4] == single
+    for part in (slice(1, 3), slice(None), slice(2, 5), slice(3, 3), slice(None, None, -1), slice(9, 12)):
+        assert list(tree[part]) == everything[part]
+    assert [tree[at] for at in range(-6, 6)] == everything * 2
+    with pytest.raises(IndexError):
+        tree[6]
+    assert list(tree.paths()) == [file.path for file in everything]
+    assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
+    assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]
+
+
+def test_rows_of_files_are_equal_where_the_files_are() -> None:
+    one, other = TreeFiles(), TreeFiles()
+    one.add(_columns([b"a", b"b"], 50))
+    other.add(_columns([b"a", b"b"], 50).files[:1])
+    assert one != other
+    other.add(_columns([b"a", b"b"], 50).files[1:])
+    assert one == other and hash(one) == hash(other)
+    assert one == list(one) and one != 1
+    assert _columns([b"a"], 5) != 1 and hash(_columns([b"a"], 5)) == hash(_columns([b"b"], 6))
