@@ -136,33 +136,54 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     index: tuple[IsoDirectory, ...] = ()
     skip: int | None = None
 
-    @cached_property
+    @property
     def block_runs(self) -> list[tuple[Lba, Lba]]:
         """The :attr:`IsoFile.block_runs` of all files, one behind the other."""
-        if isinstance(self.files, TreeFiles):
-            return list(self.files.block_runs())
-        return [run for file in self.files for run in file.block_runs]
+        return list(_rows_of(self.files).block_runs())
+
+    @cached_property
+    def joined_runs(self) -> list[tuple[Lba, Lba]]:
+        """The :attr:`block_runs` in the order of their blocks, those that touch as one."""
+        joined = list[tuple[Lba, Lba]]()
+        start = end = Lba(-1)
+        for first, behind in sorted(self.block_runs):
+            if first > end:
+                joined.append((start, end))
+                start, end = first, behind
+            elif behind > end:
+                end = behind
+        return [*joined, (start, end)][1:]
 
     def list_paths(self) -> Iterator[bytes]:
         """Yield the path of each file."""
-        return self.files.paths() if isinstance(self.files, TreeFiles) else (file.path for file in self.files)
+        return _rows_of(self.files).paths()
 
     def find_files_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
-        if isinstance(self.files, TreeFiles):
-            yield from self.files.find_at(blocks)
-        else:
-            yield from (file for file in self.files if file.start in blocks)
+        return _rows_of(self.files).find_at(blocks)
+
+    def find_starts(self, blocks: Collection[Lba]) -> set[Lba]:
+        """Return those of ``blocks`` at which one of the :attr:`block_runs` begins."""
+        return _rows_of(self.files).find_starts(blocks)
 
     @cached_property
     def data_end(self) -> Lba:
         """The block after all data of files."""
-        return max([end for _, end in self.block_runs], default=Lba(0))
+        return _rows_of(self.files).data_end
 
     @property
     def end(self) -> Lba:
         """The block after the last one of its volume, counted from the image's start."""
         return Lba((self.volume_start or self.base) + self.blocks)
+
+
+def _rows_of(files: Sequence[IsoFile]) -> TreeFiles:
+    """Return ``files`` of a tree by directories, as one where they came otherwise."""
+    if isinstance(files, TreeFiles):
+        return files
+    row = TreeFiles()
+    row.add(files)
+    return row
 
 
 class Partition(Struct, frozen=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from cosremaster.iso.ecma119.records import DirectoryRecord
-from cosremaster.units import BLOCK, Lba
+from cosremaster.units import BLOCK, Lba, blocks_for
 
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoFile
@@ -57,7 +58,7 @@ class FileColumns(Sequence["IsoFile"]):
         """Bytes of all paths together."""
         return len(self.names) * len(self._prefix) + sum(map(len, self.names))
 
-    @property
+    @cached_property
     def data_end(self) -> int:
         """The byte offset behind the last data; 0 without any."""
         return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
@@ -90,9 +91,13 @@ class FileColumns(Sequence["IsoFile"]):
         return iter(self.files)
 
     @overload
-    def __getitem__(self, index: int) -> IsoFile: ...
+    def __getitem__(self, index: int) -> IsoFile:
+        """Return a file."""
+
     @overload
-    def __getitem__(self, index: slice) -> Sequence[IsoFile]: ...
+    def __getitem__(self, index: slice) -> Sequence[IsoFile]:
+        """Return some files."""
+
     def __getitem__(self, index: int | slice) -> IsoFile | Sequence[IsoFile]:
         """Return a file, or some."""
         return self.files[index]
@@ -135,6 +140,11 @@ class TreeFiles(Sequence["IsoFile"]):
                 for file in part:
                     yield from file.block_runs
 
+    @property
+    def data_end(self) -> Lba:
+        """The block after all data."""
+        return Lba(max(map(_find_data_end, self._parts), default=0))
+
     def paths(self) -> Iterator[bytes]:
         """Yield the path of each file."""
         for part in self._parts:
@@ -142,6 +152,16 @@ class TreeFiles(Sequence["IsoFile"]):
                 yield from part.paths
             else:
                 yield from (file.path for file in part)
+
+    def find_starts(self, blocks: Collection[Lba]) -> set[Lba]:
+        """Return those of ``blocks`` at which one of the block runs begins."""
+        starts = set[Lba]()
+        for part in self._parts:
+            if isinstance(part, FileColumns):
+                starts.update([lba for lba, size in part.extents if lba in blocks and size])
+            else:
+                starts.update([start for file in part for start, _ in file.block_runs if start in blocks])
+        return starts
 
     def find_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
@@ -158,9 +178,13 @@ class TreeFiles(Sequence["IsoFile"]):
         return chain.from_iterable(self._parts)
 
     @overload
-    def __getitem__(self, index: int) -> IsoFile: ...
+    def __getitem__(self, index: int) -> IsoFile:
+        """Return a file."""
+
     @overload
-    def __getitem__(self, index: slice) -> Sequence[IsoFile]: ...
+    def __getitem__(self, index: slice) -> Sequence[IsoFile]:
+        """Return some files."""
+
     def __getitem__(self, index: int | slice) -> IsoFile | Sequence[IsoFile]:
         """Return a file, or some: those of a directory without making any."""
         if isinstance(index, int):
@@ -182,3 +206,15 @@ class TreeFiles(Sequence["IsoFile"]):
     def __hash__(self) -> int:
         """Return the same for the same files."""
         return hash(self._length)
+
+
+def _find_data_end(files: Sequence[IsoFile]) -> int:
+    """Return the block after the data of ``files``."""
+    if isinstance(files, FileColumns):
+        return blocks_for(files.data_end)
+    return max([end for file in files for _, end in file.block_runs], default=0)
+
+
+def list_identifiers(files: Sequence[IsoFile]) -> list[bytes]:
+    """Return the identifiers in the last records of ``files``."""
+    return files.identifiers if isinstance(files, FileColumns) else [file.records[-1].identifier for file in files]

@@ -7,7 +7,7 @@ or writes an image.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from cosremaster.errors import Place, UnsupportedError
@@ -214,8 +214,11 @@ def infer_rules(files: Iterable[bytes], directories: Iterable[bytes], *, enhance
     :param enhanced: the tree is that of an enhanced volume descriptor (ISO 9660:1999).
     :param room: bytes that a directory record has for an identifier with its version.
     """
-    files, directories = list(files), list(directories)
-    names = [split_version(identifier)[0] for identifier in files]
+    files, directories = set(files), set(directories)  # of very many names many are the same
+    names = [
+        identifier[: -len(_VERSION)] if identifier.endswith(_VERSION) else split_version(identifier)[0]
+        for identifier in files
+    ]
     max_length = _infer_length(names, directories, enhanced, room)
     letters = b"".join((*names, *directories)).replace(b".", b"")
     forbidden = _NOT_D_CHARACTER
@@ -237,28 +240,32 @@ def infer_rules(files: Iterable[bytes], directories: Iterable[bytes], *, enhance
     )
 
 
-def _infer_length(names: list[bytes], directories: list[bytes], enhanced: bool, room: int) -> int:
+def _infer_length(names: Collection[bytes], directories: Collection[bytes], enhanced: bool, room: int) -> int:
     """Return the greatest length of an identifier without its version: 12 for names of 8 and 3 characters."""
-    parts = [name.rpartition(b".") if b"." in name else (name, b"", b"") for name in names]
-    parts += [(name, b"", b"") for name in directories]
     longest = max(map(len, (*names, *directories)), default=0)
     if enhanced:
         length = 207
-    elif all(len(base) <= 8 and len(extension) <= 3 for base, _, extension in parts):
+    elif longest <= 12 and all(map(_is_short, names)) and all(len(name) <= 8 for name in directories):
         length = 12
     else:
         length = 31 if longest <= 31 else max(longest, 37)
     return min(length, room - len(_VERSION))
 
 
-def _infer_version(files: list[bytes], version: bytes) -> bytes:
+def _is_short(name: bytes) -> bool:
+    """Return whether ``name`` of a file has eight characters, and three behind a dot, at most."""
+    base, dot, extension = name.rpartition(b".")
+    return len(base) <= 8 and len(extension) <= (3 if dot else 8)
+
+
+def _infer_version(files: Collection[bytes], version: bytes) -> bytes:
     """Return ``version`` if one of the identifiers ends in it, or there are none; else nothing."""
     return version if not files or any(identifier.endswith(version) for identifier in files) else b""
 
 
 def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes]) -> IdentifierRules:
     """Infer the rules of a Joliet tree from its identifiers, see :func:`infer_rules`."""
-    files = list(files)
+    files = set(files)
     version = _VERSION.decode().encode("utf-16-be")
     has_version = any(identifier.endswith(version) for identifier in files)
     longest = max((len(identifier.removesuffix(version)) // 2 for identifier in (*files, *directories)), default=0)

@@ -206,17 +206,6 @@ def read_all_records(
             at += length
 
 
-def list_identifiers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield flags and identifier of each record in the bytes of a directory without malformed ones, except the dots."""
-    for block in range(0, len(data), BLOCK):
-        at, end = block, min(block + BLOCK, len(data))
-        while at < end and data[at]:
-            identifier = data[at + 33 : at + 33 + data[at + 32]]
-            if identifier not in (b"\0", b"\1"):
-                yield data[at + 25], identifier
-            at += data[at]
-
-
 def locate_record(place: Place, record: DirectoryRecord) -> Place:
     """Return the place of ``record``'s file inside the image at ``place``."""
     return _inside(place, (*record.parent, record.identifier))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain
 
 from cosremaster.errors import ImageError
@@ -35,10 +35,9 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
     others = (file for tree, directory in directories for file in tree.files[directory.files])
     spans += [s for file in others if not all(record.is_plain for record in file.records) for s in file.spans]
     spans += list_udf_only_spans(image)
-    file_starts = {start for tree in image.trees for start, _ in tree.block_runs}
     end = max(chain((span.end for span in spans), (tree.data_end for tree in image.trees)))
     spans += _list_boot_images(image, end)
-    spans += _list_partitions(image, end, file_starts)
+    spans += _list_partitions(image, end)
     spans += _list_firmware_targets(image, end)
     spans += _list_limine_halves(image, end)
     return tuple(spans)
@@ -72,15 +71,14 @@ def _list_boot_images(image: IsoImage, end: Lba) -> Iterator[Span]:
             yield span
 
 
-def _list_partitions(image: IsoImage, end: Lba, file_starts: Set[Lba]) -> Iterator[Span]:
+def _list_partitions(image: IsoImage, end: Lba) -> Iterator[Span]:
     """Yield the spans of partitions before block ``end`` that neither a file nor a boot image begins."""
-    starts = {*file_starts, *(boot.entry.lba for boot in image.boot_images)}
-    for partition in image.partitions:
-        span = partition.span
-        if not (
-            partition.is_filler or partition.covers_volume(image.trees) or span.start >= end or span.start in starts
-        ):
-            yield span
+    partitions = (each for each in image.partitions if not (each.is_filler or each.covers_volume(image.trees)))
+    spans = [partition.span for partition in partitions if partition.span.start < end]
+    starts = {boot.entry.lba for boot in image.boot_images}
+    if spans:
+        starts = starts.union(*(tree.find_starts({span.start for span in spans}) for tree in image.trees))
+    yield from (span for span in spans if span.start not in starts)
 
 
 def _list_firmware_targets(image: IsoImage, end: Lba) -> Iterator[Span]:
@@ -135,7 +133,7 @@ def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
 def join_runs(trees: Iterable[IsoTree]) -> Iterator[Span]:
     """Yield the blocks of all files of ``trees``, those that touch as one span."""
     start = end = Lba(0)
-    for first, behind in sorted({run for tree in trees for run in tree.block_runs}):
+    for first, behind in sorted({run for tree in trees for run in tree.joined_runs}):
         if first > end:
             if end > start:
                 yield Span(start, end - start, "files")

@@ -21,12 +21,11 @@ from cosremaster.iso.ecma119.records import (
     DirectoryRecord,
     Extent,
     VolumeDescriptor,
-    list_identifiers,
     locate_record,
     read_directory,
 )
 from cosremaster.iso.ecma119.system_use import SystemUsePrefix
-from cosremaster.iso.model import IsoDirectory, IsoTree
+from cosremaster.iso.model import IsoDirectory, IsoFile, IsoTree
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.rockridge.read import (
     RockRidge,
@@ -45,6 +44,7 @@ from cosremaster.iso.tree_edit.directories import (
     SerialNumbers,
     UnreadEntries,
 )
+from cosremaster.iso.tree_files import list_identifiers
 from cosremaster.iso.walk import choose_name, get_extent
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, field
@@ -81,7 +81,7 @@ def _read_tree(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]
     skip = None if trees[0].kind == JOLIET else find_susp_skip(dot)
     prefix = SystemUsePrefix.from_area(dot[IDENTIFIER_OFFSET + 1 : dot[0]], skip)
     plain = {directory.extent.lba: directory for directory in trees[0].index if directory.is_plain}
-    reader = _TreeReader(source, base, skip, trees[0].kind == JOLIET, plain, len(prefix.sample))
+    reader = _TreeReader(source, base, skip, trees[0].kind == JOLIET, plain, trees[0].files, len(prefix.sample))
     reader.read(root)
     reader.check_room()
     is_enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
@@ -107,7 +107,8 @@ class _TreeReader(Struct):
     """Reads the directories below a root as they are recorded, then links relocated ones with their names.
 
     ``skip``: bytes before the Rock Ridge fields (SUSP 5.3), None without Rock Ridge.
-    ``plain``: the directories of plain records, by their first block; see :class:`IsoDirectory`.
+    ``plain``: the directories of plain records, by their first block, and ``files`` of the tree; see
+    :class:`IsoDirectory`.
     ``prefix_size``: bytes that each record has in front of other fields.
     ``sample_fields``: the Rock Ridge fields of the first plain file's record.
     ``directories_at``: directories by the first block of their extent.
@@ -120,6 +121,7 @@ class _TreeReader(Struct):
     skip: int | None
     joliet: bool
     plain: Mapping[Lba, IsoDirectory]
+    files: Sequence[IsoFile]
     prefix_size: int = 0
     directories: list[EditableDirectory] = field(default_factory=list)
     sample_fields: list[bytes] | None = None
@@ -285,10 +287,11 @@ class _TreeReader(Struct):
 
     def derive_naming(self, *, enhanced: bool) -> IdentifierRules:
         """Return the rules that the tree's identifiers, as they are on the image, follow."""
-        files, directories = (list(identifiers) for identifiers in self.identifiers)
+        files, directories = (set(identifiers) for identifiers in self.identifiers)
         for extent in self._plain_extents():
-            for flags, identifier in list_identifiers(self.source.read(lba_offset(extent.lba), extent.length)):
-                (directories if flags & DIRECTORY else files).append(identifier)
+            plain = self.plain[extent.lba]
+            files.update(list_identifiers(self.files[plain.files]))
+            directories.update([child.record.identifier for child in plain.children if child.record is not None])
         if self.joliet:
             return infer_joliet_rules(files, directories)
         return infer_rules(files, directories, enhanced=enhanced, room=self._room)

@@ -199,7 +199,7 @@ def restructure_trees(
     changes = [(rewrite.tree, rewrite.applied) for rewrite in rewrites] + ([(udf.tree, udf.applied)] if udf else [])
     _check_nothing_is_lost(image, edits, [applied for _, applied in changes])
     removed_data = _find_removed_data(image, changes)
-    check_apart(image, (file for tree in image.trees for file in tree.files if is_removed(file, removed_data)))
+    check_apart(image, _list_removed_files(image, removed_data))
     result = RestructuredTrees(image, rewrites, udf, removed_data, *_collect_new_data(edits.added))
     result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
     if all(tree.kind == trees[0].kind for tree, _ in changes):
@@ -316,13 +316,18 @@ def _find_removed_data(image: IsoImage, changes: Sequence[tuple[EditableTree, Ap
     return frozenset(lba for lba in removed - named if lba >= image.session_lba)
 
 
+def _list_removed_files(image: IsoImage, removed_data: frozenset[Lba]) -> Iterator[IsoFile]:
+    """Yield the files of all trees whose data begin at a block of ``removed_data``."""
+    for tree in image.trees if removed_data else ():
+        yield from (file for file in tree.find_files_at(removed_data) if is_removed(file, removed_data))
+
+
 def _vacated_spans(trees: RestructuredTrees) -> Iterator[Span]:
     """Yield the blocks that directories, path tables, removed files and UDF metadata give up."""
     image = trees.image
     for rewrite in trees.rewrites:
         yield from rewrite.vacated_spans(image.session_lba)
-    removed = (file for tree in image.trees for file in tree.files if is_removed(file, trees.removed_data))
-    yield from {span for file in removed for span in file.spans}
+    yield from {span for file in _list_removed_files(image, trees.removed_data) for span in file.spans}
     if trees.udf is not None:
         yield from trees.udf.vacated_spans()
         yield from _vacated_udf_only(image, trees.removed_data)
