@@ -82,7 +82,7 @@ class ComposedTable:
 
     def __init__(self, table: FrozenTable, copied: CopiedRanges) -> None:
         """Keep the arguments."""
-        self.size, self.fill, self.chunks = table.size, table.fill, table.chunks
+        self.size, self.chunks = table.size, table.chunks
         self.base = cast("ByteSource", OriginalBase(table.base, copied))
         self._table, self._copied = table, copied
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from cosremaster.deltas.vcdiff import HEADER, VCD_ADLER32, VCD_SOURCE, encode_number
@@ -45,10 +45,6 @@ class DeltaTable(Protocol):
         """Yield ``length`` bytes from ``offset`` on."""
         ...
 
-    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """Fill ``views``, one after another, with the bytes from ``offset`` on."""
-        ...
-
 
 class Window(NamedTuple):
     """A part of the new image: its offset, its length in bytes, and its runs in order."""
@@ -88,20 +84,26 @@ def _join_spans(span: tuple[int, int], run: OriginRun) -> tuple[int, int]:
 
 
 def encode_delta(
-    table: DeltaTable, observe: Callable[[memoryview], None] = lambda view: None, *, has_sums: bool = True
+    table: DeltaTable, sum_window: Callable[[int, int], int] | None = None, *, has_sums: bool = True
 ) -> Iterator[bytes]:
     """Yield the delta that makes ``table`` from its base, in parts.
 
-    ``observe`` is called with all bytes of the table in order, each view valid until it returns. ``has_sums``: each
-    window has the Adler-32 of its bytes, by which a decoder notices another base; RFC 3284 does not have that.
+    ``sum_window`` is called with start and length of each window, in order, and returns the Adler-32 of its bytes; None
+    for one that reads them. ``has_sums``: each window has it, by which a decoder notices another base; RFC 3284 does
+    not have that.
     """
     yield HEADER
-    buffer = memoryview(bytearray(min(WINDOW, table.size)))
     for window in cut_windows(table.runs()):
-        view = buffer[: window.length]
-        table.fill(window.start, [view])
-        observe(view)
-        yield _encode_window(window, view, zlib.adler32(view).to_bytes(4, "big") if has_sums else b"")
+        adler = _sum_bytes(table, window) if sum_window is None else sum_window(window.start, window.length)
+        yield _encode_window(table, window, adler.to_bytes(4, "big") if has_sums else b"")
+
+
+def _sum_bytes(table: DeltaTable, window: Window) -> int:
+    """Return the Adler-32 of the bytes of ``window``."""
+    adler = 1
+    for chunk in table.chunks(window.start, window.length):
+        adler = zlib.adler32(chunk, adler)
+    return adler
 
 
 def measure_delta(table: DeltaTable, *, has_sums: bool = True) -> int:
@@ -111,15 +113,16 @@ def measure_delta(table: DeltaTable, *, has_sums: bool = True) -> int:
     return len(HEADER) + sum(len(head) + data + len(tail) for head, data, tail in frames)
 
 
-def _encode_window(window: Window, view: memoryview, adler: bytes) -> bytes:
-    """Return the delta of ``window``, whose bytes are in ``view``."""
+def _encode_window(table: DeltaTable, window: Window, adler: bytes) -> bytes:
+    """Return the delta of ``window`` of ``table``."""
     head, _, tail = _frame_window(window, adler)
-    data: list[bytes | memoryview] = [head]
-    position = 0
+    data: list[bytes] = [head]
+    position = window.start
     for run in window.runs:
-        if run.origin is not Origin.BASE:
-            end = position + (1 if run.origin is Origin.ZEROS else run.length)
-            data.append(view[position:end])
+        if run.origin is Origin.ZEROS:
+            data.append(b"\0")
+        elif run.origin is Origin.BYTES:
+            data += table.chunks(position, run.length)
         position += run.length
     return b"".join([*data, tail])
 

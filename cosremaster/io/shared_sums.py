@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from cosremaster.io.descriptors import STEP, aligned_buffer
 from cosremaster.io.parallel import StopFlag, Worker
@@ -26,13 +26,21 @@ MOST_STATES = 256
 """States that are kept at once."""
 
 
+StateKey: TypeAlias = tuple[bytes, int, int]
+"""The SHA-256 of what stands before a range of the base, and the range: its offset and its length."""
+
+
 class SharedSums:
-    """Sums files that are made from ``base``; several threads may. It keeps the states that others can begin with."""
+    """Sums files that are made from ``base``; several threads may. It keeps the states that others can begin with.
+
+    ``adlers``: the Adler-32 of ranges of the base, by offset and length.
+    """
 
     def __init__(self, base: ByteSource) -> None:
         """Begin without states."""
         self._base = base
-        self._states: dict[tuple[bytes, int, int], _Hash] = {}
+        self._states: dict[StateKey, _Hash] = {}
+        self.adlers: dict[tuple[int, int], int] = {}
 
     def sum(self, table: PieceTable, file: ByteSource, stop: StopFlag) -> str:
         """Return the SHA-256 of ``file``, which was made of ``table``, in hexadecimal digits.
@@ -42,24 +50,31 @@ class SharedSums:
         """
         digest, offset = hashlib.sha256(), 0
         for piece in table.pieces:
-            source, start, key = file, offset, None
+            source, start, key = file, offset, cast("StateKey | None", None)
             if isinstance(piece, Range) and piece.source is self._base and piece.length >= MIN_SHARED:
                 source, start = (file, offset) if self._base.is_far else (self._base, piece.offset)
                 key = (digest.digest(), piece.offset, piece.length)
-            state = None if key is None else self._states.get(key)
+            state = None if key is None else self.find_state(key)
             if state is not None:
-                digest = state.copy()
+                digest = state
             else:
-                for view in _views_of(source, start, piece.length, stop):
+                for view in views_of(source, start, piece.length, stop):
                     digest.update(view)
-                self._keep(key, digest)
+                if key is not None:
+                    self.keep_state(key, digest)
             offset += piece.length
         return digest.hexdigest()
 
-    def _keep(self, key: tuple[bytes, int, int] | None, digest: _Hash) -> None:
-        """Keep ``digest`` for files that come as far with the same bytes, which ``key`` says; None: nowhere."""
-        if key is None:
-            return
+    def find_state(self, key: StateKey) -> _Hash | None:
+        """Return the state of SHA-256 behind a range of the base, to go on with; None where it is not known."""
+        state = self._states.pop(key, None)
+        if state is None:
+            return None
+        self._states[key] = state  # what was wanted last stays longest
+        return state.copy()
+
+    def keep_state(self, key: StateKey, digest: _Hash) -> None:
+        """Keep the state ``digest`` for files that come as far with the same bytes."""
         for oldest in list(self._states)[: max(len(self._states) - MOST_STATES + 1, 0)]:
             self._states.pop(oldest, None)
         self._states[key] = digest.copy()
@@ -69,7 +84,7 @@ class SharedSums:
         return FileSum(self)
 
 
-def _views_of(source: ByteSource, offset: int, length: int, stop: StopFlag) -> Iterator[memoryview]:
+def views_of(source: ByteSource, offset: int, length: int, stop: StopFlag) -> Iterator[memoryview]:
     """Yield ``length`` bytes of ``source`` from ``offset`` on, each part valid until the next is taken.
 
     Raises as :meth:`SharedSums.sum`.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cosremaster.deltas.check import check_delta
 from cosremaster.deltas.encode import encode_delta, measure_delta
 from cosremaster.deltas.note import DeltaNote, FileDigest
+from cosremaster.deltas.sums import TableSums
 from cosremaster.io.blobs import BlobStore
 from cosremaster.io.descriptors import STEP
 from cosremaster.io.frozen import freeze_table
@@ -19,7 +20,7 @@ from cosremaster.io.source import open_file
 from cosremaster.layers.address import format_address
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import COPY, PROOF, begin_work
-from cosremaster.records import replace
+from cosremaster.records import Struct, replace
 
 if TYPE_CHECKING:
     from cosremaster.deltas.encode import DeltaTable
@@ -60,6 +61,13 @@ class DeltaFacts:
     sha256: str = ""
 
 
+class DeltaSums(Struct, frozen=True):
+    """``base``: waits for the SHA-256 of the base and returns it; ``result``: sums what the delta makes of it."""
+
+    base: Callable[[], str]
+    result: TableSums
+
+
 @contextmanager
 def summing_beside(source: ByteSource) -> Iterator[Callable[[], str]]:
     """Sum ``source`` on a thread of its own; give what waits for its SHA-256 and returns the hexadecimal digits."""
@@ -84,32 +92,31 @@ def summing_beside(source: ByteSource) -> Iterator[Callable[[], str]]:
 
 
 def write_delta(
-    table: DeltaTable, plan: RemasterPlan, files: tuple[Output, Output], sum_base: Callable[[], str],
-    progress: Progress, *, has_sums: bool,
+    table: DeltaTable, plan: RemasterPlan, files: tuple[Output, Output], sums: DeltaSums, progress: Progress, *,
+    has_sums: bool,
 ) -> DeltaFacts:  # fmt: skip
     """Write the delta of ``table``, the bytes of ``plan``, and the note of which base it is for and what it makes.
 
-    It is read again, and makes the same ranges and bytes as ``table``. ``sum_base`` returns the digest of the base.
-    ``files``: those of the delta and of the note.
+    It is read again, and makes the same ranges and bytes as ``table``. ``files``: those of the delta and of the note.
 
     :raises ProofError: it does not. :raises OutputError: it cannot be written.
     """
-    (output, note), digest = files, hashlib.sha256()
+    output, note = files
     with begin_work(progress, "write the delta", table.size, COPY, "delta") as advance:
 
-        def observe(view: memoryview) -> None:
-            """Add ``view``, the next bytes of the new image."""
-            digest.update(view)
-            advance(len(view))
+        def sum_window(start: int, length: int) -> int:
+            """Sum a window of the new image, and return its Adler-32."""
+            adler = sums.result.sum_window(start, length)
+            advance(length)
+            return adler
 
-        path = output.write_chunks(encode_delta(table, observe, has_sums=has_sums))
+        path = output.write_chunks(encode_delta(table, sum_window, has_sums=has_sums))
     with begin_work(progress, "prove", None, PROOF), open_file(path) as delta:
         check_delta(delta, table, output.place)
         size = delta.size
-    base = FileDigest(table.base.size, sum_base())
-    note.write_chunks([DeltaNote(base, FileDigest(table.size, digest.hexdigest())).encode(size)])
-    early = find_early_changes(plan)
-    return DeltaFacts(size=size, early=early, base_sha256=base.sha256, sha256=digest.hexdigest())
+    base, result = FileDigest(table.base.size, sums.base()), FileDigest(table.size, sums.result.hexdigest())
+    note.write_chunks([DeltaNote(base, result).encode(size)])
+    return DeltaFacts(size=size, early=find_early_changes(plan), base_sha256=base.sha256, sha256=result.sha256)
 
 
 def plan_delta(plan: RemasterPlan, base: ByteSource, folder: Path) -> RemasterPlan:

@@ -244,11 +244,12 @@ class OpenedImage:
         """Write the difference from the image to ``target``, and which it is to a note beside. As :meth:`remaster`."""
         from cosremaster.deltas.compose import for_original_base  # noqa: PLC0415 - few outputs are deltas
         from cosremaster.deltas.note import note_path  # noqa: PLC0415 - the same
+        from cosremaster.deltas.sums import TableSums  # noqa: PLC0415 - the same
         from cosremaster.io.blobs import BlobStore  # noqa: PLC0415 - the same
         from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
-        from cosremaster.remastering.delta import summing_beside, write_delta  # noqa: PLC0415 - as above
+        from cosremaster.remastering.delta import DeltaSums, summing_beside, write_delta  # noqa: PLC0415 - as above
         from cosremaster.remastering.output_options import checking_digests  # noqa: PLC0415 - who looks writes none
         from cosremaster.remastering.prepared import prepare_plan  # noqa: PLC0415 - few outputs are deltas
 
@@ -272,7 +273,8 @@ class OpenedImage:
             with prepare_plan(self._with_layers(), plan, self._file, store, self._use) as prepared:
                 files = (output, note)
                 table, digest = for_original_base(prepared.table, writing.base_delta, sum_base)
-                facts = write_delta(table, plan, files, digest, context.progress, has_sums=not writing.plain)
+                sums = DeltaSums(digest, TableSums(prepared.table, self._shared_sums()))
+                facts = write_delta(table, plan, files, sums, context.progress, has_sums=not writing.plain)
             self._file.check_unchanged()
             self._sha256 = facts.base_sha256 if needs_sum else self._sha256
             self._index.check()

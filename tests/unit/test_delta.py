@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import tempfile
 import tracemalloc
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from cosremaster.deltas import decode
 from cosremaster.deltas.check import check_delta
 from cosremaster.deltas.decode import decode_window, read_heads
 from cosremaster.deltas.encode import SEGMENT, WINDOW, cut_windows, encode_delta, measure_delta
+from cosremaster.deltas.sums import TableSums
 from cosremaster.deltas.vcdiff import HEADER, encode_number, make_code_table
 from cosremaster.errors import (
     CorruptError,
@@ -31,9 +35,12 @@ from cosremaster.errors import (
     UsageError,
 )
 from cosremaster.io.blobs import BlobStore
+from cosremaster.io.files import FileSource
 from cosremaster.io.frozen import FrozenTable, Origin, OriginRun, freeze_table
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.shared_sums import SharedSums
 from cosremaster.io.source import open_file
+from tests.support.examples import examples
 from tests.support.small import write_small
 
 BASE = random.Random(1).randbytes(150_000)
@@ -308,7 +315,7 @@ def test_a_delta_appears_whole_with_its_note_or_not_at_all(tmp_path: Path, monke
     base, delta = write_small(tmp_path), tmp_path / "d.vcdiff"
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("cosremaster.deltas.encode.zlib.adler32", lambda view: 1 / 0)
+        patch.setattr(TableSums, "sum_window", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             cosremaster.Image(base).remaster(delta, EARLY, delta=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -389,3 +396,59 @@ def test_what_makes_a_delta_large_is_told_by_the_plan(
     assert "cosremaster prepare" in line
     assert main(["plan", str(base), "--delta"]) == 0
     assert "delta: 27 B" in capsys.readouterr().out
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["base", "own", "zeros"]), st.integers(0, 3), st.integers(1, 70)), min_size=1)
+)
+def test_sums_of_windows_are_those_of_their_bytes(parts: list[tuple[str, int, int]]) -> None:
+    """Of images that begin alike, by what the ones before left; hashlib and zlib sum all bytes."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cosremaster.deltas.sums.MIN_SHARED", 30)
+        folder = Path(name)
+        (folder / "base").write_bytes(BASE)
+        with open_file(folder / "base") as base:
+            shared = SharedSums(base)
+            for end in range(1, len(parts) + 1):
+                pieces: list[Piece] = []
+                for kind, at, length in parts[:end]:
+                    if kind == "base":
+                        pieces.append(Range(base, at * 100, length))
+                    else:
+                        pieces.append(Literal(bytes([at]) * length) if kind == "own" else Zeros(length))
+                table = freeze_table(PieceTable(pieces), base, BlobStore(folder))
+                sums, data = TableSums(table, shared), table.read(0, table.size)
+                for start in range(0, table.size, 64):
+                    window = data[start : start + 64]
+                    assert sums.sum_window(start, len(window)) == zlib.adler32(window)
+                assert sums.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_known_of_a_base_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").write_bytes(BASE)
+    monkeypatch.setattr("cosremaster.deltas.sums.MIN_SHARED", 4096)
+    monkeypatch.setattr("cosremaster.deltas.sums._MOST_ADLERS", 3)
+    read: list[tuple[int, int]] = []
+    needed: list[tuple[int, int]] = []
+    real = FileSource.read_into
+
+    def read_into(source: FileSource, offset: int, views: Sequence[memoryview]) -> None:
+        read.append((offset, sum(map(len, views))))
+        real(source, offset, views)
+
+    with open_file(tmp_path / "base") as base:
+        shared, front, tail = SharedSums(base), Range(base, 0, 8192), Range(base, 9000, 5000)
+        monkeypatch.setattr(FileSource, "read_into", read_into)
+        for own in (b"1", b"2"):
+            table = freeze_table(PieceTable([front, Literal(own), tail]), base, BlobStore(tmp_path))
+            sums = TableSums(table, shared)
+            sums.sum_window(0, table.size)
+            needed += read
+            assert sums.hexdigest() == hashlib.sha256(table.read(0, table.size)).hexdigest()
+            read.clear()
+        assert needed == [(0, 8192), (9000, 5000), (9000, 5000)], "behind other bytes SHA-256 is another"
+        for offset in range(5):
+            part = freeze_table(PieceTable([Range(base, offset, 4096)]), base, BlobStore(tmp_path))
+            TableSums(part, shared).sum_window(0, 4096)
+        assert len(shared.adlers) <= 3
