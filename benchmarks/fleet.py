@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -17,12 +18,18 @@ import cosremaster
 from benchmarks import images
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.progress import Advance, SilentProgress
+from cosremaster.remastering.image import OpenedImage
 
 Side = Callable[[Path], float | None]
 
 SITES = int(os.environ.get("COSREMASTER_BENCH_SITES", "200"))
 DISK = 24 << 30
 """Bytes of the file that holds a file system which shares blocks; it is sparse."""
+
+PLANNED = 20
+"""Sites that are planned."""
+PLAN_TIME = 20.0
+"""Milliseconds."""
 
 FLEET = """\
 base = "{base}"
@@ -116,6 +123,25 @@ def _disks(folder: Path) -> Mapping[str, Side]:
     return {**sides, "image": lambda work: float(base.stat().st_size)}
 
 
+def _planning(folder: Path) -> Mapping[str, Side]:
+    """The processor time in which a site is planned in a running process, in milliseconds; the median of all sites."""
+    base = write_base(folder, PLANNED + 1)
+
+    def plan_sites(work: Path) -> float:
+        """Plans each site once; the first finds out what the others take over."""
+        times = []
+        with OpenedImage(base, remember=False) as image:
+            for number in range(PLANNED + 1):
+                hostname = cosremaster.InlineFile("/etc/hostname", b"site-%03d\n" % number)
+                request = cosremaster.Request(add=[hostname, folder / "sites" / f"site-{number:03}"])
+                start = time.process_time()
+                image.plan(request)
+                times.append((time.process_time() - start) * 1000)
+        return statistics.median(times[1:])
+
+    return {"ours": plan_sites, "goal": lambda work: PLAN_TIME}
+
+
 class _WriteTimer(SilentProgress):
     """Adds up the time of writing."""
 
@@ -165,6 +191,11 @@ GROUPS: Mapping[str, Group] = {
             Compared(f"{WHAT}, synced", "ours", f"{SITES} `cp`, each with `sync`", "copy", 1.5),
             Compared(f"{WHAT}, synced, two jobs", "two jobs", f"{SITES} `cp`, each with `sync`", "copy", 1.2),
         ),
+    ),
+    "fleet-plan": Group(
+        _planning,
+        [Compared("plan of a site, processor time", "ours", f"{PLAN_TIME:.0f} ms", "goal", 1.0)],
+        unit="ms",
     ),
     "fleet-disk": Group(
         _disks,

@@ -70,9 +70,9 @@ def apply(
             size = _measure(difference, old, note, max_expand)
             with begin_work(shown, "apply", size, COPY, "delta") as advance:
                 written = output.write_pieces(_pieces(difference, old, is_checked=note is None), old, advance)
-            digests.check()
             with begin_work(shown, "prove", size, PROOF, "sha256") as advance, open_file(written.path) as result:
                 digest = digest_of("sha256", _counted(result, advance)).hex()
+            digests.check()  # the base is summed meanwhile
             old.check_unchanged()
             difference.check_unchanged()
             if note is not None and digest != note.result.sha256:
