@@ -314,6 +314,7 @@ def timed_archive(style: int, dice: random.Random) -> bytes:
             info.linkname = "" if info.type in b"0\0356" else "f" * dice.choice((1, 99))
             info.uname = dice.choice(("", "root"))
             if style == tarfile.PAX_FORMAT:
+                info.pax_headers = {}
                 for keyword in dice.sample(("mtime", "atime", "ctime", "comment"), dice.randrange(4)):
                     fraction = f"{dice.random():.9f}"[1 : dice.randrange(1, 11)]
                     info.pax_headers[keyword] = f"{dice.randrange(1 << 34)}{fraction}"
