@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import Pattern, join_patterns
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -32,12 +32,12 @@ def select_root_nodes(nodes: Iterable[Node], exclude: Sequence[str], *, clean: b
     :raises UsageError: one of ``exclude`` is no pattern.
     """
     patterns = [Pattern(os.fsencode(text)) for text in exclude]
-    cleaned = [Pattern(text) for text in CLEANED] if clean else []
+    is_cleaned = join_patterns([Pattern(text) for text in CLEANED])
     used, gone, selected = set[int](), set[bytes](), list[Node]()
     for node in sorted(nodes, key=lambda node: node.path.split(b"/")):
         matches = [number for number, pattern in enumerate(patterns) if pattern.matches(node.path)]
         used.update(matches)
-        if matches or node.path.rpartition(b"/")[0] in gone or any(pattern.matches(node.path) for pattern in cleaned):
+        if matches or node.path.rpartition(b"/")[0] in gone or (clean and is_cleaned(node.path)):
             gone.add(node.path)
         elif clean and node.path in EMPTIED and node.kind is NodeKind.FILE:
             selected.append(replace(node, content=BytesContent(b""), link=None))

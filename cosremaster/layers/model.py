@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
+from cosremaster.io.parallel import cpu_count, prefetch_batches
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
 from cosremaster.layers.address import Address, archive_number, format_address, number_part
@@ -36,6 +37,9 @@ _LZ4_FRAMES = "lz4"
 _STREAM_ALIGNMENT = 4
 """Each stream of several begins at a multiple of so many bytes, as the kernel demands
 (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+
+_LARGE = 16 << 20
+"""Packed bytes from which on a thread of its own reads and sums them."""
 
 _TREE_LOCK = threading.RLock()
 
@@ -373,7 +377,11 @@ def index_file(
     digest, sums = hashlib.sha256(), PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
     is_hashed = options.digests and not identification.reads_on_demand
-    reader = ByteReader(sums.watch(hash_chunks(chunks, digest)) if is_hashed else chunks, place)
+    if is_hashed:
+        chunks = sums.watch(hash_chunks(chunks, digest))
+        if packed.length >= _LARGE and cpu_count() > 1:  # beside decoding
+            chunks = prefetch_batches(chunks)
+    reader = ByteReader(chunks, place)
     reader.skip(identification.prefix)
     streams = scan_file(packed, reader, identification, options)
     end = streams[-1].end

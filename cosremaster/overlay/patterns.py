@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 from cosremaster.errors import UsageError, printable
 from cosremaster.lazy_regex import lazy_regex
@@ -36,9 +37,19 @@ class Pattern:
         self.wildcard_regex = _compile(b"/".join(parts[literal_count:]))
         self._whole_regex = _compile(path)
 
+    @property
+    def expression(self) -> bytes:
+        """The regular expression for the whole pattern."""
+        return self._whole_regex.pattern
+
     def matches(self, path: bytes) -> bool:
         """Return whether the whole pattern matches the normal path ``path``."""
         return self._whole_regex.fullmatch(path) is not None
+
+
+def join_patterns(patterns: Sequence[Pattern]) -> Callable[[bytes], object]:
+    """Return what tells of a normal path, in one step, whether one of ``patterns`` matches it: None where none does."""
+    return re.compile(b"|".join(pattern.expression for pattern in patterns), re.DOTALL).fullmatch
 
 
 def _unescape(tokens: list[bytes]) -> bytes | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cosremaster.browse.root_selection import CLEANED, EMPTIED
 from cosremaster.overlay.addition import Addition, PreparedItem
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import Pattern, join_patterns
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -20,9 +20,11 @@ def with_cleaning(
     What the items add is not cleaned.
     """
     patterns = {text: Pattern(text) for text in CLEANED}
+    matches = join_patterns(tuple(patterns.values()))
     used = set[bytes]()
     for path in tree:
-        used.update(text for text, pattern in patterns.items() if pattern.matches(path))
+        if matches(path):
+            used.update(text for text, pattern in patterns.items() if pattern.matches(path))
     emptied = [
         Addition((replace(node, content=BytesContent(b""), link=None),), b"", True, True, "maas-clean")
         for node in map(tree.get, EMPTIED)

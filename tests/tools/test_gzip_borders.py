@@ -191,7 +191,7 @@ def test_a_remaster_does_not_inflate_again_what_lies_within_a_run(
         cosremaster.remaster(archive, targets[-1][0], remove=["second"], remember=False)
     assert targets[0][0].read_bytes() == targets[1][0].read_bytes()
     with_checkpoints = targets[1][1]
-    assert 5 < with_checkpoints < 25 < archive.stat().st_size // checkpoints.STEP < steps - with_checkpoints + 5
+    assert 5 < with_checkpoints < 32 < archive.stat().st_size // checkpoints.STEP < steps - with_checkpoints + 5
 
 
 def test_short_runs_are_not_searched() -> None:

@@ -15,7 +15,7 @@ import cosremaster
 from cosremaster.errors import OverlayError, Place, UsageError
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.ownership import Mode, Owner, parse_owner
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import Pattern, join_patterns
 from cosremaster.overlay.request import (
     DEFAULT_MTIME,
     AddPath,
@@ -64,6 +64,25 @@ def test_patterns(pattern: bytes, matching: Sequence[bytes], others: Sequence[by
     made = Pattern(pattern)
     assert [path for path in matching if not made.matches(path)] == []
     assert [path for path in others if made.matches(path)] == []
+
+
+def test_joined_patterns_match_what_one_of_them_does() -> None:
+    patterns = [Pattern(text) for text in (b"var/*", b"**/*.old", b"etc/[a]|b", b"x|y")]
+    is_matched = join_patterns(patterns)
+    for path in (
+        b"",
+        b"var",
+        b"var/a",
+        b"var/a/b",
+        b"a.old",
+        b"b/c/a.old",
+        b"etc/[a]|b",
+        b"etc/[a]",
+        b"b",
+        b"x",
+        b"x|y",
+    ):
+        assert bool(is_matched(path)) == any(pattern.matches(path) for pattern in patterns), path
 
 
 @pytest.mark.parametrize("text", [b"../x", b"a/..", b"a\\", b"a\0b", b"a\\\\\\"])

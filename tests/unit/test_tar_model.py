@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
 import random
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, regular
-from cosremaster.errors import Place
+from cosremaster.errors import CorruptError, Place
 from cosremaster.io.output import Output, Written
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.layers import model
 from cosremaster.layers.scan import ALL_DETAILS, MemberScanner
 from cosremaster.layers.tar.index import TarIndex
 from cosremaster.layers.tar.read import read_index
@@ -171,6 +175,25 @@ def test_no_front_is_taken_where_a_global_header_counts_behind_it() -> None:
             for name in "ab":
                 archive.addfile(tarfile.TarInfo(name))
         assert (index_from(stream.getvalue(), 0).split_before(2048 + 512) is not None) is is_split
+
+
+def test_packed_bytes_are_summed_on_a_thread_beside_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a small file are summed by the thread that decodes it."""
+    packed = gzip.compress(tar_of_files(), mtime=0)
+    table = PieceTable([Literal(packed)])
+    found = []
+    for cpus, least in ((1, 0), (2, 0), (2, 1 << 24)):
+        monkeypatch.setattr(model, "cpu_count", lambda cpus=cpus: cpus)
+        monkeypatch.setattr(model, "_LARGE", least)
+        indexed = model.index_file(b"a.tar.gz", table, Place())
+        assert indexed.digest == hashlib.sha256(packed).digest()
+        found.append((indexed.sums, all_of(cast("TarIndex", indexed.archive.contents))))
+    assert found[0] == found[1] == found[2]
+    monkeypatch.setattr(model, "_LARGE", 0)
+    before = threading.active_count()
+    with pytest.raises(CorruptError):
+        model.index_file(b"a.tar.gz", PieceTable([Literal(packed[:-9])]), Place())
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("suffix", ["tar.xz", "cpio.xz"])

@@ -14,10 +14,13 @@ STEP = 1 << 15
 SEARCHED = 4
 """Steps that are searched for the last border in a run."""
 
+STRIDE = SEARCHED * STEP
+"""Packed bytes that are inflated at once where states are recorded, which begin a step each."""
+
 MOST = 256
 """Checkpoints of a stream, which take 40 KiB each."""
 
-_FIRST_SPACING = 32  # steps
+_FIRST_SPACING = 8  # strides
 
 
 class Checkpoint(Struct, frozen=True):
@@ -35,7 +38,7 @@ class Checkpoint(Struct, frozen=True):
 
 
 class SteppedInflater(ZlibInflater):
-    """Inflates by the standard library, whose states can be copied; each step of input comes out whole before the next.
+    """Inflates by the standard library, whose states can be copied; each stride comes out whole before the next.
 
     ``checkpoints``: in order, spread over all that was inflated.
     """
@@ -45,8 +48,8 @@ class SteppedInflater(ZlibInflater):
         super().__init__()
         self.checkpoints: list[Checkpoint] = []
         self._is_full = False
-        self._steps, self._spacing = 0, _FIRST_SPACING
-        self._pending: list[tuple[int, Checkpoint]] = []  # the step behind which it is complete, and what is known
+        self._strides, self._spacing = 0, _FIRST_SPACING
+        self._pending: Checkpoint | None = None  # that of the last stride, which is complete behind it
 
     def feed(self, data: bytes, limit: int) -> bytes:
         """Return at most ``limit`` plain bytes; see :class:`~cosremaster.codecs.gzip.inflate.Inflater`."""
@@ -56,21 +59,20 @@ class SteppedInflater(ZlibInflater):
 
     @property
     def needs_input(self) -> bool:
-        """Whether all plain bytes of the step have come."""
+        """Whether all plain bytes of the stride have come."""
         return not self._is_full and super().needs_input
 
-    def begin_step(self, byte: int, plain: int, crc: int) -> None:
-        """Note a step that begins at packed byte ``byte``, behind ``plain`` bytes, whose CRC32 is ``crc``."""
-        for end, known in self._pending:
-            if end == self._steps:
-                self.checkpoints.append(Checkpoint(known.inflater, known.byte, known.plain, known.crc, plain))
-        self._pending = [item for item in self._pending if item[0] > self._steps]
-        if self._steps % self._spacing == 0:
-            self._pending.append((self._steps + SEARCHED, Checkpoint(self._inflate.copy(), byte, plain, crc, 0)))
+    def begin_stride(self, byte: int, plain: int, crc: int) -> None:
+        """Note a stride that begins at packed byte ``byte``, behind ``plain`` bytes, whose CRC32 is ``crc``."""
+        known, self._pending = self._pending, None
+        if known is not None:
+            self.checkpoints.append(Checkpoint(known.inflater, known.byte, known.plain, known.crc, plain))
+        if self._strides % self._spacing == 0:
+            self._pending = Checkpoint(self._inflate.copy(), byte, plain, crc, 0)
             if len(self.checkpoints) >= MOST:
                 self._spacing *= 2
                 del self.checkpoints[1::2]
-        self._steps += 1
+        self._strides += 1
 
 
 def find_checkpoint(checkpoints: Sequence[Checkpoint], plain: int, *, searched: bool) -> Checkpoint | None:

@@ -23,6 +23,9 @@ GZIP = "gzip"
 class GzipDecoding(GzipMembers):
     """Decodes all members as one stream, and records the stored blocks in them."""
 
+    packed_step, plain_step = 1 << 16, 1 << 17
+    """Bytes that are searched for stored blocks at once: in more of them, most are deflated ones."""
+
     def __init__(self, reader: ByteReader) -> None:
         """Begin where ``reader`` stands."""
         from cosremaster.codecs.gzip.stored import StoredBlockFinder  # noqa: PLC0415 - reading alone needs none of it
@@ -45,6 +48,8 @@ class GzipPreparation(GzipDecoding):
     copy states.
     """
 
+    plain_step = GzipMembers.plain_step
+
     def __init__(self, reader: ByteReader) -> None:
         """Begin where ``reader`` stands."""
         super().__init__(reader)
@@ -60,13 +65,13 @@ class GzipPreparation(GzipDecoding):
         return self._first
 
     def _read_step(self, inflater: Inflater, crc: int) -> bytes:
-        """Return the next packed bytes for ``inflater``, and note the step of the first member."""
+        """Return the next packed bytes for ``inflater``, and note the stride of the first member."""
         if inflater is not self._first:
             return super()._read_step(inflater, crc)
-        from cosremaster.codecs.gzip.checkpoints import STEP  # noqa: PLC0415 - the same
+        from cosremaster.codecs.gzip.checkpoints import STRIDE  # noqa: PLC0415 - the same
 
-        self._first.begin_step(self._reader.position, self._plain, crc)
-        return self._reader.read_upto(STEP)
+        self._first.begin_stride(self._reader.position, self._plain, crc)
+        return self._reader.read_upto(STRIDE)
 
     @property
     def parameters(self) -> GzipParameters:

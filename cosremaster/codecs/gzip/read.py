@@ -13,10 +13,6 @@ from cosremaster.io.streams import CHUNK, ByteReader
 MAGIC = b"\x1f\x8b\x08"
 FHCRC, FEXTRA, FNAME, FCOMMENT = 2, 4, 8, 16
 
-STEP = 1 << 17
-"""Plain bytes that are inflated at once. For more the C library gets new pages from the kernel each time (malloc(3),
-M_MMAP_THRESHOLD), which takes half as long again."""
-
 
 class GzipMembers:
     """Decodes all members of a gzip stream as one stream.
@@ -24,6 +20,9 @@ class GzipMembers:
     :ivar header: the first member's header, as :func:`read_header` returns it.
     :ivar count: the number of members so far.
     """
+
+    packed_step, plain_step = CHUNK // 2, 1 << 20
+    """Bytes that are inflated at once, at most: between two steps the thread has to get the interpreter's lock."""
 
     def __init__(self, reader: ByteReader, watch: Callable[[bytes, int, bytes, int], None] | None = None) -> None:
         """Begin where ``reader`` stands.
@@ -65,7 +64,7 @@ class GzipMembers:
 
     def _read_step(self, inflater: Inflater, crc: int) -> bytes:
         """Return the next packed bytes for ``inflater``; ``crc``: the CRC32 of the member's plain bytes so far."""
-        return self._reader.read_some(CHUNK // 4)
+        return self._reader.read_some(self.packed_step)
 
     def _inflate_member(self) -> Iterator[bytes]:
         """Yield the plain bytes of a member's deflate stream, and check its trailer (RFC 1952, 2.3.1)."""
@@ -78,7 +77,7 @@ class GzipMembers:
             if inflater.needs_input and not data:
                 raise CorruptError("gzip data ends too early", reader.next_place)
             try:
-                plain = inflater.feed(data, STEP)
+                plain = inflater.feed(data, self.plain_step)
             except DeflateError as error:
                 place = reader.place_at(reader.position + error.offset)
                 raise CorruptError(f"corrupt gzip data ({error})", place) from error
