@@ -12,7 +12,7 @@ from cosremaster.errors import CosremasterError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.fats import LocatedFat, find_fats
+from cosremaster.iso.fats import LocatedFat, find_fats_among
 from cosremaster.iso.model import IsoImage
 from cosremaster.records import Struct, replace
 
@@ -71,7 +71,7 @@ def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None, *, quick: bo
     """
     edits = edits or IsoEdits()
     tree_files = EditedFiles(image, edits)
-    menus, found = list(_menus_on_tree(tree_files)), find_fats(image, edits, quick=quick)
+    menus, found = list(_menus_on_tree(tree_files)), find_fats_among(tree_files, edits, quick=quick)
     warnings = [_unread_warning(name, error) for name, error in found.unreadable]
     description, areas = _find_areas(tree_files, warnings)
     menus = list(_with_areas(tree_files, menus, areas, warnings)) if areas else menus
@@ -107,7 +107,7 @@ def _menus_on_tree(tree_files: EditedFiles) -> Iterator[LocatedMenu]:
 def _find_areas(tree_files: EditedFiles, warnings: list[str]) -> tuple[AreaDescription | None, tuple[KargArea, ...]]:
     """Return the file that describes areas for kernel arguments, and the areas, with paths as the tree spells them."""
     pinned = tuple(find_header_areas(tree_files.image.embed_areas, tree_files.files))
-    likely = (path for path in (*tree_files.files, *tree_files.added) if path[:1] in b"cC" and len(path) <= _LONGEST)
+    likely = [path for path in (*tree_files.files, *tree_files.added) if len(path) <= _LONGEST and path[:1] in b"cC"]
     folded = {path.lower(): path for path in likely}
     path = next((folded[name] for name in DESCRIPTIONS if name in folded), None)
     if path is None or tree_files.size_of(path) > MAX_MENU:

@@ -7,6 +7,10 @@ from functools import cached_property
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.units import Lba
+
+_FEW = 16
+"""Places that are looked for one by one among all files, before these are indexed."""
 
 
 class EditedFiles:
@@ -21,6 +25,7 @@ class EditedFiles:
             for file in image.files
             if file.is_regular and not (leaves and edits.new_path(file.path) is None)
         }
+        self._paths_by_start: dict[Lba, list[bytes]] = {}
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
 
     @cached_property
@@ -38,6 +43,13 @@ class EditedFiles:
         for path, file in self.files.items():
             by_start.setdefault(file.records[0].lba, []).append(path)
         return by_start
+
+    def _paths_at(self, lba: Lba) -> list[bytes]:
+        """Return the paths of the files on the image whose data begin at block ``lba``; few are asked for mostly."""
+        if lba not in self._paths_by_start and len(self._paths_by_start) < _FEW:
+            files = self.image.trees[0].find_files_at({lba})
+            self._paths_by_start[lba] = [file.path for file in files if self.files.get(file.path) is file]
+        return self._paths_by_start.get(lba) or self._by_start[lba]
 
     def _content_key(self, path: bytes) -> object:
         """Return a key that paths with the same bytes share."""
@@ -62,7 +74,7 @@ class EditedFiles:
         key = self._content_key(path)
         if self._replaced:
             return tuple(self._sharing[key])
-        same_start = self._by_start[self.files[path].records[0].lba]
+        same_start = self._paths_at(self.files[path].records[0].lba)
         return tuple([other for other in same_start if self._content_key(other) == key])
 
     def bytes_of(self, path: bytes) -> PieceTable:

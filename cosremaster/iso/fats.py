@@ -19,7 +19,7 @@ from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
-from cosremaster.units import SECTOR, lba_offset
+from cosremaster.units import BLOCK, SECTOR, Lba, lba_offset
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".vfat", b".esp", b".bin", b".ima")
 _FAT_IMAGE_NAMES = tuple(ending for ending in _FAT_NAMES if ending not in (b".efi", b".bin"))
@@ -80,15 +80,21 @@ class FoundFats(Struct, frozen=True):
         return not (self.fats or self.unreadable)
 
 
-def find_fats(image: IsoImage, edits: IsoEdits | None = None, *, quick: bool = False) -> FoundFats:
-    """Find the FAT file systems of ``image`` after ``edits``; those in added files are not searched.
+def find_fats(image: IsoImage, edits: IsoEdits | None = None) -> FoundFats:
+    """Find the FAT file systems of ``image`` after ``edits``, see :func:`find_fats_among`."""
+    edits = edits or IsoEdits()
+    return find_fats_among(EditedFiles(image, edits), edits)
+
+
+def find_fats_among(tree_files: EditedFiles, edits: IsoEdits, *, quick: bool = False) -> FoundFats:
+    """Find the FAT file systems of an image, on which are ``tree_files`` after ``edits``; not those in added files.
 
     Files of the old tree are given by their old paths; each block of the image is looked at once. ``quick``: of an
     image on another machine only the likely files.
     """
-    edits = edits or IsoEdits()
+    image = tree_files.image
     fats, unreadable = list[LocatedFat](), list[tuple[str, CosremasterError]]()
-    for name, paths, aliases, offset, table in _list_candidates(image, edits, quick=quick and is_far(image)):
+    for name, paths, aliases, offset, table in _list_candidates(tree_files, edits, quick=quick and is_far(image)):
         geometry = parse_bpb(table.read(0, SECTOR))
         if geometry is None:
             continue
@@ -171,22 +177,27 @@ def _cut_file(fat: Fat, table: PieceTable, file: FatFile) -> PieceTable:
 
 
 def _list_candidates(
-    image: IsoImage, edits: IsoEdits, *, quick: bool = False
+    tree_files: EditedFiles, edits: IsoEdits, *, quick: bool = False
 ) -> Iterator[tuple[str, tuple[bytes, ...], tuple[bytes, ...], int, PieceTable]]:
     """Yield name, paths, aliases, offset and bytes of what may be a FAT file system; ``quick``: only likely files."""
-    tree_files, seen = EditedFiles(image, edits), set[int]()
+    image, seen = tree_files.image, set[int]()
     boot_paths = {boot.path for boot in image.boot_images}
     aliases: dict[int, list[bytes]] = defaultdict(list)
     for area in list_areas(image):
         aliases[area.start].append(area.alias)
-    starts = {path: lba_offset(file.start) for path, file in tree_files.files.items()}
-    certain = {path for path, start in starts.items() if path in boot_paths or start in aliases}
-    candidates = sorted(certain.union(path for path in starts if path.lower().endswith(_FAT_NAMES)))
+    files, area_blocks = tree_files.files, {Lba(start // BLOCK) for start in aliases if start % BLOCK == 0}
+    certain = {path for path in boot_paths if path in files}
+    for file in image.trees[0].find_files_at(area_blocks):
+        if files.get(file.path) is file:
+            certain.add(file.path)
+    candidates = sorted(certain.union([path for path in files if path.lower().endswith(_FAT_NAMES)]))
     if quick:
         candidates = _choose_likely(image, tree_files, candidates, certain)
     for path in candidates:
-        names, start = tree_files.names_of(path), starts[path]
-        if path != names[0] or tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
+        if tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
+            continue
+        names, start = tree_files.names_of(path), lba_offset(files[path].start)
+        if path != names[0]:
             continue
         seen.add(start)
         yield printable(path), names, tuple(aliases[start]), 0, tree_files.bytes_of(path)

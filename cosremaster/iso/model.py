@@ -141,6 +141,10 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
         """The :attr:`IsoFile.block_runs` of all files, one behind the other."""
         return list(_rows_of(self.files).block_runs())
 
+    def list_runs_in(self, first: Lba, end: Lba) -> Iterator[tuple[Lba, Lba]]:
+        """Yield those of :attr:`block_runs` that have a block between ``first`` and the block before ``end``."""
+        return _rows_of(self.files).list_runs_in(first, end)
+
     @cached_property
     def joined_runs(self) -> list[tuple[Lba, Lba]]:
         """The :attr:`block_runs` in the order of their blocks, those that touch as one."""

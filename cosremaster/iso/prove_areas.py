@@ -45,7 +45,7 @@ def _has_shared_area(image: IsoImage) -> bool:
     if not areas:
         return False
     first, last = min(area.start for area in areas), max(area.end for area in areas)
-    runs = sorted({run for tree in image.trees for run in tree.block_runs if run[0] < last and first < run[1]})
+    runs = sorted({run for tree in image.trees for run in tree.list_runs_in(first, last)})
     starts = [start for start, _ in runs]
     for area in areas:
         at = bisect_right(starts, area.start)

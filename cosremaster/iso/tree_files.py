@@ -59,6 +59,11 @@ class FileColumns(Sequence["IsoFile"]):
         return len(self.names) * len(self._prefix) + sum(map(len, self.names))
 
     @cached_property
+    def data_start(self) -> Lba:
+        """The first block of all data; 0 without any."""
+        return min([lba for lba, size in self.extents if size], default=Lba(0))
+
+    @cached_property
     def data_end(self) -> int:
         """The byte offset behind the last data; 0 without any."""
         return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
@@ -72,15 +77,16 @@ class FileColumns(Sequence["IsoFile"]):
     def files(self) -> list[IsoFile]:
         """The files as values."""
         if self._files is None:
-            self._files = list(map(self._make_file, range(len(self.offsets))))
+            make, start, parent, data = self._make, self._start, self._parent, self._data
+            columns = zip(self.paths, self.offsets, self.extents, self.identifiers, strict=True)
+            self._files = [
+                make(path, (DirectoryRecord(start + at, lba, size, data[at + 25], parent, identifier),))
+                for path, at, (lba, size), identifier in columns
+            ]
+            for number, special in self.special.items():
+                file = self._files[number]
+                self._files[number] = make(file.path, file.records, *special)
         return self._files
-
-    def _make_file(self, number: int) -> IsoFile:
-        """Return the file with this number."""
-        at, data, (lba, size) = self.offsets[number], self._data, self.extents[number]
-        identifier = data[at + 33 : at + 33 + data[at + 32]]
-        record = DirectoryRecord(self._start + at, lba, size, data[at + 25], self._parent, identifier)
-        return self._make(self._prefix + self.names[number], (record,), *self.special.get(number, ()))
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -152,6 +158,17 @@ class TreeFiles(Sequence["IsoFile"]):
                 yield from part.paths
             else:
                 yield from (file.path for file in part)
+
+    def list_runs_in(self, first: Lba, end: Lba) -> Iterator[BlockRun]:
+        """Yield those of the block runs that have a block between ``first`` and the block before ``end``."""
+        for part in self._parts:
+            if not isinstance(part, FileColumns):
+                runs = [run for file in part for run in file.block_runs]
+            elif part.data_start < end and first * BLOCK < part.data_end:
+                runs = part.block_runs
+            else:
+                continue
+            yield from (run for run in runs if run[0] < end and first < run[1])
 
     def find_starts(self, blocks: Collection[Lba]) -> set[Lba]:
         """Return those of ``blocks`` at which one of the block runs begins."""

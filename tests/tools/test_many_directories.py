@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cosremaster.errors import ImageError, ProofError
 from cosremaster.io.output import Written
 from cosremaster.io.source import ByteSource, open_source
+from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image
 from cosremaster.iso.lazy_nodes import LazyNodes
@@ -25,6 +27,7 @@ from cosremaster.iso.walk import walk_records
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.units import Lba
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run
@@ -42,6 +45,29 @@ def many(tmp_path: Path) -> Path:
     os.symlink("elsewhere", tree.root / "d07" / "link")
     run(["genisoimage", "-quiet", "-R", "-J", "-o", tmp_path / "in.iso", tree.root])
     return tmp_path / "in.iso"
+
+
+def test_names_of_files_are_found_few_by_few_and_all_at_once(many: Path) -> None:
+    with open_source(many) as source:
+        image = read_image(source)
+        tree_files = EditedFiles(image, IsoEdits())
+        paths = [file.path for file in image.files if file.size]
+        assert [tree_files.names_of(path) for path in paths] == [(path,) for path in paths]
+        assert len(paths) == 200
+
+
+def test_runs_of_blocks_are_those_of_each_file(many: Path) -> None:
+    with open_source(many) as source:
+        tree = read_image(source).trees[0]
+    runs = [run for file in tree.files for run in file.block_runs]
+    assert tree.block_runs == runs and tree.data_end == max(end for _, end in runs)
+    blocks = {block for start, end in runs for block in range(start, end)}
+    assert blocks == {block for start, end in tree.joined_runs for block in range(start, end)}
+    assert all(end < start for (_, end), (start, _) in pairwise(tree.joined_runs))
+    first, last = (Lba(sorted(blocks)[number]) for number in (50, 60))
+    inside = [run for run in runs if run[0] < last and first < run[1]]
+    assert list(tree.list_runs_in(first, last)) == inside and len(inside) == 10
+    assert tree.find_starts({first, Lba(1)}) == {first} == {file.start for file in tree.find_files_at({first})}
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "data-large"])

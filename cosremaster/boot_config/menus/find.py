@@ -126,7 +126,8 @@ def find_menus(
     :param is_small: returns whether the file at a path is small enough for a menu.
     """
     by_folded_path: dict[bytes, bytes] | None = None
-    likely = {path.lower(): path for path in filter(may_be_menu, paths) if is_small(path)}
+    ending = [path for path in paths if b".c" in path[-6:].lower()]
+    likely = {path.lower(): path for path in ending if may_be_menu(path) and is_small(path)}
     menus: dict[bytes, Menu] = {}
     waiting: list[tuple[bytes, bytes]] = []
     for path in sorted(likely.values()):

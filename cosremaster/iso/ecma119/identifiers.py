@@ -268,6 +268,7 @@ def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes]) -> 
     files = set(files)
     version = _VERSION.decode().encode("utf-16-be")
     has_version = any(identifier.endswith(version) for identifier in files)
-    longest = max((len(identifier.removesuffix(version)) // 2 for identifier in (*files, *directories)), default=0)
+    names = (identifier.removesuffix(version) for identifier in files) if has_version else files
+    longest = max(map(len, (*names, *directories)), default=0) // 2
     max_length = JOLIET_LONG if longest > JOLIET_LENGTH else JOLIET_LENGTH
     return IdentifierRules(is_joliet=True, version=version if has_version else b"", max_length=max_length)
