@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,9 +52,11 @@ class Container:
 
     def __init__(
         self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: ScanOptions,
-        image: IsoImage | None = None, layer: Layer | None = None, *, ignores_case: bool = False,
+        image: IsoImage | None = None, list_paths: Callable[[], Iterable[bytes]] | None = None,
+        layer: Layer | None = None, *, ignores_case: bool = False,
     ) -> None:  # fmt: skip
-        """Create a container of ``nodes``."""
+        """Create a container of ``nodes``, whose paths ``list_paths`` returns without reading them."""
+        self._list_paths = list_paths
         self.ignores_case = ignores_case
         self.image = image
         self.layer = layer
@@ -91,7 +93,7 @@ class Container:
     def _children(self) -> Names:
         """Return the paths in each directory, grouped once."""
         if self._names is None:
-            self._names = group_names(self.nodes)
+            self._names = group_names(self.nodes if self._list_paths is None else self._list_paths())
         return self._names
 
     def walk_below(self, path: bytes) -> Iterator[bytes]:
@@ -200,11 +202,12 @@ def open_container(
     own = (os.fsencode(source.name),)
     identifier = source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5)
     if identifier == b"CD001":
-        from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - the same
+        from cosremaster.iso.lazy_nodes import LazyNodes  # noqa: PLC0415 - the same
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 
         image = read_image(source)
-        return Container(own, source.place, "ISO 9660", read_nodes(image, source), options, image), address
+        nodes = LazyNodes(image, source)
+        return Container(own, source.place, "ISO 9660", nodes, options, image, nodes.list_paths), address
     if identifier == b"BEA01":
         from cosremaster.iso.udf_alone import read_udf_nodes  # noqa: PLC0415 - the same
 

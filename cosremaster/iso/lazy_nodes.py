@@ -41,14 +41,16 @@ class LazyNodes(Mapping[bytes, Node]):
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. Raises as ``read_nodes``."""
-        if self._all is None and path:
+        if self._all is None:
+            if not path:
+                raise KeyError(path)
             parent = path.rpartition(b"/")[0]
             if parent not in self._read and parent in self._directories:
                 self._read_directory(parent)
             node = self._read[parent].get(path) if parent in self._read else None
             if node is not None and self._all is None:
                 return node
-            if self._all is None and path not in self._list_paths():  # a name may hold a slash
+            if self._all is None and path not in self.list_paths():  # a name may hold a slash
                 raise KeyError(path)
         return self._read_all()[path]
 
@@ -59,10 +61,11 @@ class LazyNodes(Mapping[bytes, Node]):
         if any(node.link is not None for node in nodes.values()):
             self._read_all()
 
-    def _list_paths(self) -> frozenset[bytes]:
-        """Return the paths of all files and directories."""
+    def list_paths(self) -> frozenset[bytes]:
+        """Return all paths; no nodes are read for that."""
         if self._paths is None:
-            self._paths = frozenset(self._directories).union(self._image.trees[0].list_paths())
+            paths = (*self._directories, *self._image.trees[0].list_paths()) if self._all is None else self._all
+            self._paths = frozenset(paths) - {b""}
         return self._paths
 
     def __contains__(self, path: object) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cosremaster.browse.container import open_container
 from cosremaster.errors import ImageError, ProofError
 from cosremaster.io.output import Written
 from cosremaster.io.source import ByteSource, open_source
@@ -95,8 +96,18 @@ def test_nodes_read_one_by_one_are_those_read_together(name: str) -> None:
         lazy = LazyNodes(image, source)
         for path in random.Random(name).sample(sorted(nodes), min(40, len(nodes))):
             assert describe(lazy[path]) == describe(nodes[path])
-        assert b"no/such/path" not in lazy
+        assert b"no/such/path" not in lazy and b"" not in lazy
+        assert LazyNodes(image, source).list_paths() == nodes.keys() == lazy.list_paths()
         assert list(map(describe, lazy.values())) == list(map(describe, nodes.values()))
+
+
+def test_names_are_listed_without_nodes(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sorted(line[1:] for line in run(["isoinfo", "-R", "-f", "-i", many]).splitlines())
+    with monkeypatch.context() as patched, open_source(many) as source:
+        patched.setattr("cosremaster.iso.lazy_nodes.read_nodes", None)
+        container, _ = open_container(source)
+        assert sorted(container.walk_below(b"")) == expected
+        assert container.nodes[b"d03/a name in small letters 43"].content is not None
 
 
 def describe(node: Node) -> tuple[Node, bytes | None]:
