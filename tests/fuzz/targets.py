@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fastcrc import crc32, crc64
-
 from cosremaster.boot.fat import Fat
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot_config.menus.arguments import (
@@ -24,6 +22,7 @@ from cosremaster.boot_config.menus.arguments import (
 )
 from cosremaster.boot_config.menus.find import parse_menu
 from cosremaster.cli import main
+from cosremaster.crc import crc32c, crc64_xz
 from cosremaster.demo.image import initramfs
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
@@ -217,7 +216,7 @@ def run_erofs(data: bytes, folder: Path) -> None:
     path = folder / "in.img"
     sealed = bytearray(data)
     if len(data) >= EROFS_BLOCK:
-        sum_of_rest = crc32.iscsi(bytes(sealed[1024:1028] + bytes(4) + sealed[1032:EROFS_BLOCK])) ^ 0xFFFFFFFF
+        sum_of_rest = crc32c(bytes(sealed[1024:1028] + bytes(4) + sealed[1032:EROFS_BLOCK])) ^ 0xFFFFFFFF
         sealed[1028:1032] = sum_of_rest.to_bytes(4, "little")
     path.write_bytes(sealed)
     _look_or_change(path, folder, zlib.crc32(data))
@@ -380,7 +379,7 @@ def run_index(data: bytes, folder: Path) -> None:
         body = bytearray(sealed[sealed.index(b"\n") + 1 :])
         for at in range(0, len(data) - 3, 4):  # a place, and the byte that comes there
             body[int.from_bytes(data[at : at + 3], "big") % len(body)] = data[at + 3]
-        index.write_bytes(b"%016x\n" % crc64.xz(body) + body)
+        index.write_bytes(b"%016x\n" % crc64_xz(body) + body)
         run_program(path, out, "--add", f"{folder}/NEW:/etc/new", "--threads", "1", "--quiet", "--force")
 
 

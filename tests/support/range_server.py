@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.fixtures.tools import require_module
+
 
 @dataclass
 class ServedFile:
@@ -155,6 +157,7 @@ class _Server(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serve_file(data: bytes, name: str = "in.iso", certificate: Path | None = None) -> Iterator[ServedFile]:
     """Serves ``data`` as ``/name``; ``certificate``: for https, a file with its key too."""
+    require_module("urllib3")  # cosremaster reads by it
     served = ServedFile(data)
     server = _Server(served)
     scheme = "http"

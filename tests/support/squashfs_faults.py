@@ -8,11 +8,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import zstandard
-
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.inodes import Inode
 from cosremaster.records import replace
+from tests.fixtures.tools import load_module
 from tests.support.squashfs_image import SquashfsDraft
 
 
@@ -37,12 +36,12 @@ def xz(check: int = lzma.CHECK_CRC32, dictionary: int = 4096, *first: int) -> Ca
 
 
 def zstd_stream(data: bytes) -> bytes:
-    packer = zstandard.ZstdCompressor(write_content_size=False).compressobj()
-    return packer.compress(data) + packer.flush()
+    packer = load_module("zstandard").ZstdCompressor(write_content_size=False).compressobj()
+    return bytes(packer.compress(data) + packer.flush())
 
 
-def zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor().compress(data)
+def zstd(data: bytes, **options: bool) -> bytes:
+    return bytes(load_module("zstandard").ZstdCompressor(**options).compress(data))
 
 
 SOUND = {
@@ -59,9 +58,7 @@ SOUND = {
     ),
     "no hole told": SquashfsDraft(edit_inode=with_inode("hole", sparse=0)),
     "zstd": SquashfsDraft(compression=6, pack=zstd),
-    "zstd with a checksum": SquashfsDraft(
-        compression=6, pack=lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data)
-    ),
+    "zstd with a checksum": SquashfsDraft(compression=6, pack=lambda data: zstd(data, write_checksum=True)),
 }
 
 BROKEN = {

@@ -34,6 +34,8 @@ FORM = GzipParameters(HEADER, 1)
 @pytest.fixture(autouse=True, scope="module", params=["zlib", "isal"])
 def inflater(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test with both ways to inflate."""
+    if request.param == "isal":
+        tools.require_module("isal")
     patch = pytest.MonkeyPatch()
     patch.setattr(inflate, "HAS_ISAL", request.param == "isal")
     yield

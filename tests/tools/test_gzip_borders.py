@@ -11,7 +11,6 @@ from typing import TypeAlias
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from isal import isal_zlib
 
 import cosremaster
 from cosremaster.codecs.base import RepackJob, RepackResult
@@ -67,7 +66,7 @@ def judge(packed: bytes, expected: bytes) -> None:
     tools.require("gzip", "busybox")
     assert tools.run(["gzip", "-dc"], stdin=packed) == expected
     assert tools.run(["busybox", "gunzip", "-c"], stdin=packed) == expected
-    assert isal_zlib.decompress(packed, 31) == expected
+    assert tools.load_module("isal.isal_zlib").decompress(packed, 31) == expected
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ WORDS = [f"word{number}" for number in range(700)]
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an archive of several deflate blocks, and a file to add."""
+    tools.require_module("isal")
     chance = random.Random(1)
     with tarfile.open(tmp_path / "in.tar", "w") as tar:
         for number in range(6):

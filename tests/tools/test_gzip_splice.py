@@ -37,6 +37,8 @@ FIRST_NOISE, SECOND_NOISE = (300_000, 1_300_000), (1_400_000, 1_900_000)
 @pytest.fixture(autouse=True, scope="module", params=["zlib", "isal"])
 def inflater(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test with both ways to inflate."""
+    if request.param == "isal":
+        tools.require_module("isal")
     patch = pytest.MonkeyPatch()
     patch.setattr(inflate, "HAS_ISAL", request.param == "isal")
     yield

@@ -21,8 +21,8 @@ import pytest
 
 from cosremaster.cli import main
 from cosremaster.serve.app import Scope, Send
+from cosremaster.serve.listen import Address, ServerLimits, open_socket
 from cosremaster.serve.metrics import Metrics
-from cosremaster.serve.server import Address, JoiningTransport, ServerLimits, make_server, open_socket
 from tests.fixtures.tools import require, require_module, run
 from tests.support.serving import Server, serve, write_images, write_recipes
 from tests.support.small import write_small
@@ -209,6 +209,8 @@ LONG = 3600.0
 def bounded(request: pytest.FixtureRequest) -> Iterator[tuple[Endless, int]]:
     """A server within the limits of the test's parameter: the application, and the port."""
     require_module("uvicorn")
+    from cosremaster.serve.server import make_server  # noqa: PLC0415 - it may be missing
+
     app = Endless()
     listener = open_socket(Address("127.0.0.1", 0))
     server = make_server(app, request.param)  # type: ignore[arg-type]
@@ -347,6 +349,7 @@ class Written(asyncio.Transport):
 
 def test_a_head_and_its_body_leave_in_one_segment() -> None:
     require_module("uvicorn")
+    from cosremaster.serve.server import JoiningTransport  # noqa: PLC0415 - it may be missing
 
     async def write() -> list[bytes]:
         inner = Written()

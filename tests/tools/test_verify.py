@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from fastcrc import crc16
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ import cosremaster
 from cosremaster import Directory, InlineFile
 from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
+from cosremaster.crc import crc16_xmodem
 from cosremaster.errors import Place
 from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119.records import DirectoryRecord
@@ -155,7 +155,7 @@ def _retag(broken: Broken, block: int) -> None:
     """A UDF descriptor's CRC and checksum made to hold again."""
     at = block * BLOCK
     length = int.from_bytes(broken.raw[at + 10 : at + 12], "little")
-    broken.number(at + 8, crc16.xmodem(bytes(broken.raw[at + 16 : at + 16 + length])), "<H")
+    broken.number(at + 8, crc16_xmodem(bytes(broken.raw[at + 16 : at + 16 + length])), "<H")
     broken.raw[at + 4] = compute_tag_checksum(bytes(broken.raw[at : at + 16]))
 
 

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from cosremaster.cli import main
+from tests.fixtures.tools import load_module
 from tests.support.json_page import DOCUMENTS, PAGE, make_schema, page_text
 from tests.support.small import CGZ, write_overlay, write_small
+
+jsonschema = load_module("jsonschema")
 
 ROOTFS = f"{CGZ}::rootfs.cxz"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from isal import igzip_lib
 
 import cosremaster
 from cosremaster.codecs.gzip import deflate, inflate, repack
@@ -22,6 +21,7 @@ from cosremaster.io.spool import Spool
 from cosremaster.layers import kept_plain, packed_ahead
 from cosremaster.layers.kept_plain import BLOCK, Deflating, KeptPlain, PlainKeeper
 from cosremaster.layers.packed_ahead import DeflatedPlain
+from tests.fixtures.tools import load_module, require_module
 from tests.support.decoders import note_xz_decoders
 
 PLAIN = random.Random(5).randbytes(BLOCK // 2) * 7 + b"end"
@@ -114,6 +114,7 @@ def test_an_archive_under_another_codec_is_decoded_once(tmp_path: Path, monkeypa
 
 def _keep_deflated(keeper: PlainKeeper, step: int = 300_007) -> DeflatedPlain:
     """All of STREAM, deflated while it is read."""
+    require_module("isal")
     kept = keeper.keep("xz")
     assert isinstance(kept, DeflatedPlain)
     parts = [STREAM[at : at + step] for at in range(0, len(STREAM), step)]
@@ -146,7 +147,7 @@ def test_isal_of_python_310_inflates_behind_other_bytes(monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(igzip_lib, "IgzipDecompressor", refuse)
+    monkeypatch.setattr(load_module("isal.igzip_lib"), "IgzipDecompressor", refuse)
     before, plain = STREAM[: deflate.WINDOW], STREAM[deflate.WINDOW : 5 * deflate.WINDOW]
     packed = deflate.deflate_block(ISAL, NEW_LEVEL, plain, before)
     assert deflate.inflate_block(packed, before, len(plain)) == plain
@@ -154,6 +155,7 @@ def test_isal_of_python_310_inflates_behind_other_bytes(monkeypatch: pytest.Monk
 
 
 def test_deflating_ends_with_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_module("isal")
     before = threading.active_count()
     with PlainKeeper(tmp_path, deflating=ISAL_BLOCKS) as keeper:
         kept = keeper.keep("xz")
@@ -196,6 +198,7 @@ def _read_files(archive: Path) -> dict[str, bytes]:
 
 def test_what_was_deflated_ahead_makes_the_same_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files go and come, and yet most blocks are those that were made while the archive was read."""
+    require_module("isal")
     chance = random.Random(8)
     with tarfile.open(tmp_path / "in.tar.xz", "w:xz", preset=0) as tar:
         for number in range(40):

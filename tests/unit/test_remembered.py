@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastcrc import crc64
 
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz.codec import XzCodec
+from cosremaster.crc import crc64_xz
 from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
 from cosremaster.io.parallel import StopFlag
@@ -84,7 +84,7 @@ def _signed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
         change(values)
         head["key"] = values.pop("key")
         body = b"\n".join((json.dumps(head).encode(), json.dumps(values).encode(), blobs))
-        return b"%016x\n%b" % (crc64.xz(body), body)
+        return b"%016x\n%b" % (crc64_xz(body), body)
 
     return damage
 

@@ -11,9 +11,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import cosremaster
 from cosremaster.cli import main
@@ -23,6 +23,7 @@ from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import Url, is_url, parse_image_path, shown_image_path, split_image_path
 from cosremaster.iso.far_images import Candidate, choose_candidates
+from tests.fixtures.tools import load_module
 from tests.support.listener import Listener
 from tests.support.range_server import ServedFile, serve_file
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
@@ -566,16 +567,16 @@ def test_without_fsspec_a_sentence_says_what_to_install(monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def memory(image_file: Path) -> Iterator[MemoryFileSystem]:
+def memory(image_file: Path) -> Iterator[Any]:
     """An object store in memory that has the image, and tells when it was changed."""
-    store = MemoryFileSystem()
+    store = load_module("fsspec.implementations.memory").MemoryFileSystem()
     store.pipe("/bucket/in.iso", image_file.read_bytes())
     yield store
     store.rm("/bucket", recursive=True)
 
 
 def test_other_schemes_are_read_through_fsspec(
-    memory: MemoryFileSystem, image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    memory: Any, image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = "memory://bucket/in.iso"
     assert main(["cat", f"{url}::vmlinuz"]) == 0
@@ -610,7 +611,7 @@ def test_an_error_of_a_file_system_shows_no_secret(monkeypatch: pytest.MonkeyPat
     def refuse(_: object, path: str) -> None:
         raise RuntimeError(f"boom at {path} with anna:secret\nand more")
 
-    monkeypatch.setattr(MemoryFileSystem, "info", refuse)
+    monkeypatch.setattr(load_module("fsspec.implementations.memory").MemoryFileSystem, "info", refuse)
     with pytest.raises(ImageError) as caught:
         open_source("memory://anna:secret@bucket/in.iso?key=hidden")
     assert "boom at" in str(caught.value)

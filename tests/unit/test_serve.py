@@ -28,8 +28,8 @@ from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, hide_tokens, parse_path
 from cosremaster.serve.catalogs import RecipeCatalog, open_catalog
 from cosremaster.serve.fingerprint import take_fingerprint
+from cosremaster.serve.listen import Address, find_client, open_socket, parse_address
 from cosremaster.serve.ranges import Representation, answer_request
-from cosremaster.serve.server import Address, find_client, open_socket, parse_address
 from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages
 from cosremaster.serve.tokens import Tokens
 from tests.fixtures.tools import require_module

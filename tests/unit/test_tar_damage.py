@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, Place
@@ -26,6 +25,7 @@ from cosremaster.layers.tar.encode import encode_pax
 from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.index import TarIndex
 from cosremaster.layers.tar.read import read_index
+from tests.fixtures.tools import load_module
 
 BLOCK = 512
 
@@ -87,7 +87,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gz": lambda data: gzip.compress(data, mtime=0),
     "xz": lzma.compress,
     "bz2": bz2.compress,
-    "zst": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+    "zst": lambda data: bytes(load_module("zstandard").ZstdCompressor(write_checksum=True).compress(data)),
 }
 
 
