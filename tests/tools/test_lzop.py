@@ -15,8 +15,6 @@ from cosremaster import codecs
 from cosremaster.cli import main
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.defaults import new_parameters
-from cosremaster.codecs.lzo import LzoError, compress, expand, expand_within
-from cosremaster.codecs.lzop import MAGIC, NEW_BLOCK, LzopCodec, LzopParameters
 from cosremaster.demo.image import build_archive, root_items
 from cosremaster.errors import CorruptError, LayerError, Place, UnsupportedError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -26,6 +24,11 @@ from tests.fixtures import tools
 from tests.support.layers import identify_bytes
 from tests.support.memory import Memory
 from tests.support.small import CGZ, stored_lzop, write_overlay, write_small
+
+tools.require_module("lzokay")
+
+from cosremaster.codecs.lzo import LzoError, compress, expand, expand_within  # noqa: E402 - it needs lzokay
+from cosremaster.codecs.lzop import MAGIC, NEW_BLOCK, LzopCodec, LzopParameters  # noqa: E402 - it too
 
 LEVELS = ("-1", "-3", "-7", "-9")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,12 +19,12 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.errors import ImageError, UnsupportedError, UsageError
-from cosremaster.io import http_file, remote
+from cosremaster.io import remote
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import Url, is_url, parse_image_path, shown_image_path, split_image_path
 from cosremaster.iso.far_images import Candidate, choose_candidates
-from tests.fixtures.tools import load_module
+from tests.fixtures.tools import load_module, require_module
 from tests.support.listener import Listener
 from tests.support.range_server import ServedFile, serve_file
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
@@ -37,7 +38,8 @@ def _plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(http_file, "_PAUSES", (0, 0, 0))
+    with contextlib.suppress(ImportError):  # who needs urllib3 asks for it
+        monkeypatch.setattr("cosremaster.io.http_file._PAUSES", (0, 0, 0))
 
 
 @pytest.fixture
@@ -349,6 +351,7 @@ def test_redirects_that_lead_nowhere(served: ServedFile, target: str, message: s
 
 
 def test_a_port_where_nobody_listens() -> None:
+    require_module("urllib3")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/in.iso"
@@ -356,6 +359,8 @@ def test_a_port_where_nobody_listens() -> None:
 
 
 def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_module("urllib3")
+
     def refuse(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -364,6 +369,7 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_no_web_server() -> None:
+    require_module("urllib3")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -549,8 +555,8 @@ def test_warnings_reach_standard_error(image: ServedFile, capsys: pytest.Capture
 def test_without_urllib3_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys  # noqa: PLC0415 - only this test takes modules away
 
-    monkeypatch.delitem(sys.modules, "cosremaster.io.http_file")
-    monkeypatch.delitem(sys.modules, "cosremaster.io.http_errors")
+    monkeypatch.delitem(sys.modules, "cosremaster.io.http_file", raising=False)
+    monkeypatch.delitem(sys.modules, "cosremaster.io.http_errors", raising=False)
     monkeypatch.setitem(sys.modules, "urllib3", None)
     with pytest.raises(UnsupportedError, match=r"pip install 'cosremaster\[remote\]'"):
         open_source("http://127.0.0.1/in.iso")

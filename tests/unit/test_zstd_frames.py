@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cosremaster.errors import UnsupportedError
 from cosremaster.io import zstd_frames
 from cosremaster.io.zstd_frames import load_zstd, new_compressor, pack_frame, read_header, unpack_frame
-from tests.fixtures.tools import leave_out, load_module
+from tests.fixtures.tools import leave_out, load_module, require_zstd
 
 DICE = random.Random(3)
 WORDS = [DICE.randbytes(DICE.randrange(3, 9)) for _ in range(400)]
@@ -23,6 +23,7 @@ WINDOWS = [(23, 19), (22, 12), (21, 3), (17, 3), (10, 3)]
 
 @pytest.mark.parametrize(("window_log", "level"), WINDOWS)
 def test_frames_are_those_of_another_binding(window_log: int, level: int) -> None:
+    require_zstd()
     zstandard = load_module("zstandard")
     if load_zstd().zstd_version_info != zstandard.ZSTD_VERSION:
         leave_out("The two bindings of zstd are of different versions of libzstd.")
@@ -39,6 +40,7 @@ def test_frames_are_those_of_another_binding(window_log: int, level: int) -> Non
 
 
 def test_any_number_of_threads_gives_the_same_bytes() -> None:
+    require_zstd()
     packed = {
         pack_frame(new_compressor(3, checksum=False, sized=False, window_log=17, threads=threads), TEXT)
         for threads in (1, 2, 5)
@@ -76,6 +78,7 @@ def test_strange_headers_are_refused_as_another_reader_refuses_them(rest: bytes)
 
 
 def test_damage_and_too_many_bytes_are_refused() -> None:
+    require_zstd()
     frame = pack_frame(new_compressor(3, checksum=True, sized=True), TEXT[:5000])
     for damaged in (frame[:-1], frame[:-1] + bytes([frame[-1] ^ 1]), b"", b"no frame"):
         with pytest.raises(ValueError, match=r"\w"):
