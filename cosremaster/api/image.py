@@ -379,7 +379,10 @@ class Image:
         self, request: Request | None = None, *, target: StrPath | None = None, report: StrPath | None = None,
         force: bool = False, delta: bool = False, progress: Progress | None = None,
     ) -> Plan:  # fmt: skip
-        """Return what :meth:`remaster` would do. Layers are compressed, into a temporary file, so that sizes are exact.
+        """Return what :meth:`remaster` would do. Layers are compressed, so that sizes are exact.
+
+        What was compressed is kept in the user's cache directory, unless the image was opened with ``remember=False``:
+        a remaster that compresses the same bytes takes it.
 
         ``target``: the output, whose name may ask for a tar archive or another codec; of a disk image a tar archive
         is planned without it. ``report``: a file for what would happen to each path, as JSON (docs/report.md);
@@ -606,7 +609,8 @@ class Image:
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
 
         layer = layer_to_take(request)
-        with open_as_tar(self._enter(layer or ROOT_NAME), self._browsing, self.path) as archive:
+        reference = self._enter(layer or ROOT_NAME)
+        with open_as_tar(reference, self._browsing, self.path, keeps_parts=self._remember) as archive:
             yield archive, replace(request, layer=None)
 
     @property

@@ -55,7 +55,11 @@ def layer_to_take(request: Request) -> str:
     return layers[0]
 
 
-def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath) -> OpenedImage:
-    """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open."""
+def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keeps_parts: bool) -> OpenedImage:
+    """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open.
+
+    ``keeps_parts``: plans keep what they packed.
+    """
     table = build_tar(select_nodes(reference)).table()
-    return OpenedImage(path, file=TableSource(table, source, reference.place), origin=source, remember=False)
+    file = TableSource(table, source, reference.place)
+    return OpenedImage(path, file=file, origin=source, remember=False, keeps_parts=keeps_parts)

@@ -70,7 +70,8 @@ class Changes:
     came of scripts (docs/run.md).
     ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
-    initramfs. ``delta``: of the delta that was written or planned, where one was asked for, in place of an image of
+    initramfs. ``taken``: decoded bytes that were not compressed again, because an earlier plan had kept what became of
+    them. ``delta``: of the delta that was written or planned, where one was asked for, in place of an image of
     ``output_size`` bytes. ``identical``: nothing changes, the output is the input byte for byte.
     """
 
@@ -101,6 +102,7 @@ class Changes:
     memory: MemoryEstimate | None = None
     warnings: tuple[str, ...] = ()
     delta: DeltaFacts | None = None
+    taken: int = 0
     identical: bool
 
 
@@ -195,7 +197,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,
         "packed": tuple(layer.summary for layer in plan.packed),
-        "warnings": plan.warnings, "delta": plan.delta, "identical": plan.identical,
+        "warnings": plan.warnings, "delta": plan.delta, "taken": plan.parts.taken, "identical": plan.identical,
     }  # fmt: skip
 
 
@@ -215,9 +217,11 @@ def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLa
 class Plan(Changes):
     """The changes that a remaster would make, with exact sizes; nothing is written.
 
-    ``lines``: the plan as text; ``values``: as plain values for JSON (docs/json.md).
+    ``kept``: compressed bytes that are kept for the run that follows. ``lines``: the plan as text; ``values``: as plain
+    values for JSON (docs/json.md).
     """
 
+    kept: int = 0
     lines: tuple[str, ...] = field(repr=False, compare=False)
     values: dict[str, Any] = field(repr=False, compare=False)
 
@@ -226,4 +230,6 @@ def make_plan(plan: RemasterPlan) -> Plan:
     """Return ``plan`` as callers get it."""
     from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - a remaster shows no plan
 
-    return Plan(**changes_of_plan(plan), lines=tuple(plan_lines(plan)), values=dict(plan_report(plan)))
+    return Plan(
+        **changes_of_plan(plan), kept=plan.parts.packed, lines=tuple(plan_lines(plan)), values=dict(plan_report(plan))
+    )

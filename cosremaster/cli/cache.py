@@ -12,7 +12,14 @@ from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.tables import NUMBER, print_table
 from cosremaster.errors import OutputError, Place, printable
 from cosremaster.layers.cache import indexed_image
-from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes, measure_runs
+from cosremaster.layers.cache_folder import (
+    PARTS_SUFFIX,
+    RUN_SUFFIX,
+    clear_indexes,
+    index_folder,
+    list_indexes,
+    measure_remembered,
+)
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -25,7 +32,8 @@ if TYPE_CHECKING:
 def cache_command(action: str, as_json: bool) -> None:
     """List or remove the remembered indexes, or print where they are.
 
-    An index is what is known of the layers of an image; without it the next run reads the layers again.
+    An index is what is known of the layers of an image; without it the next run reads the layers again. What plans
+    compressed for their runs stands there too.
     """
     if as_json:
         write_json(_describe_cache(_clear() if action == "clear" else None))
@@ -49,9 +57,12 @@ def cache_command(action: str, as_json: bool) -> None:
             for size_text, used, name, image in rows:
                 click.echo(f"{size_text}, last used {used} UTC, {name}: {image}")
         total = format_size(sum(index.size for index in indexes))
-        runs, size = measure_runs()
+        runs, size = measure_remembered(RUN_SUFFIX)
         if runs:
             click.echo(f"{format_size(size)} of {runs:,} {'run' if runs == 1 else 'runs'} of scripts (--reuse-runs)")
+        plans, size = measure_remembered(PARTS_SUFFIX)
+        if plans:
+            click.echo(f"{format_size(size)} that {plans:,} {'plan' if plans == 1 else 'plans'} compressed")
         click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {index_folder()}")
 
 
@@ -65,7 +76,8 @@ def _clear() -> int:
 
 def _describe_cache(removed: int | None) -> CacheDocument:
     """Return what is remembered as plain values; ``removed``: how many indexes were there, if all were removed."""
-    runs, size = measure_runs()
+    runs, size = measure_remembered(RUN_SUFFIX)
+    plans, plans_size = measure_remembered(PARTS_SUFFIX)
     return {
         "schema": 1,
         "folder": str(index_folder()),
@@ -75,5 +87,7 @@ def _describe_cache(removed: int | None) -> CacheDocument:
         ],
         "runs": runs,
         "runs_size": size,
+        "plans": plans,
+        "plans_size": plans_size,
         "removed": removed,
     }

@@ -331,7 +331,7 @@ def remaster_command(
 def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
 
-    What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
+    What has to be compressed is compressed, so that sizes are exact, and kept for the run that follows.
     """
     request = pop_request(options)
     with Image(source, max_expand=max_expand) as image:
@@ -398,6 +398,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
         signature_lines,
         size_lines,
         sums_lines,
+        taken_line,
     )
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
@@ -422,6 +423,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     for layer in result.packed:
         yield packed_line(layer)
         yield from filter(None, (parts_line(layer),))
+    yield from filter(None, (taken_line(result.taken),))
     for changed in {changed.files[0]: changed for changed in result.layers}.values():
         if changed.memory is not None:
             yield from memory_lines(changed.files[0], changed.memory)

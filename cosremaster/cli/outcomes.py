@@ -52,6 +52,7 @@ def result_report(result: Result, output: Path) -> ResultDocument:
         "delta": None
         if delta is None
         else {**delta_report(delta), "base_sha256": delta.base_sha256, "sha256": delta.sha256},
+        "earlier_plan": {"taken": result.taken, "kept": 0},
         "warnings": list(result.warnings),
         "proof": list(result.proof),
         "upload": result.upload or None,

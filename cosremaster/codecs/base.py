@@ -13,6 +13,7 @@ from cosremaster.records import NumberRange, Struct, field
 if TYPE_CHECKING:
     from cosremaster.codecs.cuts import Cutting
     from cosremaster.codecs.gzip.deflate import DeflatedAhead
+    from cosremaster.codecs.part_memory import PartMemory
     from cosremaster.io.spool import Spool
 
 
@@ -67,6 +68,7 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     :ivar origin: where nothing of the old stream can stay, the source of its plain bytes; blocks of a gzip stream end
         at fixed places in it.
     :ivar ahead: blocks of ``origin`` that were deflated while it was read.
+    :ivar memory: parts that earlier plans packed, or None.
     :ivar find_borders: returns the offsets in ``decoded``, in order, at which large new data are cut in any case.
     """
 
@@ -84,6 +86,7 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     find_borders: Callable[[], Sequence[int]] = tuple
     origin: Source | None = None
     ahead: DeflatedAhead | None = None
+    memory: PartMemory | None = None
 
 
 class RepackResult(Struct, frozen=True):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from cosremaster.codecs.base import Count, Decoding, RepackJob, RepackResult, SharedFront
 from cosremaster.codecs.cuts import Cutting, plan_cuts
+from cosremaster.codecs.part_memory import LEAST, PartKey, pack_part
+from cosremaster.crc import crc32
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
-from cosremaster.io.streams import ByteReader, common_prefix_length
+from cosremaster.io.streams import CHUNK, ByteReader, common_prefix_length
 from cosremaster.progress import ThreadedAdvance, skip_bytes
 from cosremaster.records import Struct
 from cosremaster.records.json import convert
@@ -103,6 +106,33 @@ def decode_frame(
         if plain:
             yield plain
     reader.unread(decompressor.unused_data or b"")
+
+
+def decode_single(
+    reader: ByteReader, decompressor: Decompressor, name: str, failures: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """Yield the plain bytes of the only frame of ``reader``. :raises CorruptError: it is damaged, or not alone."""
+    yield from decode_frame(reader, decompressor, name, failures)
+    if reader.peek(1):
+        raise CorruptError(f"something behind {name} data", reader.next_place)
+
+
+class FrameMethod(NamedTuple):
+    """How frames are packed: ``name``, all that decides their bytes beside the plain ones; empty for a quick encoder.
+
+    ``decode``: yields the plain bytes of a single frame, and raises CorruptError for anything else.
+    """
+
+    name: str
+    decode: Callable[[ByteReader], Iterator[bytes]]
+
+    def unpack(self, data: bytes) -> Iterator[bytes]:
+        """Yield the plain bytes of the frame ``data``. :raises CorruptError: it is damaged, or not alone."""
+        return self.decode(ByteReader([data], Place()))
+
+
+QUICK = FrameMethod("", lambda reader: iter(()))
+"""An encoder that is about as quick as a decoder: what it makes is not worth remembering."""
 
 
 class FrameDecoding:
@@ -218,12 +248,15 @@ def split_frames(job: RepackJob, frames: Sequence[Frame]) -> Iterator[Part]:
         yield table
 
 
-def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> RepackResult:
+def repack_frames(
+    job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes], method: FrameMethod = QUICK
+) -> RepackResult:
     """Pack ``job`` as a sequence of frames: unchanged ones are kept, the rest becomes frames of ``size`` plain bytes.
 
     The result does not depend on the number of threads. The job's ``cutting`` counts before ``size``.
 
     :param encode: returns the frame that holds its argument.
+    :param method: what ``encode`` does, so that frames of an earlier plan can be taken.
     """
     pieces: list[Piece] = []
     reused = encoded = 0
@@ -250,9 +283,9 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
         stop.check()
         if isinstance(item, Frame):
             return item
-        packed = encode(item)
-        fed(len(item))
-        return len(item), packed
+        packed = pack_part(job.memory, method.name, item, lambda: encode(item), method.unpack)
+        (fed.skip if packed.is_taken else fed)(len(item))
+        return len(item), packed.data
 
     for result in ordered_map(encode_item, items(), job.threads, report=fed.report):
         if isinstance(result, Frame):
@@ -278,14 +311,59 @@ def _cut_frames(job: RepackJob, frames: Sequence[Frame], cutting: Cutting) -> It
         yield job.plain.cut(start, end).read() if number is None else filled[number]
 
 
-def repack_whole(job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> RepackResult:
-    """Pack ``job`` as a single frame, for decoders that read no more than one, such as the kernel."""
+def repack_whole(
+    job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes], method: FrameMethod = QUICK
+) -> RepackResult:
+    """Pack ``job`` as a single frame, for decoders that read no more than one, such as the kernel.
+
+    ``method``: what ``compress`` and ``finish`` do, so that the frame of an earlier plan can be taken.
+    """
+    taken = _take_whole(job, method)
+    if taken is not None:
+        skip_bytes(job.advance, job.plain.length)
+        return RepackResult(PieceTable([taken]), 0, job.plain.length, stored=0)
+    memory = job.memory if method.name and job.plain.length >= LEAST else None
+    crc = 0
 
     def chunks() -> Iterator[bytes]:
         """Yield the packed bytes."""
+        nonlocal crc
         for chunk in job.plain.chunks():
             yield compress(chunk)
+            crc = crc32(chunk, crc) if memory is not None else 0
             job.advance(len(chunk))
         yield finish()
 
-    return RepackResult(PieceTable([job.spool.append(chunks(), packed=True)]), 0, job.plain.length, stored=0)
+    piece = job.spool.append(chunks(), packed=True)
+    if memory is not None and memory.stores:
+        key = PartKey(method.name, job.plain.length, crc)
+        memory.store(key, job.spool.chunks(piece.offset, piece.length))
+        memory.measure(method.decode(ByteReader(job.spool.chunks(piece.offset, piece.length), Place())), is_alone=True)
+    return RepackResult(PieceTable([piece]), 0, job.plain.length, stored=0)
+
+
+def _take_whole(job: RepackJob, method: FrameMethod) -> Range | None:
+    """Return the frame that an earlier plan made by ``method`` of the plain bytes of ``job``; None for none.
+
+    Each of the right size is decoded beside the plain bytes, up to the first difference.
+    """
+    if job.memory is None or not method.name:
+        return None
+    for stored in job.memory.find(method.name, job.plain.length):
+        with suppress(CorruptError, MemoryError):
+            if _are_equal(method.decode(ByteReader(stored.chunks(), Place())), job.plain.chunks()):
+                piece = job.spool.append(stored.chunks(), packed=True)
+                job.memory.count_taken(job.plain.length)
+                return piece
+    return None
+
+
+def _are_equal(first: Iterator[bytes], second: Iterator[bytes]) -> bool:
+    """Return whether both yield the same bytes, however they are cut into chunks."""
+    one, other = ByteReader(first, Place()), ByteReader(second, Place())
+    while True:
+        data = one.read_upto(CHUNK)
+        if data != other.read_upto(CHUNK):
+            return False
+        if not data:
+            return True

@@ -9,8 +9,16 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
-from cosremaster.codecs.frames import FrameDecoding, decode_frame, decode_from_frame, repack_whole
+from cosremaster.codecs.frames import (
+    FrameDecoding,
+    FrameMethod,
+    decode_frame,
+    decode_from_frame,
+    decode_single,
+    repack_whole,
+)
 from cosremaster.codecs.lzma_module import lzma
+from cosremaster.codecs.part_memory import describe_library
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -55,7 +63,13 @@ class LzmaParameters(PackedParameters, frozen=True):
         dict_size = max(4096, min(self.dictionary_size, 1 << 30))
         filters = [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dict_size, "lc": lc, "lp": lp, "pb": pb}]
         compressor = lzma.LZMACompressor(lzma.FORMAT_ALONE, filters=filters)
-        return repack_whole(job, compressor.compress, compressor.flush)
+        method = FrameMethod(f"lzma, {filters}; {describe_library('lzma')}", _decode_single)
+        return repack_whole(job, compressor.compress, compressor.flush, method)
+
+
+def _decode_single(reader: ByteReader) -> Iterator[bytes]:
+    """Yield the plain bytes of a single stream. :raises CorruptError: it is damaged, or not alone."""
+    return decode_single(reader, lzma.LZMADecompressor(lzma.FORMAT_ALONE), "lzma", (lzma.LZMAError, EOFError))
 
 
 class LzmaDecoding(FrameDecoding):

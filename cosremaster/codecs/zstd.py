@@ -15,11 +15,14 @@ from cosremaster.codecs.base import (
     StreamParameters,
 )
 from cosremaster.codecs.frames import (
+    QUICK,
     Frame,
     FrameDecoding,
+    FrameMethod,
     check_frames,
     decode_frame,
     decode_from_frame,
+    decode_single,
     explain_single,
     load_frames,
     parts_of,
@@ -27,10 +30,19 @@ from cosremaster.codecs.frames import (
     repack_whole,
     share_frames,
 )
+from cosremaster.codecs.part_memory import describe_library
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.io.zstd_frames import MAGIC, load_zstd, new_compressor, new_decompressor, pack_frame, read_header
+from cosremaster.io.zstd_frames import (
+    MAGIC,
+    SLOW_LEVEL,
+    load_zstd,
+    new_compressor,
+    new_decompressor,
+    pack_frame,
+    read_header,
+)
 from cosremaster.records.json import convert
 from cosremaster.units import format_size
 
@@ -86,12 +98,24 @@ class ZstdParameters(PackedParameters, frozen=True):
         frames = [frame.dump() for frame in self.frames]
         return {"window": self.window, "checksum": self.checksum, "sized": self.sized, "frames": frames}
 
+    @property
+    def _window_log(self) -> int:
+        """The binary logarithm of the window of new frames."""
+        return max(10, min(self.window, MAX_WINDOW).bit_length() - 1)
+
     def _new_compressor(self, threads: int) -> Any:
         """Return a compressor with these parameters."""
-        window_log = max(10, min(self.window, MAX_WINDOW).bit_length() - 1)
         return new_compressor(
-            self.level, checksum=self.checksum, sized=self.sized, window_log=window_log, threads=threads
+            self.level, checksum=self.checksum, sized=self.sized, window_log=self._window_log, threads=threads
         )
+
+    def _method(self, kind: str) -> FrameMethod:
+        """Return how frames are packed; ``kind``: whether in jobs."""
+        if self.level < SLOW_LEVEL:
+            return QUICK
+        load_zstd()
+        options = f"level {self.level}, window {self._window_log}, checksum {self.checksum}, size {self.sized}"
+        return FrameMethod(f"zstd {kind}, {options}; {describe_library('zstd')}", _decode_single)
 
     def check_sizes(self, packed: int, plain: int | None) -> None:
         """Check the frames. :raises ValueError: they are those of another stream."""
@@ -103,11 +127,19 @@ class ZstdParameters(PackedParameters, frozen=True):
         zstd cuts one frame into jobs, which do not depend on the number of threads.
         """
         if len(self.frames) > 1 or job.cutting is not None:
-            return repack_frames(job, self.frames, FRAME_SIZE, lambda plain: pack_frame(self._new_compressor(0), plain))
+            return repack_frames(
+                job, self.frames, FRAME_SIZE, lambda plain: pack_frame(self._new_compressor(0), plain),
+                self._method("frames"),
+            )  # fmt: skip
         compressor = self._new_compressor(job.threads)
         if self.sized:
             compressor.set_pledged_input_size(job.plain.length)
-        return repack_whole(job, compressor.compress, compressor.flush)
+        return repack_whole(job, compressor.compress, compressor.flush, self._method("frame of jobs"))
+
+
+def _decode_single(reader: ByteReader) -> Iterator[bytes]:
+    """Yield the plain bytes of a single frame. :raises CorruptError: it is damaged, or not alone."""
+    return decode_single(reader, new_decompressor(), "zstd", (load_zstd().ZstdError,))
 
 
 class ZstdDecoding(FrameDecoding):

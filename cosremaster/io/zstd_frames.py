@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from cosremaster.errors import UnsupportedError
 
 __all__ = [
-    "MAGIC", "FrameHeader", "has_zstd", "load_zstd", "new_compressor", "new_decompressor", "pack_frame", "read_header",
-    "unpack_frame",
+    "MAGIC", "SLOW_LEVEL", "FrameHeader", "has_zstd", "load_zstd", "new_compressor", "new_decompressor", "pack_frame",
+    "read_header", "unpack_frame",
 ]  # fmt: skip
 
 MAGIC = b"\x28\xb5\x2f\xfd"
+SLOW_LEVEL = 6
+"""The lowest level that takes far longer than to unpack and compare what it made."""
+
 MAX_WINDOW_LOG = 31
 """The largest that libzstd knows."""
 

@@ -1,4 +1,5 @@
-"""The folder of what is remembered, indexes and runs: files of ours alone, so nobody else says what an image holds.
+"""The folder of what is remembered, indexes, runs and packed parts: files of ours alone, so nobody else says what an
+image holds.
 
 The folder belongs to us, and nobody else may look into it (0700). A file in it is believed when it is a regular file of
 ours that nobody else can write. Everything is opened by the folder's descriptor and without following links.
@@ -14,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from cosremaster.layers.blobs import Blob
 from cosremaster.lazy_regex import lazy_regex
 
-SUFFIX, RUN_SUFFIX, RATES_SUFFIX = ".index", ".run", ".rates"
-"""How the names end of remembered indexes, of what scripts changed that ran in an image, and of how fast work is."""
+SUFFIX, RUN_SUFFIX, RATES_SUFFIX, PARTS_SUFFIX = ".index", ".run", ".rates", ".parts"
+"""How the names end of remembered indexes, of what scripts changed that ran in an image, of how fast work is, and of
+what plans packed."""
 
 MAX_INDEXES = 32
 """How many indexes are kept; the ones unused for longest are removed."""
@@ -30,6 +32,11 @@ MAX_BYTES = 1 << 30
 
 MAX_RUN_BYTES = 4 << 30
 """How many bytes all runs may take together; there are as many as indexes."""
+
+MAX_PARTS_BYTES = 2 << 30
+"""How many bytes all that plans packed may take together; there are as many files of it as indexes."""
+
+_ALL_SUFFIXES = (SUFFIX, RUN_SUFFIX, RATES_SUFFIX, PARTS_SUFFIX)
 
 HEAD = 1 << 14
 """Bytes of an index that :func:`list_indexes` reads."""
@@ -83,12 +90,36 @@ def open_remembered(name: str, most: int = MAX_RUN_BYTES) -> FileIO | None:
     ``most``: bytes that it may have.
     """
     with suppress(OSError), _opened_folder(index_folder()) as folder:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        file = FileIO(fd, "rb")
-        status = os.fstat(fd)
-        if _is_ours(status) and status.st_size <= most:
-            return file
-        file.close()
+        return _open_ours(folder, name, most)
+    return None
+
+
+def open_all_remembered(suffix: str, most: int) -> list[FileIO]:
+    """Return the remembered files whose names end with ``suffix``, open, the one used last first; as many as are kept.
+
+    ``most``: bytes that each may have.
+    """
+    files = []
+    with suppress(OSError), _opened_folder(index_folder()) as folder:
+        for name, _ in _newest_first(folder, suffix)[:MAX_INDEXES]:
+            with suppress(OSError):
+                file = _open_ours(folder, name, most)
+                if file is not None:
+                    files.append(file)
+    return files
+
+
+def _open_ours(folder: int, name: str, most: int) -> FileIO | None:
+    """Return the file ``name`` of ``folder``, open; None where it cannot be believed, or has more bytes than ``most``.
+
+    :raises OSError: it cannot be opened.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    file = FileIO(fd, "rb")
+    status = os.fstat(fd)
+    if _is_ours(status) and status.st_size <= most:
+        return file
+    file.close()
     return None
 
 
@@ -104,6 +135,18 @@ def write_index(name: str, parts: Iterable[Blob]) -> None:
 
     :raises OSError: it cannot be written.
     """
+    with writing_remembered(name) as file:
+        file.writelines(parts)
+
+
+@contextmanager
+def writing_remembered(name: str) -> Iterator[BinaryIO]:
+    """Give the new file ``name`` to write to; at the end of the context it takes the place of an older one.
+
+    The folder is then kept within its bounds. What raises in the context leaves nothing.
+
+    :raises OSError: it cannot be written.
+    """
     import fcntl  # noqa: PLC0415 - only the first run with an image writes
 
     path = index_folder()
@@ -114,7 +157,7 @@ def write_index(name: str, parts: Iterable[Blob]) -> None:
         with os.fdopen(os.open(unfinished, flags, 0o600, dir_fd=folder), "wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # says that its writer lives
-                file.writelines(parts)
+                yield file
                 file.flush()
                 os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
@@ -138,19 +181,27 @@ def list_indexes() -> list[CachedIndex]:
     return sorted(indexes, key=lambda index: index.used, reverse=True)
 
 
-def measure_runs() -> tuple[int, int]:
-    """Return how many runs are remembered, and their bytes."""
+def count_free_bytes() -> int:
+    """Return the free bytes of the folder's disk; 0 where they are not known, as before there is the folder."""
     with suppress(OSError), _opened_folder(index_folder()) as folder:
-        sizes = [status.st_size for _, status in _own_files(folder, RUN_SUFFIX)]
+        status = os.fstatvfs(folder)
+        return status.f_bavail * status.f_frsize
+    return 0
+
+
+def measure_remembered(suffix: str) -> tuple[int, int]:
+    """Return how many files are remembered whose names end with ``suffix``, and their bytes."""
+    with suppress(OSError), _opened_folder(index_folder()) as folder:
+        sizes = [status.st_size for _, status in _own_files(folder, suffix)]
         return len(sizes), sum(sizes)
     return 0, 0
 
 
 def clear_indexes() -> int:
-    """Remove all indexes and runs, and what killed processes left over; return how many indexes there were."""
+    """Remove all that is remembered, and what killed processes left over; return how many indexes there were."""
     count = 0
     with suppress(FileNotFoundError), _opened_folder(index_folder()) as folder:
-        for name, _ in list(_own_files(folder, (SUFFIX, RUN_SUFFIX, RATES_SUFFIX))):
+        for name, _ in list(_own_files(folder, _ALL_SUFFIXES)):
             os.unlink(name, dir_fd=folder)
             count += name.endswith(SUFFIX)
         _remove_unfinished(folder)
@@ -173,7 +224,7 @@ def _opened_folder(path: Path) -> Iterator[int]:
         if status.st_mode & _OTHERS:
             os.fchmod(fd, 0o700)
         if status.st_mode & _OTHERS_WRITE:
-            for name, _ in list(_own_files(fd, (SUFFIX, RUN_SUFFIX, RATES_SUFFIX))):
+            for name, _ in list(_own_files(fd, _ALL_SUFFIXES)):
                 os.unlink(name, dir_fd=fd)
         yield fd
     finally:
@@ -212,12 +263,16 @@ def _own_files(folder: int, suffix: str | tuple[str, ...] = "") -> Iterator[tupl
                     yield name, status
 
 
+def _newest_first(folder: int, suffix: str) -> list[tuple[str, os.stat_result]]:
+    """Return what :func:`_own_files` yields, the file that was used last first."""
+    return sorted(_own_files(folder, suffix), key=lambda file: file[1].st_mtime_ns, reverse=True)
+
+
 def _prune(folder: int) -> None:
     """Remove what was unused for longest beyond the bounds, and what killed processes left over."""
-    for suffix, most in ((SUFFIX, MAX_BYTES), (RUN_SUFFIX, MAX_RUN_BYTES)):
+    for suffix, most in ((SUFFIX, MAX_BYTES), (RUN_SUFFIX, MAX_RUN_BYTES), (PARTS_SUFFIX, MAX_PARTS_BYTES)):
         size = 0
-        files = sorted(_own_files(folder, suffix), key=lambda file: file[1].st_mtime_ns, reverse=True)
-        for number, (name, status) in enumerate(files):
+        for number, (name, status) in enumerate(_newest_first(folder, suffix)):
             size += status.st_size
             if number >= MAX_INDEXES or size > most:
                 with suppress(FileNotFoundError):

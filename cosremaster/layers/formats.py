@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.address import Address
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.model import Layer
+    from cosremaster.layers.remembered_parts import RememberedParts
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.progress import Progress
     from cosremaster.tree.limits import Limits
@@ -62,13 +63,33 @@ class Repacking(enum.IntEnum):
 class EditResources(NamedTuple):
     """What an edit may use: a spool for bytes that are packed anew, and a number of threads; and what it repacks.
 
-    ``progress``: gets a step for what the edit packs; None for silence.
+    ``progress``: gets a step for what the edit packs; None for silence. ``parts``: what earlier plans packed, or None.
     """
 
     spool: Spool
     threads: int
     repacking: Repacking = Repacking.NOTHING
     progress: Progress | None = None
+    parts: RememberedParts | None = None
+
+
+class PartsUse(NamedTuple):
+    """What came of remembered parts: plain bytes of parts that were ``taken``; of those that were stored the ``plain``
+    and the ``packed`` bytes.
+    """
+
+    taken: int = 0
+    plain: int = 0
+    packed: int = 0
+
+    def plus(self, other: PartsUse) -> PartsUse:
+        """Return the sums."""
+        return PartsUse(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came of them."""
+        return not any(self)
 
 
 class NewStyle(NamedTuple):

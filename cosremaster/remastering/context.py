@@ -17,6 +17,7 @@ from cosremaster.progress import COPY, PLAN, Progress, SilentProgress, expect_wo
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.layers.kept_plain import PlainKeeper
+    from cosremaster.layers.remembered_parts import RememberedParts
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.remastering.request import NormalizedRequest
@@ -47,14 +48,14 @@ class RemasterContext:
     """The helpers of one remaster of the image in ``source``; a context manager that removes the temporary files.
 
     ``folder``: temporary files go here, without names. ``caches``: what an opened image keeps from one remaster for the
-    next, by the address of a layer. ``start_precopy`` is called once; it may begin to copy the input to the output, and
-    returns whether it does.
+    next, by the address of a layer. ``parts``: what plans packed, where that is remembered. ``start_precopy`` is called
+    once; it may begin to copy the input to the output, and returns whether it does.
     """
 
     def __init__(
         self, source: ByteSource, folder: Path, progress: Progress | None = None, *,
         caches: dict[Address, BlockCache] | None = None,
-        start_precopy: Callable[[int | None], bool] = lambda limit: False,
+        parts: RememberedParts | None = None, start_precopy: Callable[[int | None], bool] = lambda limit: False,
     ) -> None:  # fmt: skip
         """Open the temporary files."""
         self.source = source
@@ -70,6 +71,9 @@ class RemasterContext:
         self.find_facts: Callable[[], BootFacts] | None = None
         """Returns what boot menus say, where the layers of the whole image can be opened."""
         self._files = ExitStack()
+        self.parts = None
+        if parts is not None and not self._files.enter_context(parts).is_empty:
+            self.parts = parts
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))
 

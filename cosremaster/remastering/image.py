@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cosremaster.io.urls import ImagePath
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.layers.kept_plain import PlainKeeper
+    from cosremaster.layers.remembered_parts import RememberedParts
     from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.output_options import OutputKeywords, OutputOptions
     from cosremaster.remastering.plan import RemasterPlan
@@ -50,11 +51,13 @@ class OpenedImage:
     def __init__(
         self, source: ImagePath, *, remember: bool = True, check_index: bool = False,
         max_expand: int = MAX_EXPAND, file: ByteSource | None = None, origin: ByteSource | None = None,
+        keeps_parts: bool | None = None,
     ) -> None:  # fmt: skip
         """Open the image and read its structures. Raises as ``open_image``.
 
         :param file: the bytes of the image, where they are not those of the file ``source``.
         :param origin: what ``file`` is made from, where the input of a remaster is that.
+        :param keeps_parts: whether plans keep what they packed, and runs take it; None: where ``remember`` says so.
         """
         self._file = open_source(source) if file is None else file
         self._use = SharedUse(self._file.close, f"{self._file.place}")
@@ -69,6 +72,7 @@ class OpenedImage:
             raise
         options = ScanOptions(max_expand=max_expand)
         self._index = LayerIndex(self.image, self._file, options, remember=remember, check_index=check_index)
+        self._keeps_parts = remember if keeps_parts is None else keeps_parts
         self._caches: dict[Address, BlockCache] = {}
 
     def __enter__(self) -> OpenedImage:
@@ -202,7 +206,7 @@ class OpenedImage:
             ) as report,
             checking_digests(self._file, expected) as digests,
             RemasterContext(
-                self._file, output.folder, progress, caches=self._caches,
+                self._file, output.folder, progress, caches=self._caches, parts=self._open_parts(),
                 start_precopy=lambda limit: output.start_precopy(self._file, limit),
             ) as context,
         ):  # fmt: skip
@@ -262,7 +266,9 @@ class OpenedImage:
             Output(note_path(target), inputs, force=writing.force, sync=writing.sync, sources=sources) as note,
             checking_digests(self._file, writing.expected_digests()) as digests,
             summing_beside(self._file) if needs_sum else nullcontext(lambda: self._sha256) as sum_base,
-            RemasterContext(self._file, output.folder, progress, caches=self._caches) as context,
+            RemasterContext(
+                self._file, output.folder, progress, caches=self._caches, parts=self._open_parts()
+            ) as context,
         ):
             output.add_companion(note)
             for path in output.stale_digests():
@@ -292,7 +298,7 @@ class OpenedImage:
         self, request: Request, *, target: str = "", report: str | os.PathLike[str] | None = None,
         force: bool = False, delta: bool = False, progress: Progress | None = None,
     ) -> RemasterPlan:  # fmt: skip
-        """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed.
+        """Return the plan of :meth:`remaster`. What is compressed for it is kept for that, where this is remembered.
 
         ``delta``: with the size of the delta that it would write.
 
@@ -315,14 +321,20 @@ class OpenedImage:
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
-            RemasterContext(self._file, Path(tempfile.gettempdir()), recording, caches=self._caches) as context,
-        ):
+            RemasterContext(
+                self._file, Path(tempfile.gettempdir()), recording, caches=self._caches,
+                parts=self._open_parts(stores=True),
+            ) as context,
+        ):  # fmt: skip
             plan = with_savings(self._plan(normalized, context, output))
             if delta:
                 from cosremaster.remastering.delta import plan_delta  # noqa: PLC0415 - few outputs are deltas
 
                 plan = plan_delta(plan, self._file, context.folder)
-            plan = replace(plan, time=self._estimate_run(plan, recording.work_times))
+            if context.parts is not None:
+                context.parts.finish()
+                plan = replace(plan, parts=context.parts.total)
+            plan = replace(plan, time=self._estimate_run(plan, recording.work_times, context.parts))
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
@@ -331,13 +343,28 @@ class OpenedImage:
                 output.publish(context.progress.warn)
             return plan
 
-    def _estimate_run(self, plan: RemasterPlan, measured: Mapping[tuple[str, str], tuple[int, float]]) -> RunTime:
-        """Return about how long the run of ``plan`` takes, whose planning took as long as ``measured``."""
+    def _open_parts(self, *, stores: bool = False) -> RememberedParts | None:
+        """Return what plans packed, to which more is added where ``stores``; None where nothing is remembered."""
+        from cosremaster.layers.cache_folder import PARTS_SUFFIX, measure_remembered  # noqa: PLC0415 - who looks packs nothing
+
+        if not self._keeps_parts or not (stores or measure_remembered(PARTS_SUFFIX)[0]):
+            return None
+        from cosremaster.layers.remembered_parts import RememberedParts  # noqa: PLC0415 - few runs follow a plan
+
+        return RememberedParts(stores=stores)
+
+    def _estimate_run(
+        self, plan: RemasterPlan, measured: Mapping[tuple[str, str], tuple[int, float]], parts: RememberedParts | None
+    ) -> RunTime:
+        """Return about how long the run of ``plan`` takes, whose planning took as long as ``measured``.
+
+        ``parts``: what was kept for it.
+        """
         from cosremaster.layers.work_rates import WorkRates  # noqa: PLC0415 - who looks at an image plans none
         from cosremaster.remastering.run_time import estimate_run  # noqa: PLC0415 - the same
 
         rates, keeps_index = WorkRates().load(), self.remembered_at is not None
-        return estimate_run(plan, self._file, measured, rates, keeps_index=keeps_index)
+        return estimate_run(plan, self._file, measured, rates, keeps_index=keeps_index, parts=parts)
 
     def prepare(self, request: Request, *, progress: Progress | None = None) -> tuple[RemasterPlan, Prepared]:
         """Return the plan of :meth:`remaster`, and the new image as it would be written, proved, to be read in parts.
@@ -355,7 +382,9 @@ class OpenedImage:
         folder = Path(tempfile.gettempdir())
         if self._blobs is None:
             self._blobs = BlobStore(folder)
-        with RemasterContext(self._file, folder, progress, caches=self._caches) as context:
+        with RemasterContext(
+            self._file, folder, progress, caches=self._caches, parts=self._open_parts()
+        ) as context:  # fmt: skip
             plan = self._plan(normalize_request(request, self.image), context, None)
             prepared = prepare_plan(self._with_layers(), plan, self._file, self._blobs, self._use)
             try:
@@ -374,7 +403,8 @@ class OpenedImage:
 
         try:
             plan = plan_remaster(check_changeable(self.image), self._index, request, context)
-            return replace(plan, origin_size=self._origin_size)
+            parts = plan.parts if context.parts is None else context.parts.total
+            return replace(plan, origin_size=self._origin_size, parts=parts)
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult, StreamParameters
 from cosremaster.codecs.cuts import Cutting, measure_parts
@@ -31,6 +32,9 @@ from cosremaster.tree.nodes import Edits
 from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import with_new_contents
 
+if TYPE_CHECKING:
+    from cosremaster.layers.remembered_parts import RememberedParts
+
 _LOG = LazyLogger(__name__)
 
 
@@ -39,7 +43,8 @@ class Packing(Struct, frozen=True, kw_only=True):
 
     ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress``
     are those of ``RepackJob``; ``codec``: that of the output's name, if it says another; ``gzip``: what deflates.
-    ``caches``: what one remaster of an image keeps for the next, by the address of a layer.
+    ``caches``: what one remaster of an image keeps for the next, by the address of a layer. ``parts``: what earlier
+    plans packed, or None.
     """
 
     spool: Spool
@@ -51,6 +56,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     repacking: Repacking = Repacking.NOTHING
     codec: str | None = None
     caches: dict[Address, BlockCache] = field(default_factory=dict)
+    parts: RememberedParts | None = None
 
     @classmethod
     def of(cls, request: NormalizedRequest, context: RemasterContext) -> Packing:
@@ -58,13 +64,13 @@ class Packing(Struct, frozen=True, kw_only=True):
         return cls(
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
             always_compress=request.always_compress, repacking=request.repacking, caches=context.caches,
-            codec=request.codec, gzip=request.gzip,
+            codec=request.codec, gzip=request.gzip, parts=context.parts,
         )  # fmt: skip
 
     @property
     def resources(self) -> EditResources:
         """What the edit of a layer may use."""
-        return EditResources(self.spool, self.threads, self.repacking, self.progress)
+        return EditResources(self.spool, self.threads, self.repacking, self.progress, self.parts)
 
     def method_of(self, parameters: StreamParameters) -> str:
         """Return what sets the speed at which a stream with ``parameters`` is packed."""
@@ -200,6 +206,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
             cutting=cutting,
             origin=layer.decoded if is_new else None,
             ahead=layer.decoded.ahead if is_new else None,
+            memory=None if packing.parts is None else packing.parts.for_work(method, packing.threads),
             find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)

@@ -21,7 +21,7 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
-from cosremaster.layers.formats import DeadBytes, Repacking
+from cosremaster.layers.formats import DeadBytes, PartsUse, Repacking
 from cosremaster.progress import ENCODE, PLAN, expect_work
 from cosremaster.records import Struct, replace
 from cosremaster.remastering.companions import Companions, plan_companions, with_late_companions
@@ -66,7 +66,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
     ``prepared``: of a preparation, what became of each stream. ``delta``: of the delta that was written or planned.
     ``time``: about how long the run will take, where nothing is written. ``sha256``: of the image that was written,
-    where that was wanted.
+    where that was wanted. ``parts``: what was taken of earlier plans and kept for the run.
     """
 
     image: RemasterImage
@@ -87,6 +87,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     delta: DeltaFacts | None = None
     time: RunTime | None = None
     sha256: str = ""
+    parts: PartsUse = PartsUse()
 
     @property
     def input_size(self) -> int:

@@ -278,6 +278,13 @@ class PackedLayerDocument(TypedDict):
     parts: PartsChangeDocument | None
 
 
+class EarlierPlanDocument(TypedDict):
+    """Plain bytes that were taken packed from an earlier plan, and packed bytes that a plan keeps for the run."""
+
+    taken: int
+    kept: int
+
+
 class DeadDocument(TypedDict):
     """What a repack of a squashfs would save."""
 
@@ -438,6 +445,7 @@ class PlanDocument(TypedDict):
     live_memory: list[LiveMemoryDocument]
     delta: DeltaDocument | None
     time: RunTimeDocument | None
+    earlier_plan: EarlierPlanDocument
     warnings: list[str]
 
 
@@ -701,6 +709,7 @@ class ResultDocument(TypedDict):
     live_memory: list[LiveMemoryDocument]
     runs: list[RunDocument]
     delta: WrittenDeltaDocument | None
+    earlier_plan: EarlierPlanDocument
     warnings: list[str]
     proof: list[str]
     upload: str | None
@@ -767,6 +776,8 @@ class CacheDocument(TypedDict):
     indexes: list[RememberedDocument]
     runs: int
     runs_size: int
+    plans: int
+    plans_size: int
     removed: int | None
 
 

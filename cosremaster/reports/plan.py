@@ -28,6 +28,7 @@ from cosremaster.reports.runs import run_lines, runs_report
 from cosremaster.reports.text import (
     change_lines,
     fat_lines,
+    kept_line,
     memory_lines,
     packed_line,
     parts_line,
@@ -36,6 +37,7 @@ from cosremaster.reports.text import (
     signature_lines,
     size_lines,
     sums_lines,
+    taken_line,
 )
 from cosremaster.tree.nodes import Action, Edits
 from cosremaster.units import Lba, format_size
@@ -117,6 +119,7 @@ def plan_report(plan: RemasterPlan) -> PlanDocument:
         "live_memory": live_memory_report(plan.live_memory),
         "delta": None if plan.delta is None else delta_report(plan.delta),
         "time": None if plan.time is None else time_report(plan.time),
+        "earlier_plan": {"taken": plan.parts.taken, "kept": plan.parts.packed},
         "warnings": list(plan.warnings),
     }
 
@@ -339,6 +342,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
             )
     yield from _appended_lines(plan.result.layout.appended)
     yield from planned_delta_lines(plan.delta)
+    yield from filter(None, (taken_line(plan.parts.taken), kept_line(plan.parts)))
     yield from time_lines(plan.time)
     for warning in plan.warnings:
         yield f"warning: {warning}"

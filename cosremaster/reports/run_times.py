@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, cast
 
 from cosremaster.progress import COPY, DECODE, ENCODE, PROOF, READ, SUM
-from cosremaster.remastering.run_time import SCRIPT, RunTime, WorkTime
+from cosremaster.remastering.run_time import SCRIPT, TAKE, RunTime, WorkTime
 from cosremaster.units import format_seconds, format_size
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NOUNS = {
     DECODE: "decoding", ENCODE: "packing", COPY: "writing", PROOF: "proving", SUM: "checksums", READ: "reading files",
-    SCRIPT: "scripts",
+    SCRIPT: "scripts", TAKE: "taking what is packed",
 }  # fmt: skip
 _LEAST = 0.5
 """Seconds from which on work is named in the line."""

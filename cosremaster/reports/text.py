@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
     from cosremaster.layers.find import ArchiveFile
+    from cosremaster.layers.formats import PartsUse
     from cosremaster.remastering.delta import DeltaFacts
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
@@ -298,6 +299,18 @@ def packed_line(layer: PackedLayer) -> str:
     parts = ((layer.reused, "kept compressed"), (layer.encoded, "encoded"), (layer.stored, "stored"))
     summary = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
     return f"{layer.codec} {layer.name}: {format_size(layer.size)} ({summary})"
+
+
+def taken_line(size: int) -> str:
+    """Describe ``size`` bytes that an earlier plan compressed; return nothing for none."""
+    return f"{format_size(size)} were not compressed again: an earlier plan had done so" if size else ""
+
+
+def kept_line(parts: PartsUse) -> str:
+    """Describe what a plan keeps for the run; return nothing where it keeps nothing."""
+    if not parts.packed:
+        return ""
+    return f"kept for the run: {format_size(parts.packed)}, compressed of {format_size(parts.plain)}"
 
 
 def delta_lines(delta: DeltaFacts) -> Iterator[str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from cosremaster.codecs.gzip import inflate
-from cosremaster.errors import UnsupportedError, UsageError
+from cosremaster.codecs.part_memory import describe_library
+from cosremaster.errors import CorruptError, Place, UnsupportedError, UsageError
 from cosremaster.io.pieces import Range
 from cosremaster.records import Struct
 
@@ -21,6 +22,9 @@ WINDOW = 1 << 15
 """Plain bytes before a block that it refers to at most."""
 
 ZLIB, ISAL = "zlib", "isal"
+FINAL_BLOCK = b"\x03\x00"
+"""An empty block with fixed codes, which ends a stream."""
+
 CODERS = (ZLIB, ISAL)
 """What deflates. Each makes bytes of its own, so the default does not depend on what is installed."""
 
@@ -70,6 +74,28 @@ def inflate_block(packed: bytes, before: bytes, length: int) -> bytes:
         return zlib.decompressobj(-15, zdict=before).decompress(packed, length)
     except zlib.error:
         return b""
+
+
+def name_method(coder: str, level: int) -> str:
+    """Return all that decides what :func:`deflate_block` makes; empty for ISA-L, which is as quick as unpacking."""
+    return f"deflate, level {level}; {describe_library('z')}" if coder == ZLIB else ""
+
+
+def expand_block(before: bytes, packed: bytes) -> Iterator[bytes]:
+    """Yield the plain bytes of what :func:`deflate_block` made behind ``before``; ``packed`` must end at a whole byte.
+
+    :raises CorruptError: it is damaged, ends within a block or ends the stream.
+    """
+    inflater = zlib.decompressobj(-15, zdict=before)
+    try:
+        plain = inflater.decompress(packed, 2 * DEFLATE_BLOCK)
+        yield plain
+        is_whole = not (inflater.eof or inflater.unconsumed_tail)
+        end = inflater.decompress(FINAL_BLOCK, 1) if is_whole else b"?"
+    except zlib.error as error:
+        raise CorruptError(f"corrupt deflate data ({error})", Place()) from error
+    if end or not inflater.eof or inflater.unused_data:
+        raise CorruptError("deflate data that does not end at a byte", Place())
 
 
 class DeflatedBlock(Struct, frozen=True):

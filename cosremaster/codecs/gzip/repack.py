@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -17,10 +18,20 @@ from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.borders import FLUSH
 from cosremaster.codecs.gzip.checkpoints import Checkpoint
-from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, NEW_LEVEL, WINDOW, DeflatedBlock, deflate_block
+from cosremaster.codecs.gzip.deflate import (
+    DEFLATE_BLOCK,
+    FINAL_BLOCK,
+    NEW_LEVEL,
+    WINDOW,
+    DeflatedBlock,
+    deflate_block,
+    expand_block,
+    name_method,
+)
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.splice import BlockRun, Splice, frame_run, plan_splices
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
+from cosremaster.codecs.part_memory import pack_part
 from cosremaster.crc import crc32
 from cosremaster.errors import Place
 from cosremaster.io.framed import ConcatSource, FramedSource
@@ -50,7 +61,6 @@ class StoredFrames(Struct, frozen=True):
 
 
 STORED = StoredFrames()
-_FINAL_BLOCK = b"\x03\x00"  # empty, with fixed codes
 
 
 class GzipParameters(PackedParameters, frozen=True):
@@ -222,7 +232,7 @@ def _find_last_flush(job: RepackJob, limit: int) -> _Front:
         if plain > limit or inflater.eof:
             break
         trial = inflater.copy()
-        if has_flush and not trial.decompress(_FINAL_BLOCK, 1) and trial.eof:
+        if has_flush and not trial.decompress(FINAL_BLOCK, 1) and trial.eof:
             front = _Front(front.start, reader.position, plain, crc)
     return front
 
@@ -252,12 +262,14 @@ class _DeflateBlock(Struct, frozen=True):
     :ivar length: its plain bytes.
     :ivar crc: their CRC32.
     :ivar window: the last of them, on which the next block depends.
+    :ivar is_taken: an earlier plan packed it.
     """
 
     packed: bytes
     length: int
     crc: int
     window: bytes
+    is_taken: bool = False
 
 
 class _PlainBlock(Struct, frozen=True):
@@ -468,11 +480,16 @@ class _MemberWriter:
         stop.check()
         if block.cached:
             return block.cached
-        packed = deflate_block(self._job.gzip_coder, self._parameters.level, block.plain, block.before)
+        coder, level = self._job.gzip_coder, self._parameters.level
+        part = pack_part(
+            self._job.memory, name_method(coder, level), block.plain,
+            lambda: deflate_block(coder, level, block.plain, block.before), partial(expand_block, block.before),
+            block.before,
+        )  # fmt: skip
         crc = crc32(block.plain)
-        deflated = _DeflateBlock(packed, len(block.plain), crc, block.plain[-WINDOW:])
+        deflated = _DeflateBlock(part.data, len(block.plain), crc, block.plain[-WINDOW:], part.is_taken)
         if block.key is not None:
-            self._job.cache.put(block.key, deflated, len(packed) + WINDOW)
+            self._job.cache.put(block.key, deflated, len(part.data) + WINDOW)
         return deflated
 
     def _packed_bytes(self, blocks: Iterable[_DeflateBlock | DeflatedBlock]) -> Iterator[bytes]:
@@ -480,7 +497,10 @@ class _MemberWriter:
         for block in blocks:
             assert isinstance(block, _DeflateBlock)
             self._add_crc(block)
-            self._job.advance(block.length)
+            if block.is_taken:
+                skip_bytes(self._job.advance, block.length)
+            else:
+                self._job.advance(block.length)
             yield block.packed
 
     def _add_crc(self, block: _DeflateBlock | DeflatedBlock) -> None:
@@ -491,7 +511,7 @@ class _MemberWriter:
     def finish(self) -> RepackResult:
         """End the member (RFC 1952, 2.3.1) and return it."""
         size = self.plain & 0xFFFFFFFF
-        self._pieces.append(Literal(_FINAL_BLOCK + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
+        self._pieces.append(Literal(FINAL_BLOCK + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
         return RepackResult(PieceTable(self._pieces), self._reused, self._encoded, self._stored)
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
+from cosremaster.codecs.frames import decode_single
 from cosremaster.codecs.lzma_module import lzma
+from cosremaster.codecs.part_memory import describe_library, pack_part
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord
 from cosremaster.crc import crc32
+from cosremaster.errors import Place
 from cosremaster.io.descriptors import aligned_buffer
 from cosremaster.io.framed import FramedCrc32, FramedSource
 from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.io.streams import CHUNK
+from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.part_memory import PartMemory
 
 PRESET = 6
 PRESET_DICTS = tuple(size << 10 for size in (256, 1024, 2048, 4096, 4096, 8192, 8192, 16384, 32768, 65536))
@@ -155,7 +163,7 @@ class _Segments:
 
 def encode_blocks(
     table: PieceTable, marks: Sequence[int], options: EncoderOptions, stop: StopFlag,
-    advance: Advance = lambda count: None,
+    advance: Advance = lambda count: None, memory: PartMemory | None = None,
 ) -> tuple[EncodedBlock, ...]:  # fmt: skip
     """Return ``table``, which has direct pieces only, as blocks with their sizes in the headers.
 
@@ -163,6 +171,7 @@ def encode_blocks(
 
     :param marks: offsets at which other data may begin, in order.
     :param advance: called with the bytes that were fed to the encoder, and skips those that are not compressed.
+    :param memory: what earlier plans packed.
     :raises CancelledError: ``stop`` is set.
     """
     plain = _PlainData(table)
@@ -172,21 +181,35 @@ def encode_blocks(
     for run in runs:
         if not run.is_worth_it:
             skip_bytes(advance, run.end - run.start)
-    return tuple(
-        _compress(plain, run, options, stop, advance) if run.is_worth_it else _store(plain, run) for run in runs
-    )
+
+    def pack(data: memoryview, dictionary_size: int, preset: int) -> tuple[bytes, ...]:
+        """Return the LZMA2 chunks of ``data`` in parts, those of an earlier plan where there are such."""
+        encode = partial(_lzma2, data, dictionary_size, preset, stop, advance)
+        if memory is None:
+            return encode()
+        method = f"LZMA2, preset {preset}, dictionary {dictionary_size}; {describe_library('lzma')}"
+        unpack = partial(_expand_lzma2, dictionary_size)
+        packed = pack_part(memory, method, data, lambda: b"".join(encode()), unpack)
+        if packed.is_taken:
+            skip_bytes(advance, len(data))
+        return (packed.data,)
+
+    return tuple(_compress(plain, run, options, pack) if run.is_worth_it else _store(plain, run) for run in runs)
 
 
 def _compress(
-    plain: _PlainData, run: _Segments, options: EncoderOptions, stop: StopFlag, advance: Advance
+    plain: _PlainData,
+    run: _Segments,
+    options: EncoderOptions,
+    pack: Callable[[memoryview, int, int], tuple[bytes, ...]],
 ) -> EncodedBlock:
-    """Return a run as a compressed block."""
+    """Return a run as a compressed block; ``pack``: returns the chunks of data by a dictionary and a preset."""
     data = plain.view(run.start, run.end)
     running = RunningCheck(options.check)
     running.update(data)
     dictionary_size = max(MIN_DICT, min(options.dictionary_size, len(data)))
     is_quick = run.start == 0 and len(data) <= options.quick
-    packed = _lzma2(data, dictionary_size, QUICK_PRESET if is_quick else options.preset, stop, advance)
+    packed = pack(data, dictionary_size, QUICK_PRESET if is_quick else options.preset)
     size = sum(len(part) for part in packed)
     header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()
@@ -222,6 +245,13 @@ def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag,
         parts.append(compressor.compress(part))
         advance(len(part))
     return (*parts, compressor.flush())
+
+
+def _expand_lzma2(dictionary_size: int, packed: bytes) -> Iterator[bytes]:
+    """Yield the plain bytes of the LZMA2 chunks ``packed``. :raises CorruptError: they are damaged, or not alone."""
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": dictionary_size}]
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+    return decode_single(ByteReader([packed], Place()), decompressor, "LZMA2", (lzma.LZMAError, EOFError))
 
 
 def _find_runs(plain: _PlainData, marks: Sequence[int], check: int, stop: StopFlag) -> list[_Segments]:

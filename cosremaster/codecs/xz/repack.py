@@ -146,7 +146,7 @@ class XzParameters(PackedParameters, frozen=True):
                 return item
             if item.blocks:
                 fed.skip(sum(block.record.plain for block in item.blocks))
-            blocks = item.blocks or encode_blocks(item.table, item.marks, options, stop, fed)
+            blocks = item.blocks or encode_blocks(item.table, item.marks, options, stop, fed, job.memory)
             if item.key is not None and all(block.table is None for block in blocks):
                 job.cache.put(item.key, blocks, sum(len(part) for block in blocks for part in block.parts))
             return blocks

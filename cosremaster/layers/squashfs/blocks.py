@@ -11,8 +11,16 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.codecs.lzma_module import lzma
+from cosremaster.codecs.part_memory import describe_library
 from cosremaster.errors import UnsupportedError
-from cosremaster.io.zstd_frames import load_zstd, new_compressor, pack_frame, read_header, unpack_frame
+from cosremaster.io.zstd_frames import (
+    SLOW_LEVEL,
+    load_zstd,
+    new_compressor,
+    pack_frame,
+    read_header,
+    unpack_frame,
+)
 from cosremaster.layers.squashfs.superblock import Compression
 
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ class BlockCodec(Protocol):
     """Compresses and decompresses one block at a time; any thread may call it."""
 
     name: str
+    method: str
+    """All that decides what :meth:`pack` makes; empty for a codec that packs about as quickly as it unpacks."""
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes of ``data``. :raises BlockError: damage, or more than ``limit`` bytes."""
@@ -45,7 +55,9 @@ class ZlibBlocks:
 
     def __init__(self, options: bytes, block_size: int) -> None:
         """Read the options: level, window size, strategies."""
-        self._level = struct.unpack_from("<I", options)[0] if len(options) >= 8 else 9
+        level = struct.unpack_from("<I", options)[0] if len(options) >= 8 else 9
+        self._level = min(max(level, 1), 9)
+        self.method = f"squashfs gzip, level {self._level}; {describe_library('z')}"
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
@@ -60,7 +72,7 @@ class ZlibBlocks:
 
     def pack(self, data: bytes) -> bytes:
         """Return a zlib stream."""
-        return zlib.compress(data, min(max(self._level, 1), 9))
+        return zlib.compress(data, self._level)
 
 
 class XzBlocks:
@@ -72,6 +84,7 @@ class XzBlocks:
         """Read the options: size of the dictionary, branch filters."""
         size = struct.unpack_from("<I", options)[0] if len(options) >= 8 else block_size
         self._filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": max(size, 4096)}]
+        self.method = f"squashfs xz, {self._filters}; {describe_library('lzma')}"
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
@@ -97,7 +110,10 @@ class ZstdBlocks:
     def __init__(self, options: bytes, block_size: int) -> None:
         """Read the options: level."""
         load_zstd()
-        self._level = struct.unpack_from("<I", options)[0] if len(options) >= 4 else 15
+        level = struct.unpack_from("<I", options)[0] if len(options) >= 4 else 15
+        self._level = min(max(level, 1), 22)
+        is_slow = self._level >= SLOW_LEVEL
+        self.method = f"squashfs zstd, level {self._level}; {describe_library('zstd')}" if is_slow else ""
 
     def unpack(self, data: bytes, limit: int) -> bytes:
         """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
@@ -112,13 +128,14 @@ class ZstdBlocks:
 
     def pack(self, data: bytes) -> bytes:
         """Return one frame with its size."""
-        return pack_frame(new_compressor(min(max(self._level, 1), 22), checksum=False, sized=True), data)
+        return pack_frame(new_compressor(self._level, checksum=False, sized=True), data)
 
 
 class Lz4Blocks:
     """Raw lz4 blocks."""
 
     name = "lz4"
+    method = ""
 
     def __init__(self, options: bytes, block_size: int) -> None:
         """Read the options: version, and whether the slower, better compression was used."""
@@ -144,6 +161,7 @@ class LzoBlocks:
     """LZO1X blocks."""
 
     name = "lzo"
+    method = ""
 
     def __init__(self, options: bytes, block_size: int) -> None:
         """Take the options, which only the compressor that wrote them needs."""

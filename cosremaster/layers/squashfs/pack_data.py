@@ -5,17 +5,20 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from cosremaster.codecs.part_memory import PackedPart, PartMemory, pack_part
 from cosremaster.errors import ProofError
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.layers.formats import EditResources
 from cosremaster.layers.squashfs.block_rules import dictionary_limit, find_block_fault
+from cosremaster.layers.squashfs.blocks import BlockError
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import NO_FRAGMENT, STORED_BLOCK
 from cosremaster.layers.squashfs.superblock import Flags
-from cosremaster.progress import ENCODE, SilentProgress, begin_work
+from cosremaster.progress import ENCODE, SilentProgress, begin_work, skip_bytes
 from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Content
 
@@ -102,9 +105,11 @@ class DataPacker:
         blocks = self._list_blocks(contents, tails)
         total, resources = sum(content.size for content in contents), self._resources
         method = f"squashfs {self._filesystem.codec.name}, {resources.threads} threads"
+        parts = resources.parts
+        pack = partial(self._pack_block, None if parts is None else parts.for_work(method, resources.threads))
         progress = resources.progress or SilentProgress()
         with begin_work(progress, "pack new files", total, ENCODE, method) as advance:
-            for block, packed in ordered_map(self._pack_block, blocks, resources.threads):
+            for block, packed, is_taken in ordered_map(pack, blocks, resources.threads):
                 is_fragment = block.file < 0
                 word, pieces = self._place_block(contents, block, packed)
                 if is_fragment:
@@ -113,7 +118,7 @@ class DataPacker:
                     starts.setdefault(block.file, new.length)
                     words.setdefault(block.file, []).append(word)
                 new.add(pieces)
-                advance(len(block.plain))
+                (partial(skip_bytes, advance) if is_taken else advance)(len(block.plain))
         for number, content in enumerate(contents):
             size, in_file = content.size, words.get(number, [])
             lengths = [min(self._size, size - at) for at in range(0, len(in_file) * self._size, self._size)]
@@ -180,22 +185,44 @@ class DataPacker:
         if open_block:
             yield _Block(number, start, open_block)
 
-    def _pack_block(self, block: _Block, stop: StopFlag) -> tuple[_Block, bytes | None]:
-        """Return ``block`` and its packed bytes; None where it is stored, or nothing but zeros."""
+    def _pack_block(
+        self, memory: PartMemory | None, block: _Block, stop: StopFlag
+    ) -> tuple[_Block, bytes | None, bool]:  # fmt: skip
+        """Return ``block``, its packed bytes, and whether an earlier plan packed them.
+
+        They are None where it is stored, or nothing but zeros.
+        """
         is_stored = self._flags & (Flags.STORED_FRAGMENTS if block.file < 0 else Flags.STORED_DATA)
         if is_stored or (block.file >= 0 and _is_zero(block.plain)) or not _shrinks(block.plain):
-            return block, None
-        packed = self._filesystem.codec.pack(block.plain)
-        fault = find_block_fault(self._compression, packed, self._dictionary) if packed is not None else ""
+            return block, None, False
+        packed, is_taken = pack_block(self._filesystem, block.plain, self._dictionary, memory)
+        fault = find_block_fault(self._compression, packed, self._dictionary)
         if fault:
             raise ProofError(f"a new squashfs data block {fault}", self._filesystem.place)
-        return block, packed if packed is not None and len(packed) < len(block.plain) else None
+        return block, packed if len(packed) < len(block.plain) else None, is_taken
 
     def _stored(self, contents: Sequence[Content], block: _Block) -> tuple[Piece, ...]:
         """Return the bytes of a block that is not packed: those of the user's file, or of a fragment block."""
         if block.file < 0:
             return (self._resources.spool.append([block.plain], packed=True),)
         return contents[block.file].table().cut(block.start, block.start + len(block.plain)).marked_packed().pieces
+
+
+def pack_block(filesystem: SquashfsFilesystem, plain: bytes, dictionary: int, memory: PartMemory | None) -> PackedPart:
+    """Return ``plain`` packed as the other blocks of ``filesystem`` are, by an earlier plan where ``memory`` has that.
+
+    ``dictionary``: bytes of the largest that a kernel takes.
+    """
+    codec = filesystem.codec
+
+    def unpack(packed: bytes) -> Iterator[bytes]:
+        """Yield the plain bytes. :raises BlockError: ``packed`` is damaged, or a kernel refuses it."""
+        fault = find_block_fault(filesystem.superblock.compression, packed, dictionary)
+        if fault:
+            raise BlockError(fault)
+        yield codec.unpack(packed, len(plain))
+
+    return pack_part(memory, codec.method, plain, lambda: codec.pack(plain), unpack)
 
 
 def _is_zero(plain: bytes) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources, Repacking
+from cosremaster.layers.squashfs.block_rules import dictionary_limit
 from cosremaster.layers.squashfs.blocks import BlockError
 from cosremaster.layers.squashfs.check import check_whole
 from cosremaster.layers.squashfs.directories import SquashfsEntry, add_listing
@@ -30,10 +33,14 @@ from cosremaster.layers.squashfs.live import (
     join_tails,
 )
 from cosremaster.layers.squashfs.metadata import MetadataWriter, pack_table
+from cosremaster.layers.squashfs.pack_data import pack_block
 from cosremaster.layers.squashfs.repack_xattrs import pack_xattrs
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
 from cosremaster.progress import ENCODE, SilentProgress, begin_work
 from cosremaster.records import Struct, field, replace
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.part_memory import PartMemory
 
 
 class MovedFragment(Struct, frozen=True):
@@ -126,6 +133,8 @@ class _DataMover:
         """Begin with nothing moved."""
         self._filesystem, self._live, self._resources = filesystem, live, resources
         self._size = filesystem.superblock.block_size
+        compression = filesystem.superblock.compression
+        self._dictionary = dictionary_limit(compression, filesystem.read_options(), self._size)
         self._whole: list[int] = []
         self._tails: dict[int, Sequence[tuple[int, int]]] = {}
 
@@ -135,8 +144,10 @@ class _DataMover:
         packed: list[tuple[_NewFragment, Piece, int]] = []
         threads = self._resources.threads
         progress = self._resources.progress or SilentProgress()
-        with begin_work(progress, "pack tails of files", None, ENCODE, "squashfs tails") as advance:
-            for fragment, block in ordered_map(self._pack, self._gather(), threads):
+        parts, method = self._resources.parts, "squashfs tails"
+        pack = partial(self._pack, None if parts is None else parts.for_work(method, threads))
+        with begin_work(progress, "pack tails of files", None, ENCODE, method) as advance:
+            for fragment, block in ordered_map(pack, self._gather(), threads):
                 word = len(block or fragment.plain) | (0 if block else STORED_BLOCK)
                 written = self._resources.spool.append([block or bytes(fragment.plain)], packed=True)
                 packed.append((fragment, written, word))
@@ -192,12 +203,14 @@ class _DataMover:
         self._tails[number] = tails
         return number, b"".join(plain[start:end] for start, end in tails)
 
-    def _pack(self, fragment: _NewFragment, stop: StopFlag) -> tuple[_NewFragment, bytes | None]:
+    def _pack(
+        self, memory: PartMemory | None, fragment: _NewFragment, stop: StopFlag
+    ) -> tuple[_NewFragment, bytes | None]:
         """Return ``fragment`` with its packed bytes; None where it is stored."""
         if self._filesystem.superblock.flags & Flags.STORED_FRAGMENTS:
             return fragment, None
-        packed = self._filesystem.codec.pack(bytes(fragment.plain))
-        return fragment, packed if packed is not None and len(packed) < len(fragment.plain) else None
+        packed = pack_block(self._filesystem, bytes(fragment.plain), self._dictionary, memory).data
+        return fragment, packed if len(packed) < len(fragment.plain) else None
 
 
 class _OpenDirectory(Struct):
