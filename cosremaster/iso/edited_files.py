@@ -48,7 +48,7 @@ class EditedFiles:
         """Return the paths of the files on the image whose data begin at block ``lba``; few are asked for mostly."""
         if lba not in self._paths_by_start and len(self._paths_by_start) < _FEW:
             files = self.image.trees[0].find_files_at({lba})
-            self._paths_by_start[lba] = [file.path for file in files if self.files.get(file.path) is file]
+            self._paths_by_start[lba] = [file.path for file in files if self.files.get(file.path) == file]
         return self._paths_by_start.get(lba) or self._by_start[lba]
 
     def _content_key(self, path: bytes) -> object:

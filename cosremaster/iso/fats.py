@@ -188,7 +188,7 @@ def _list_candidates(
     files, area_blocks = tree_files.files, {Lba(start // BLOCK) for start in aliases if start % BLOCK == 0}
     certain = {path for path in boot_paths if path in files}
     for file in image.trees[0].find_files_at(area_blocks):
-        if files.get(file.path) is file:
+        if files.get(file.path) == file:
             certain.add(file.path)
     candidates = sorted(certain.union([path for path in files if path.lower().endswith(_FAT_NAMES)]))
     if quick:

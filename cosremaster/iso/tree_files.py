@@ -39,7 +39,7 @@ class FileColumns(Sequence["IsoFile"]):
         self.extents: list[tuple[Lba, int]] = []
         self.offsets: list[int] = []
         self.special: dict[int, tuple[bool, int]] = {}
-        self._files: list[IsoFile] | None = None
+        self._made: list[list[IsoFile]] = []
 
     @property
     def identifiers(self) -> list[bytes]:
@@ -75,18 +75,22 @@ class FileColumns(Sequence["IsoFile"]):
 
     @property
     def files(self) -> list[IsoFile]:
-        """The files as values."""
-        if self._files is None:
-            make, start, parent, data = self._make, self._start, self._parent, self._data
-            columns = zip(self.paths, self.offsets, self.extents, self.identifiers, strict=True)
-            self._files = [
-                make(path, (DirectoryRecord(start + at, lba, size, data[at + 25], parent, identifier),))
-                for path, at, (lba, size), identifier in columns
-            ]
-            for number, special in self.special.items():
-                file = self._files[number]
-                self._files[number] = make(file.path, file.records, *special)
-        return self._files
+        """The files as values; where several threads ask first, all get those of one of them."""
+        if not self._made:
+            self._made.append(self._make_files())
+        return self._made[0]
+
+    def _make_files(self) -> list[IsoFile]:
+        """Return the files as values."""
+        make, start, parent, data = self._make, self._start, self._parent, self._data
+        columns = zip(self.paths, self.offsets, self.extents, self.identifiers, strict=True)
+        files = [
+            make(path, (DirectoryRecord(start + at, lba, size, data[at + 25], parent, identifier),))
+            for path, at, (lba, size), identifier in columns
+        ]
+        for number, special in self.special.items():
+            files[number] = make(files[number].path, files[number].records, *special)
+        return files
 
     def __len__(self) -> int:
         """Return the number of files."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +78,26 @@ def test_files_are_made_of_columns() -> None:
     assert (len(columns), columns.path_bytes, columns.data_end) == (2, 9, 51 * 2048 + 2049)
     assert columns.block_runs == [(51, 53)] == [run for file in columns for run in file.block_runs]
     assert columns == [*_columns([b"a"], 50).files, columns[1]] and columns != _columns([b"a", b"link"], 50)
+
+
+def test_threads_that_ask_first_get_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _columns([b"a", b"link"], 50)
+    columns.special[1] = (False, 7)
+    make_files, both = columns._make_files, threading.Barrier(2, timeout=60)
+
+    def make_together() -> list[IsoFile]:
+        files = make_files()
+        both.wait()
+        return files
+
+    monkeypatch.setattr(columns, "_make_files", make_together)
+    results: list[list[IsoFile]] = []
+    threads = [threading.Thread(target=lambda: results.append(columns.files)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0] is results[1] is columns.files and not columns[1].is_regular
 
 
 def test_the_files_of_a_tree_are_a_row() -> None:
