@@ -126,21 +126,46 @@ def for_original_base(
 ) -> tuple[DeltaTable, Callable[[], str]]:
     """Return ``table`` for the base of the delta ``base_delta``, which made what it was planned on, and its digest.
 
-    Without such a delta these are ``table`` itself and ``sum_base``. Raises as :func:`read_copied`.
+    Without such a delta these are ``table`` and ``sum_base``, which gives the digest of what it was planned on. To ask
+    for it raises ImageError where the delta makes another image. Raises as :func:`read_copied`.
     """
     if base_delta is None:
         return table, sum_base
     copied = read_copied(Path(base_delta))
-    return ComposedTable(table, copied), lambda: copied.note.base.sha256
+    other = ImageError(f"makes another image than {table.base.place}", Place((str(base_delta),)))
+    if copied.note.result.size != table.base.size:
+        raise other
+
+    def sum_original() -> str:
+        """Return the digest of the delta's base. :raises ImageError: the delta makes another image."""
+        if sum_base() != copied.note.result.sha256:
+            raise other
+        return copied.note.base.sha256
+
+    return ComposedTable(table, copied), sum_original
 
 
-@lru_cache(maxsize=2)
 def read_copied(path: Path) -> CopiedRanges:
-    """Return the ranges that the delta at ``path`` copies, the last ones from memory.
+    """Return the ranges that the delta at ``path`` copies, from memory while the file and its note stay as they are.
 
     :raises ImageError: it cannot be read, or no note beside it says for which base it is. :raises CorruptError: it is
         damaged.
     """
+    return _read_copied(path, (_stamp_of(path), _stamp_of(note_path(path))))
+
+
+def _stamp_of(path: Path) -> tuple[int, ...] | None:
+    """Return what changes with the file ``path``; None where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=2)
+def _read_copied(path: Path, _: object) -> CopiedRanges:
+    """Return what :func:`read_copied` does, read anew for another state of the files."""
     note = read_note(note_path(path))
     if note is None:
         raise ImageError("has no note beside it that says for which base it is", Place((str(path),)))

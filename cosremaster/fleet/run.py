@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 from cosremaster.api.image import Image
 from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many, start_worker
 from cosremaster.deltas.note import note_path
-from cosremaster.errors import CosremasterError, OutputError, UsageError
+from cosremaster.errors import CosremasterError, OutputError, Place, UsageError
 from cosremaster.fleet.base import FleetBase, SiteBase
-from cosremaster.fleet.read import Fleet, FleetSite
+from cosremaster.fleet.read import Fleet, FleetSite, list_outputs
 from cosremaster.fleet.split import split_requests
-from cosremaster.fleet.state import DeltaRecord, FleetState, SiteKeys, SiteRecord
+from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKeys, SiteRecord
 from cosremaster.io.parallel import cpu_count
-from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.io.part_files import is_locked_elsewhere, remove_stale_parts
 from cosremaster.io.urls import Url
 from cosremaster.progress import Progress
 from cosremaster.records import Struct
@@ -145,21 +145,25 @@ def run_fleet(
     fleet.json and SHA256SUMS beside the images tell of those that are there.
 
     :raises CosremasterError: no site could be tried: as :func:`plan_fleet`; the base has not the digest that is
-        expected, or what is common to all sites cannot be done.
+        expected, what is common to all sites cannot be done, or another run is in the folder.
     """
     settings = options or FleetOptions()
     if fleet.delta and settings.read_back:
         raise UsageError(f"{fleet.path}: writes deltas, which are proved as they are (--read-back is for images)")
-    with FleetBase(fleet.base) as base:
+    with FleetBase(fleet.base) as base, ExitStack() as stack:
+        is_locked = _lock_folder(fleet, stack)
         plan = plan_fleet(fleet, names, force=settings.force, base=base)
+        _make_folder(plan.folder)
+        if not is_locked:
+            _lock_folder(fleet, stack)
         run = _FleetRun(fleet, plan, settings, listener)
         if plan.pending:
             run.make(base, progress)
         elif listener is not None:
             listener.begin(0, len(plan.current), False)
-    for record in plan.current:
-        plan.state.records[record.site] = record
-    run.write_state()
+        for record in plan.current:
+            plan.state.records[record.site] = record
+        run.write_state()
     named = fleet.select(names)
     return FleetReport(folder=plan.folder, records=tuple(plan.state.records[site.name] for site in named))
 
@@ -179,7 +183,7 @@ class _FleetRun:
 
     def write_state(self) -> None:
         """Write fleet.json and SHA256SUMS."""
-        os.makedirs(self._plan.folder, exist_ok=True)
+        _make_folder(self._plan.folder)
         self._plan.state.write(sync=self._options.sync and self._fleet.sync)
         self._written_at = time.monotonic()
 
@@ -206,7 +210,7 @@ class _FleetRun:
         """Yield the pending sites as they are to be made, their folders made; they are recorded as begun."""
         threads = max(1, cpu_count() // self._options.jobs) if self._options.jobs > 1 else None
         for site, key, _ in self._plan.pending:
-            os.makedirs(site.output.parent, exist_ok=True)
+            _make_folder(site.output.parent)
             old = self._plan.state.records.get(site.name)
             is_ours = old is not None and (old.state == "begun" or old.describes(site.output))
             request = self._plan.rests[site.name]
@@ -319,6 +323,33 @@ def _describe_delta(result: Result, output: Path) -> DeltaRecord | None:
     )  # fmt: skip
 
 
+def _make_folder(folder: Path) -> None:
+    """Make ``folder``, if it is not there. :raises OutputError: it cannot be made."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be made: {error.strerror}", Place((str(folder),))) from error
+
+
+def _lock_folder(fleet: Fleet, stack: ExitStack) -> bool:
+    """Keep other runs out of the folder of ``fleet`` while ``stack`` is open; return False where there is no folder.
+
+    :raises OutputError: another run is in it.
+    """
+    folder = _find_folder(fleet)
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # what is to be written there says why
+        return False
+    stack.callback(os.close, fd)
+    if is_locked_elsewhere(fd):
+        raise OutputError(
+            "another run of a fleet writes there now, and each would forget the images of the other",
+            Place((str(folder),)),
+        )
+    return True
+
+
 def _find_folder(fleet: Fleet) -> Path:
     """Return the folder that all images of ``fleet`` have in common."""
     folders = [site.output.parent for site in fleet.sites]
@@ -328,8 +359,15 @@ def _find_folder(fleet: Fleet) -> Path:
 
 
 def _check_outputs(fleet: Fleet) -> None:
-    """Check that no site is to be written over the base or the fleet's file. :raises UsageError: one is."""
+    """Check that no site is to be written over the base, the fleet's file or what tells of all sites.
+
+    :raises UsageError: one is.
+    """
+    folder = _find_folder(fleet)
     for site in fleet.sites:
+        for output in list_outputs(site.output, delta=fleet.delta):
+            if output in (folder / STATE, folder / SUMS):
+                raise UsageError(f"{site.name}: {output} is where a run tells of all sites")
         for path in (fleet.base, fleet.path):
             if isinstance(path, Url):
                 continue

@@ -22,6 +22,8 @@ _LISTS = ("add", "add_iso", "run", "remove", "remove_iso", "rename_iso", "kernel
 
 _VARIABLE = lazy_regex(VARIABLE_NAME)
 _MAX_NAME = 200
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
+"""What other programs put between the cells of a table."""
 
 
 class SiteEntry(Struct, frozen=True, kw_only=True):
@@ -93,8 +95,8 @@ def _read_variables(raw: Any, place: KeyPath, faults: Faults) -> dict[str, str]:
 
 def _check_name(name: str, place: KeyPath, faults: Faults) -> bool:
     """Return whether ``name`` may be that of a site, and so of a file; a fault is added where it may not."""
-    is_name = 0 < len(os.fsencode(name)) <= _MAX_NAME and name[0] not in ".-" and name == name.strip()
-    if is_name and name.isprintable() and not set(name) & set("/\\"):
+    is_text = name.isprintable() and not set(name) & set("/\\")
+    if is_text and 0 < len(os.fsencode(name)) <= _MAX_NAME and name[0] not in ".-" and name == name.strip():
         return True
     faults.add(
         place, f"{printable(name)!r} is no name for a site: it becomes that of a file, without a slash or .. in it"
@@ -131,6 +133,8 @@ def _read_sites(table: Any, path: Path, faults: Faults) -> Iterator[SiteEntry]:
         faults.add(place, f"{printable(table[kinds[0]])} is no table: {error}")
     except json.JSONDecodeError as error:
         faults.add(place, f"{printable(table[kinds[0]])}:{error.lineno}: is no JSON: {error.msg}")
+    except ValueError as error:  # a path with a zero byte, or a number of thousands of digits
+        faults.add(place, f"{printable(table[kinds[0]])} cannot be read: {error}")
 
 
 def _read_directory(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterator[SiteEntry]:
@@ -157,7 +161,9 @@ def _read_csv(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterato
         header = [cell.strip() for cell in next(rows, [])]
         columns = [number for number, cell in enumerate(header) if cell.upper() == "NAME"]
         if len(columns) != 1:
-            faults.add(place, f"{shown}:1: needs one column called name, with the names of the sites")
+            parted = next((noun for mark, noun in _OTHER_MARKS.items() if len(header) == 1 and mark in header[0]), "")
+            hint = f"; its cells are parted by {parted}, and commas are wanted" if parted else ""
+            faults.add(place, f"{shown}:1: needs one column called name, with the names of the sites{hint}")
             return
         for cell in header:
             if not _VARIABLE.fullmatch(cell):

@@ -120,7 +120,7 @@ class FleetState:
             if values["schema"] == _SCHEMA:
                 self.base = dict(values["base"])
                 self.records = {entry["site"]: _read_record(entry) for entry in values["sites"]}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path}: is no record of a fleet; move it away") from error

@@ -222,8 +222,8 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
         """Return the error to raise for one of writing."""
         return cannot_keep(error, place)
 
-    length = response.headers.get("Content-Length", "")
-    told = f" ({format_size(int(length))})" if length.isdecimal() else ""
+    length = _told_length(response)
+    told = "" if length is None else f" ({format_size(length)})"
     _logger.warning("%s: the server gives no parts of files, so all of it is downloaded%s", url, told)
     try:
         file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it is closed with the source
@@ -231,7 +231,7 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
         raise failure(error) from error
     size = 0
     try:
-        for part in client.read_body(response, int(length) if length.isdecimal() else None):
+        for part in client.read_body(response, length):
             write_all(file.fileno(), part, failure)
             size += len(part)
     except BaseException:
@@ -260,10 +260,16 @@ def _parse_range(response: BaseHTTPResponse, place: Place) -> _Range:
     start, last, total = map(int, match.groups())
     if not start <= last < total:
         raise ImageError(f"the server tells of a part that cannot be ({shown})", place)
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) != last + 1 - start:
-        raise ImageError(f"the server tells of {last + 1 - start:,} bytes ({shown}) and sends {int(length):,}", place)
+    length = _told_length(response)
+    if length not in (None, last + 1 - start):
+        raise ImageError(f"the server tells of {last + 1 - start:,} bytes ({shown}) and sends {length:,}", place)
     return _Range(start, last + 1, total, shown)
+
+
+def _told_length(response: BaseHTTPResponse) -> int | None:
+    """Return how many bytes ``response`` says it has; None where it says none that a file can have."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
 
 
 def _version_of(response: BaseHTTPResponse, size: int) -> _Version:
@@ -389,7 +395,7 @@ class _FileClient:
 def _make_pool(target: str, place: Place) -> urllib3.PoolManager:
     """Return the connections to ``target``, through the proxy that the environment names.
 
-    :raises ImageError: that proxy is of a kind that is not known.
+    :raises ImageError: that proxy is of a kind that is not known, or malformed.
     """
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - only who connects needs it
 
@@ -398,10 +404,23 @@ def _make_pool(target: str, place: Place) -> urllib3.PoolManager:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.netloc):
         return urllib3.PoolManager()
+    try:
+        return _make_proxy_pool(proxy, place)
+    except ValueError as error:  # what it names may hold a password
+        raise ImageError("the environment names a proxy whose URL is malformed", place) from error
+
+
+def _make_proxy_pool(proxy: str, place: Place) -> urllib3.PoolManager:
+    """Return the connections through ``proxy``. :raises ImageError: it is of a kind that is not known.
+
+    :raises ValueError: it is malformed.
+    """
     proxy_parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if proxy_parts.scheme not in HTTP_SCHEMES:
         kind = printable(proxy_parts.scheme)
         raise ImageError(f"the environment names a proxy of the kind {kind}, which is not known", place)
+    if not proxy_parts.hostname:
+        raise ValueError("a proxy without a host")
     headers = None
     if "@" in proxy_parts.netloc:
         user = f"{unquote(proxy_parts.username or '')}:{unquote(proxy_parts.password or '')}"

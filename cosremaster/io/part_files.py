@@ -31,6 +31,19 @@ def lock_part(fd: int) -> bool:
     return True
 
 
+def is_locked_elsewhere(fd: int) -> bool:
+    """Lock the file or folder ``fd``; return whether another program has it locked. Some file systems know no locks."""
+    try:
+        import fcntl  # noqa: PLC0415 - as above
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
 class PartFile:
     """A new file under a temporary name in ``folder``; ``fd`` reads and writes it.
 

@@ -32,7 +32,7 @@ class Url:
         from urllib.parse import quote, urlsplit  # noqa: PLC0415 - an image on this machine needs none of it
 
         if _UNSAFE.search(text):
-            shown = printable(_without_secrets(text))
+            shown = printable(_without_user(text))
             raise UsageError(f"{shown}: a URL has neither spaces (write %20) nor control characters")
         self.text = quote(text, safe=_SAFE)
         try:
@@ -42,7 +42,7 @@ class Url:
             is_whole = False
         self.scheme = self.text.partition("://")[0].lower()
         if self.scheme in HTTP_SCHEMES and not is_whole:
-            raise UsageError(f"{self}: is no URL with a host and a sound port")
+            raise UsageError(f"{_without_user(self.text)}: is no URL with a host and a sound port")
 
     def __str__(self) -> str:
         """Return what may be shown of it."""
@@ -142,6 +142,12 @@ def _without_secrets(text: str) -> str:
     authority, slash, path = whole.partition("#")[0].partition("/")
     path = path.replace("::", "%3A%3A")  # which would end it in an address
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}{'?...' if mark else ''}"
+
+
+def _without_user(text: str) -> str:
+    """Return what may be shown of the malformed URL ``text``: a password may hold what should end it, as a slash."""
+    scheme, mark, rest = text.partition("://")
+    return _without_secrets(f"{scheme}{mark}{rest.rpartition('@')[2]}")
 
 
 def _local_path(text: str) -> Path:

@@ -258,18 +258,23 @@ class OpenedImage:
         from cosremaster.remastering.prepared import prepare_plan  # noqa: PLC0415 - few outputs are deltas
 
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
-        needs_sum = writing.base_delta is None and not self._sha256
         with (
             Output(
                 target, inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
             ) as output,
             Output(note_path(target), inputs, force=writing.force, sync=writing.sync, sources=sources) as note,
             checking_digests(self._file, writing.expected_digests()) as digests,
-            summing_beside(self._file) if needs_sum else nullcontext(lambda: self._sha256) as sum_base,
+            summing_beside(self._file) if not self._sha256 else nullcontext(lambda: self._sha256) as sum_file,
             RemasterContext(
                 self._file, output.folder, progress, caches=self._caches, parts=self._open_parts()
             ) as context,
         ):
+
+            def sum_base() -> str:
+                """Return the digest of the image."""
+                self._sha256 = self._sha256 or sum_file()
+                return self._sha256
+
             output.add_companion(note)
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the delta that was replaced")
@@ -282,7 +287,6 @@ class OpenedImage:
                 sums = DeltaSums(digest, TableSums(prepared.table, self._shared_sums()))
                 facts = write_delta(table, plan, files, sums, context.progress, has_sums=not writing.plain)
             self._file.check_unchanged()
-            self._sha256 = facts.base_sha256 if needs_sum else self._sha256
             self._index.check()
             digests.check()
             output.publish(context.progress.warn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -244,6 +245,9 @@ def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
         ('base = "in.iso"', 'base = "no.iso"', r"fleet\.toml:1 » base: there is no file no\.iso"),
         ('base = "in.iso"', 'input = "in.iso"', r"input is of a recipe for one image; a fleet has base"),
         ("out/${NAME}.iso", "out/x.iso", r"output: out/x\.iso is that of extra and north; does it have \$\{NAME\}\?"),
+        ('csv = "sites.csv"', 'csv = "a\\u0000b"', r"sites\.csv: a\\x00b cannot be read"),
+        ('csv = "sites.csv"', 'directory = "a\\u0000b"', r"sites\.directory: a\\x00b cannot be read"),
+        ("out/${NAME}.iso", "o\\u0000/${NAME}", r"output: has a zero byte, which no path can have"),
         ('DOMAIN = "example.org"', 'DOMAIN = "x"\nHOST = "of all"', ""),
     ],
 )
@@ -266,6 +270,12 @@ def test_faults_of_fleets_have_a_place(folder: Path, old: str, new: str, message
         ("sites.csv", "name,HOST HERE\na,b\n", r"sites\.csv:1: 'HOST HERE' is no name for a variable"),
         ("sites.csv", "name,HOST\n.,b\n", r"'\.' is no name for a site"),
         (
+            "sites.csv",
+            "name;HOST\na;b\n",
+            r"called name, .*; its cells are parted by semicolons, and commas are wanted$",
+        ),
+        ("sites.csv", "name\tHOST\na\tb\n", r"its cells are parted by tabs"),
+        (
             "settings/etc/issue",
             "a\n${HOTS}\n",
             r"settings/etc/issue:2: there is no variable HOTS; did you mean HOST\?$",
@@ -277,6 +287,48 @@ def test_faults_of_sites_and_templates_have_file_and_line(folder: Path, path: st
     (folder / path).write_text(text)
     with pytest.raises(RecipeError, match=message):
         read_fleet("fleet.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"name": "a", "variables": {"HOST": ' + "1" * 5000 + "}}]", r"sites\.json: s\.json cannot be read: "),
+        ('[{"name": "\\ud800"}]', r"json\[0\]\.name: '\\\\ud800' is no name for a site"),
+    ],
+    ids=["number", "surrogate"],
+)
+def test_what_json_can_say_and_no_site_can_be(folder: Path, text: str, message: str) -> None:
+    (folder / "fleet.toml").write_text(FLEET.replace('csv = "sites.csv"', 'json = "s.json"'))
+    (folder / "s.json").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_fleet("fleet.toml")
+
+
+@pytest.mark.parametrize("name", ["fleet.json", "SHA256SUMS"])
+def test_no_image_takes_the_place_of_what_tells_of_all(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / "fleet.toml").write_text(FLEET.replace("out/${NAME}.iso", "out/${NAME}").replace("extra", name))
+    assert main(["fleet", "fleet.toml"]) == 2
+    assert capsys.readouterr().err == f"cosremaster: {name}: out/{name} is where a run tells of all sites\n"
+    assert not (folder / "out").exists()
+
+
+def test_a_second_run_at_a_time_is_kept_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each would write its own fleet.json, and forget the images of the other."""
+    (folder / "out").mkdir()
+    fd = os.open(folder / "out", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert main(["fleet", "fleet.toml"]) == 8
+    assert capsys.readouterr().err.startswith("cosremaster: out: another run of a fleet writes there now")
+    assert main(["fleet", "fleet.toml", "--plan"]) == 0
+    os.close(fd)
+    assert main(["fleet", "fleet.toml", "--only", "north", "--quiet"]) == 0
+
+
+def test_a_folder_that_cannot_be_made_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet", "fleet.toml", "--output-dir", "in.iso/out"]) == 8
+    assert capsys.readouterr().err.splitlines()[-1] == "cosremaster: in.iso/out: cannot be made: Not a directory"
 
 
 def test_the_base_is_never_replaced(folder: Path) -> None:

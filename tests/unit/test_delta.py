@@ -373,6 +373,31 @@ def test_neither_base_nor_delta_is_replaced(small_delta: tuple[bytes, bytes], tm
             cosremaster.apply(tmp_path / "base", tmp_path / "d.vcdiff", tmp_path / name, force=True)
 
 
+def test_a_delta_for_the_base_of_another_is_of_the_image_that_the_other_makes_now(tmp_path: Path) -> None:
+    """The other delta may be replaced, or be one that makes another image: then there is none for its base."""
+    base, first = write_small(tmp_path, extra={"pad": random.Random(2).randbytes(200_000)}), tmp_path / "first.vcdiff"
+    request = Request(add=[InlineFile("/etc/site", b"x")])
+    inner = [tmp_path / "inner-0.iso", tmp_path / "inner-1.iso"]
+    for number, target in enumerate(inner):
+        data = random.Random(number).randbytes(20_000 << number)
+        add = [InlineFile("/etc/motd", data)]
+        cosremaster.remaster(base, first, add=add, delta=True, force=True, sync=False)
+        cosremaster.apply(base, first, target, sync=False)
+        with cosremaster.open(target) as image:
+            image.remaster(tmp_path / f"{number}.vcdiff", request, delta=True, base_delta=first, sync=False)
+            image.remaster(tmp_path / f"{number}.iso", request, sync=False)
+        cosremaster.apply(base, tmp_path / f"{number}.vcdiff", tmp_path / f"made-{number}.iso", sync=False)
+        assert (tmp_path / f"made-{number}.iso").read_bytes() == (tmp_path / f"{number}.iso").read_bytes()
+    same_size = bytearray(inner[1].read_bytes())
+    same_size[-1] ^= 1
+    (tmp_path / "3.iso").write_bytes(same_size)
+    for other in (inner[0], tmp_path / "3.iso"):
+        target = tmp_path / "wrong.vcdiff"
+        with cosremaster.open(other) as image, pytest.raises(ImageError, match=r"makes another image than .*\.iso$"):
+            image.remaster(target, request, delta=True, base_delta=first, sync=False)
+        assert not target.exists() and not target.with_name("wrong.vcdiff.json").exists()
+
+
 def test_what_makes_a_delta_large_is_told_by_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -655,3 +656,30 @@ def test_a_layer_of_an_odd_name_is_found_by_the_boot_menu(near: bool, tmp_path: 
         info = cosremaster.inspect(path if near else server.url)
     archives = [archive["path"] for archive in info.values["archives"]]
     assert archives == [CGZ, "odd"]
+
+
+@pytest.mark.parametrize(
+    "text", ["http://u:pa/ss@h/x", "http://u:pa?ss@h:x/", "http://u:pa#ss@h:y/", "http://u:pa/ s@h/x"]
+)
+def test_a_password_that_ends_its_url_early_is_not_shown(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Url(text)
+    assert "pa" not in caught.value.message.partition(" ")[0] and "ss@" not in caught.value.message
+
+
+@pytest.mark.parametrize("proxy", ["http://u:secret@127.0.0.1:xx", "http://[::1", "http://u:secret@"])
+def test_a_malformed_proxy_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    require_module("urllib3")
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ImageError) as caught:
+        cosremaster.open("http://127.0.0.1:1/in.iso").close()
+    assert "proxy" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_length_of_thousands_of_digits_is_none() -> None:
+    require_module("urllib3")
+    http_file = load_module("cosremaster.io.http_file")
+    lengths = {"9" * 5000: None, "-1": None, "12": 12, "": None, "1, 2": None, "\u0663": None}
+    for text, length in lengths.items():
+        response = SimpleNamespace(headers={"Content-Length": text})
+        assert http_file._told_length(response) == length
