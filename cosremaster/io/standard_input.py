@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from cosremaster.errors import ImageError, OutputError, Place, UsageError
 from cosremaster.io.descriptors import write_all
-from cosremaster.io.nameless import path_of_descriptor
+from cosremaster.io.nameless import open_temporary, path_of_descriptor
 from cosremaster.io.streams import CHUNK
 
 NAME = "-"
@@ -35,16 +35,16 @@ def keep_standard_input() -> Path:
         raise UsageError("standard input is a terminal, and - wants an image there")
     try:
         if stat.S_ISREG(os.fstat(0).st_mode) and os.lseek(0, 0, os.SEEK_CUR) == 0:
-            return path_of_descriptor(0, NAME)
+            path = path_of_descriptor(0, NAME)
+            if path is not None:
+                return path
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", _PLACE) from error
-    file = _copy_to_file()
-    _KEPT.append(file)
-    return path_of_descriptor(file.fileno(), NAME)
+    return _copy_to_file()
 
 
-def _copy_to_file() -> BinaryIO:
-    """Return a nameless file with all bytes of standard input."""
+def _copy_to_file() -> Path:
+    """Return the path of a temporary file with all bytes of standard input."""
     folder = tempfile.gettempdir()
 
     def failure(error: OSError) -> OutputError:
@@ -52,14 +52,15 @@ def _copy_to_file() -> BinaryIO:
         return OutputError(f"cannot be kept in {folder}: {error.strerror} (TMPDIR names another folder)", _PLACE)
 
     try:
-        file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the process
+        file, path = open_temporary(NAME)
     except OSError as error:
         raise failure(error) from error
+    _KEPT.append(file)
     while True:
         try:
             data = os.read(0, CHUNK)
         except OSError as error:
             raise ImageError(f"cannot be read: {error.strerror}", _PLACE) from error
         if not data:
-            return file
+            return path
         write_all(file.fileno(), data, failure)
