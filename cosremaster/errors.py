@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
+
+from cosremaster.records.tuples import NamedTuple
 
 
 def printable(name: bytes | str) -> str:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.urls import ImagePath, parse_image_path, split_image_path
@@ -17,6 +17,8 @@ from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import COPY, Progress, SilentProgress, begin_work
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from typing_extensions import Unpack
 
     from cosremaster.api.info import ImageInfo, LayerInfo
@@ -788,14 +790,16 @@ def inspect(
         return image.info(deep=deep, layer=layer, progress=progress)
 
 
-class VerifyKeywords(TypedDict, total=False):
-    """The keywords of :meth:`Image.verify`."""
+if TYPE_CHECKING:
 
-    against: ImagePath | None
-    changed: Collection[str | bytes]
-    changed_volume: bool
-    deep: bool
-    digest: bool
+    class VerifyKeywords(TypedDict, total=False):
+        """The keywords of :meth:`Image.verify`."""
+
+        against: ImagePath | None
+        changed: Collection[str | bytes]
+        changed_volume: bool
+        deep: bool
+        digest: bool
 
 
 def verify(

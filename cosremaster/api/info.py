@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
 from cosremaster.layers.find import group_shared_paths
 from cosremaster.layers.formats import holds_format
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.reports.fact_sections import NUMBER, FactSection, make_section
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cosremaster.errors import CorruptError
 from cosremaster.io.streams import ByteReader
+from cosremaster.records.tuples import NamedTuple
 
 MAGIC = b"!<arch>\n"
 _HEADER_SIZE = 60

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 MAGIC = b"\x27\x05\x19\x56"
 HEADER_SIZE = 64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
 from cosremaster.boot_config.menus.entries import MenuEntry, read_default_names, read_entries
@@ -13,6 +12,7 @@ from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.boot_facts import BootLine
+from cosremaster.records.tuples import NamedTuple
 
 SYSLINUX_HOMES = (b"isolinux", b"boot/isolinux", b"syslinux", b"boot/syslinux", b"")
 """Where SYSLINUX may have been started: names in files that it includes count from there."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu, find_boot_menus
@@ -33,6 +32,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.iso.volume_id import format_volume_uuid, make_identity_patches, read_volume_id, read_volume_uuid
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.units import lba_offset
 
 _UNIFIED = lazy_regex(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)

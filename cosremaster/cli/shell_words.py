@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from cosremaster.records.tuples import NamedTuple
 
 _SPECIAL = frozenset(" \t\"'\\!$&()*;<>?[]^`{|}")
 _PREFIXES = "@"

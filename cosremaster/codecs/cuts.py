@@ -9,10 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from cosremaster.io.pieces import PieceTable, Range, Source
 from cosremaster.records import Struct
+from cosremaster.records.tuples import NamedTuple
 
 
 class Cutting(Struct, frozen=True):

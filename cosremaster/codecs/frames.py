@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cosremaster.codecs.base import Count, Decoding, RepackJob, RepackResult, SharedFront
 from cosremaster.codecs.cuts import Cutting, plan_cuts
@@ -21,6 +21,7 @@ from cosremaster.io.streams import CHUNK, ByteReader, common_prefix_length
 from cosremaster.progress import ThreadedAdvance, skip_bytes
 from cosremaster.records import Struct
 from cosremaster.records.json import convert
+from cosremaster.records.tuples import NamedTuple
 
 FEED = 1 << 14
 """Packed bytes that a decompressor gets at once."""

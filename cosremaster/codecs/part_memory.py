@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cosremaster.crc import crc32
 from cosremaster.errors import CosremasterError
+from cosremaster.records.tuples import NamedTuple
 
 LEAST = 1 << 14
 """The least plain bytes of a part that is worth remembering."""

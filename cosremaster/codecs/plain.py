@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import ByteReader
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters

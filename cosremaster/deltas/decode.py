@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
 
 from cosremaster.deltas.vcdiff import (
     ADD,
@@ -28,6 +27,7 @@ from cosremaster.errors import CorruptError, ImageError, UnsupportedError
 from cosremaster.io.descriptors import MIN_HOLE
 from cosremaster.io.pieces import Literal, Piece, Range, Zeros
 from cosremaster.io.source import ByteSource
+from cosremaster.records.tuples import NamedTuple
 
 MAX_WINDOW = 64 << 20
 """Bytes of a window that are made in memory at most. xdelta3 writes windows of at most 16 MiB."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cosremaster.deltas.vcdiff import HEADER, VCD_ADLER32, VCD_SOURCE, encode_number
 from cosremaster.io.frozen import BaseRange, Origin, OriginRun
 from cosremaster.io.source import ByteSource
+from cosremaster.records.tuples import NamedTuple
 
 WINDOW = 4 << 20
 """Bytes that a window makes at most. xdelta3 takes 16 MiB, and keeps all of them in memory."""

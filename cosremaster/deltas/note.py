@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cosremaster.errors import CorruptError, ImageError, Place
+from cosremaster.records.tuples import NamedTuple
 
 ENDING = ".json"
 _LONGEST = 1 << 16  # bytes

@@ -5,7 +5,7 @@ Numbers of sections are those of the RFC.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from cosremaster.records.tuples import NamedTuple
 
 MAGIC = b"\xd6\xc3\xc4\0"
 HEADER = MAGIC + b"\0"  # section 4.1: neither a secondary compressor nor a code table

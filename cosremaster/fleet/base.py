@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from cosremaster.api.delta import apply
 from cosremaster.api.image import Image
@@ -19,6 +18,7 @@ from cosremaster.io.source import ByteSource, keep_whole, open_source
 from cosremaster.io.streams import count_chunks
 from cosremaster.io.urls import Url
 from cosremaster.progress import Progress, SilentProgress
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import Request
 
 _INNER = ".cosremaster-fleet-base"

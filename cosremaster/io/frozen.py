@@ -11,13 +11,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from cosremaster.io.blobs import LARGE, BlobStore, MemoryBlob, StoredBlob
 from cosremaster.io.descriptors import STEP
 from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.pieces import Buffers, DirectSource, Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
@@ -23,6 +23,7 @@ from cosremaster.io.descriptors import write_all
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, cannot_keep
 from cosremaster.io.http_errors import ConnectionLostError, describe_failure, is_lasting
 from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, Url
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:

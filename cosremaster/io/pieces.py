@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
-from typing import NamedTuple, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from cosremaster.io.streams import CHUNK
+from cosremaster.records.tuples import NamedTuple
 
 
 class Source(Protocol):

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import CHUNK
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType

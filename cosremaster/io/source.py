@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.io.clone import block_size_of, cut_at_blocks, share_range
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
@@ -13,6 +13,7 @@ from cosremaster.io.pieces import Source
 from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import Url, is_url, parse_image_path
 from cosremaster.lazy_log import LazyLogger
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 from cosremaster.errors import UnsupportedError
+from cosremaster.records.tuples import NamedTuple
 
 __all__ = [
     "MAGIC", "SLOW_LEVEL", "FrameHeader", "has_zstd", "load_zstd", "new_compressor", "new_decompressor", "pack_frame",

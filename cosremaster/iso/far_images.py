@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from cosremaster.iso.model import SourceImage
+from cosremaster.records.tuples import NamedTuple
 
 MIN_SIZE = 1 << 16
 """Bytes that a file has at least that is looked at for its name alone, where there are many such."""

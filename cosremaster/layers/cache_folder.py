@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from cosremaster.layers.blobs import Blob
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 
 SUFFIX, RUN_SUFFIX, RATES_SUFFIX, PARTS_SUFFIX = ".index", ".run", ".rates", ".parts"
 """How the names end of remembered indexes, of what scripts changed that ran in an image, of how fast work is, and of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
@@ -28,6 +28,7 @@ from cosremaster.layers.system_images import (
 )
 from cosremaster.progress import DECODE, Progress, begin_work, expect_work
 from cosremaster.records import Struct
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.suggestions import PATH_CUTOFF, find_similar, format_suggestion
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs import PLAIN, SNIFF_SIZE, find_codec, unsupported_compression
 from cosremaster.layers.formats import PLAIN_HEAD_SIZE, LayerFormat, identify_format
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:

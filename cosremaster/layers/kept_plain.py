@@ -13,12 +13,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import OutputError, Place
 from cosremaster.io.pieces import Range
 from cosremaster.io.spool import Spool
 from cosremaster.io.zstd_frames import MAGIC, has_zstd, new_compressor, pack_frame, unpack_frame
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from cosremaster.codecs.gzip.deflate import DeflatedAhead

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs.part_memory import PartKey
 from cosremaster.crc import crc64_xz
@@ -30,6 +30,7 @@ from cosremaster.layers.cache_folder import (
 )
 from cosremaster.layers.formats import PartsUse
 from cosremaster.lazy_log import LazyLogger
+from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from typing import BinaryIO

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs import SNIFF_SIZE
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, sha256_of
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.layers.identify import Identification, identify
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.paths import normal_name
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cosremaster.progress import COPY, DECODE, ENCODE, OTHER, PLAN, PROOF, READ, SUM, Advance
 from cosremaster.progress.events import Basis, Moved, Printed, ProgressEvent, StepBegan, StepEnded, Warned
+from cosremaster.records.tuples import NamedTuple
 
 INTERVAL = 1.0
 """Seconds between two events of the state."""

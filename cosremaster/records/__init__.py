@@ -95,7 +95,7 @@ class StructType(type):
                 defaults.update(base.__struct_defaults__)
                 keywords |= base.__struct_keywords__
                 inherited.update(base.__struct_options__)
-        own = [field for field, kind in _annotations(namespace).items() if "ClassVar[" not in str(kind)]
+        own = [field for field, kind in annotations_in(namespace).items() if "ClassVar[" not in str(kind)]
         for field in own:
             if field in namespace:
                 defaults[field] = _as_default(namespace.pop(field))
@@ -123,7 +123,7 @@ class StructType(type):
         super().__init__(name, bases, namespace)
 
 
-def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
+def annotations_in(namespace: dict[str, Any]) -> dict[str, Any]:
     """Return the annotations in the ``namespace`` of a class, as text or as types."""
     annotations: dict[str, Any] | None = namespace.get("__annotations__")
     if annotations is None and sys.version_info >= (3, 14):  # without "from __future__ import annotations" (PEP 649)

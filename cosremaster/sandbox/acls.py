@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 ACCESS = b"system.posix_acl_access"
 DEFAULT = b"system.posix_acl_default"

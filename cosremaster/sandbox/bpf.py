@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 LOAD_WORD = 0x20
 """BPF_LD | BPF_W | BPF_ABS: the accumulator becomes the word at an offset of the data."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
     # the stat family

@@ -11,8 +11,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.inodes import InodeFacts, InodeKey, InodeReader
 from cosremaster.sandbox.records import InodeRecords, Owner
 

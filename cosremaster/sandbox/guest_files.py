@@ -12,9 +12,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cosremaster.errors import SandboxError
+from cosremaster.records.tuples import NamedTuple
 
 INTERPRETER = b"python"
 """The symlink, in the guest's root, to the interpreter."""

@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Set
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.acls import ACCESS, renew_acl
 from cosremaster.sandbox.scan import PathFacts
 from cosremaster.sandbox.wire import CHUNK, INLINE, FrameKind, FrameWire, Record, RecordBatch

@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 import re
 import socket
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 BLOCK = 1 << 16
 """Bytes that are received at once."""

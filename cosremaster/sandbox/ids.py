@@ -6,9 +6,9 @@ import os
 import pwd
 import shutil
 import subprocess
-from typing import NamedTuple
 
 from cosremaster.errors import SandboxError
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.model import IdChoice, Way
 
 RANGE = 65536

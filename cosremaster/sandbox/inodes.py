@@ -7,8 +7,9 @@ import errno
 import os
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.calls import find_architectures
 
 InodeKey: TypeAlias = tuple[int, int]

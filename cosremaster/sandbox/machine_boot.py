@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import Codec
@@ -13,6 +12,7 @@ from cosremaster.errors import CorruptError, CosremasterError, Place, SandboxErr
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.records import Struct
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind
 
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}

@@ -14,8 +14,8 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.calls import find_architectures
 
 RECEIVE = 0xC0502100

@@ -12,8 +12,8 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.calls import Architecture
 from cosremaster.sandbox.inodes import InodeKey
 from cosremaster.sandbox.notifications import ProcessMemory

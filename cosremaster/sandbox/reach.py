@@ -14,10 +14,10 @@ from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import starmap
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from cosremaster.errors import UnsupportedError, UsageError
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.http_messages import HttpError, Target
 
 CONNECT_PORTS = (80, 443)

@@ -7,8 +7,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.inodes import InodeFacts, InodeKey
 
 Owner: TypeAlias = tuple[int, int]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 MAX_PATH = 4095
 """Bytes of the longest path that a system call takes."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from cosremaster.errors import SizeError
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.sandbox.model import ScriptRun, Way
 from cosremaster.sandbox.network import apt_proxy_settings
 from cosremaster.tree.nodes import Node

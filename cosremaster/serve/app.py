@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.metrics import METRICS_TYPE, Metrics
 from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page

@@ -6,7 +6,8 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 
 class Fingerprint(NamedTuple):

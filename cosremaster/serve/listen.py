@@ -6,9 +6,9 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from typing import NamedTuple
 
 from cosremaster.errors import OutputError, UsageError, printable
+from cosremaster.records.tuples import NamedTuple
 
 HEAD_TIMEOUT = 15
 """Seconds within which a client sends the head of a request."""

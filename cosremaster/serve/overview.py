@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 from urllib.parse import quote
 
 from cosremaster import __about__
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.reports.html.markup import Child, Markup, element, joined, table
 from cosremaster.reports.html.page import HEAD
 from cosremaster.reports.html.style import STYLE

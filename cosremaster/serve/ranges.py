@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import timezone
 from email.utils import formatdate, parsedate_to_datetime
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 
 MAX_RANGES = 32
 """Ranges in one request. Downloaders and machines ask for one at a time; many small ones are an attack (14.2)."""

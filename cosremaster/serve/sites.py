@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.api.image import Image
 from cosremaster.api.network_boot import plan_network_boot
@@ -21,6 +21,7 @@ from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import Url
 from cosremaster.iso.read import has_volume
 from cosremaster.overlay.request import host_paths
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import parse_item
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
 from cosremaster.serve.ranges import Representation

@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from cosremaster.errors import UsageError
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 
 SHORTEST, LONGEST = 16, 128
 """Characters of a token: not to be guessed, and with a site's name within the 255 of a URL that machines take."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cosremaster.errors import Place, SizeError
+from cosremaster.records.tuples import NamedTuple
 
 MAX_NUMBER = 0xFFFFFFFF
 """Largest user id, group id, device number and mtime (seconds since 1970): Linux and newc have 32 bits for each."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.records import Struct
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.paths import resolve_in_root
 from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding
 

@@ -7,9 +7,10 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias, overload
+from typing import TypeAlias, overload
 
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.records.tuples import NamedTuple
 
 DIGEST_SIZE = 32
 NO_DIGEST = bytes(DIGEST_SIZE)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from cosremaster.errors import CorruptError
 from cosremaster.io.streams import ByteReader
+from cosremaster.records.tuples import NamedTuple
 
 HEADER_SIZE = 110
 NEWC = b"070701"

@@ -10,10 +10,10 @@ from collections import ChainMap, Counter
 from collections.abc import Collection, Iterable, MutableMapping, Sequence
 from functools import cache
 from itertools import islice
-from typing import NamedTuple
 
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.records import Struct, field
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, resolve_in_root
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from cosremaster.records.tuples import NamedTuple
 
 DIRENT = struct.Struct("<QHBx")
 DIRECTORY_TYPE = 2

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from cosremaster.layers.erofs.inodes import DataLayout, ErofsInode
 from cosremaster.layers.erofs.superblock import ErofsSuperblock
+from cosremaster.records.tuples import NamedTuple
 
 LZ4, LZMA, DEFLATE, ZSTD, SHIFTED, INTERLACED, FRAGMENT, HOLE = range(8)
 """How the bytes of an extent are stored: under an algorithm, as they are from the start or turned so that blocks of the

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cosremaster.layers.ext4.checksums import crc32c
+from cosremaster.records.tuples import NamedTuple
 
 _ENTRY = struct.Struct("<IHBB")
 _TAIL_SIZE, _TAIL_TYPE = 12, 0xDE

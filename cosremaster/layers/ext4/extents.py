@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from cosremaster.layers.ext4.checksums import crc32c
 from cosremaster.layers.ext4.inodes import BLOCK_FIELD, EXTENTS, Ext4Inode
+from cosremaster.records.tuples import NamedTuple
 
 _MAGIC = 0xF30A
 _HEADER = struct.Struct("<HHHHI")

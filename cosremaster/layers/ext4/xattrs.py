@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from cosremaster.layers.ext4.checksums import crc32c
+from cosremaster.records.tuples import NamedTuple
 
 _MAGIC = b"\x00\x00\x02\xea"
 _BLOCK_HEADER = 32

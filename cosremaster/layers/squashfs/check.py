@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place, ProofError, printable
 from cosremaster.io.pieces import PieceTable
@@ -25,6 +24,7 @@ from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, split_reference
+from cosremaster.records.tuples import NamedTuple
 
 _INODES, _DIRECTORIES = "inodes", "directories"
 _OF_PLACES = frozenset(("order", "gap", "index"))

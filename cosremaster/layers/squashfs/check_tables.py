@@ -9,12 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING
 from cosremaster.records import Struct
+from cosremaster.records.tuples import NamedTuple
 
 _XATTR_HEADER = 16
 _MAX_BLOCK = METADATA_SIZE + 2

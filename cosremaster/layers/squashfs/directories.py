@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, make_reference, split_reference
 from cosremaster.records import replace
+from cosremaster.records.tuples import NamedTuple
 
 _HEADER = struct.Struct("<III")
 _ENTRY = struct.Struct("<HhHH")

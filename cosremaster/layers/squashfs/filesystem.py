@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from operator import itemgetter
-from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
@@ -37,6 +36,7 @@ from cosremaster.layers.squashfs.superblock import (
     Superblock,
     read_superblock,
 )
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Facts
 
 _FRAGMENT = struct.Struct("<QII")

@@ -6,7 +6,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from cosremaster.codecs.part_memory import PackedPart, PartMemory, pack_part
 from cosremaster.errors import ProofError
@@ -20,6 +19,7 @@ from cosremaster.layers.squashfs.inodes import NO_FRAGMENT, STORED_BLOCK
 from cosremaster.layers.squashfs.superblock import Flags
 from cosremaster.progress import ENCODE, SilentProgress, begin_work, skip_bytes
 from cosremaster.records import Struct, field
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Content
 
 _SAMPLE, _SAMPLES = 4096, 4

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import struct
 from functools import lru_cache
-from typing import NamedTuple
 
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.tuples import NamedTuple
 
 BLOCK = 512
 RECORD = 10240

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from cosremaster.errors import OverlayError, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
@@ -14,6 +14,7 @@ from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames,
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
 from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.xattrs import loses_xattrs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
+
+from cosremaster.records.tuples import NamedTuple
 
 DIGEST_SIZE = 32
 NO_DIGEST = bytes(DIGEST_SIZE)

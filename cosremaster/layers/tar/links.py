@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from cosremaster.layers.tar.entries import TarEntries
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
 
 NO_SOURCE = -1

@@ -6,9 +6,9 @@ The layout is the squarified treemap (Bruls, Huizing, van Wijk: Squarified Treem
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from cosremaster.records import Struct, field
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.paths import join
 
 WIDTH, HEIGHT = 1000.0, 640.0
