@@ -11,6 +11,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.identify import identify
 from cosremaster.layers.scan import ScanOptions, scan_streams
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
 """By a directory's path: the paths of what stands in it, sorted; the root is always there."""
@@ -48,6 +49,8 @@ def list_names(source: ByteSource, max_expand: int) -> Names | None:
 
     ``max_expand`` is the ratio above which a stream is refused. Raises as indexing does.
     """
+    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) in (b"CD001", b"BEA01"):
+        return None  # an ISO, or UDF alone, whatever it begins with
     identification = identify(partial(source.read, 0))
     if identification.format is None or identification.format.random_access:
         return None

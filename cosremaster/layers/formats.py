@@ -43,6 +43,15 @@ FORMATS: dict[str, str] = {
 }
 """By the format's name: ``module:class``. The module may stand outside the package."""
 
+MAGICS: dict[str, tuple[tuple[int, bytes], ...]] = {
+    "cpio": ((0, b"0707"), (0, b"\xc7\x71"), (0, b"\x71\xc7")),
+    "squashfs": ((0, b"hsqs"),),
+    "ext4": ((1080, b"\x53\xef"),),
+    "erofs": ((1024, b"\xe2\xe1\xf5\xe0"),),
+}
+"""By the format's name: bytes and their places, of which every archive has some. Formats that are not here are loaded
+for each file."""
+
 PLAIN_HEAD_SIZE = 4096
 """Plain bytes that a format sees of a file: tar's magic stands at 257, EROFS' at 1,024, ext4's at 1,080."""
 
@@ -400,11 +409,13 @@ def load_format(name: str) -> LayerFormat:
 
 def identify_format(head: bytes) -> tuple[LayerFormat, str] | None:
     """Return the format, and its variant, of the archive whose plain bytes begin with ``head``; None for no archive."""
-    for target in FORMATS.values():
-        layer_format = _load(target)
-        variant = layer_format.identify(head)
-        if variant is not None:
-            return layer_format, variant
+    for name, target in FORMATS.items():
+        magics = MAGICS.get(name)
+        if magics is None or any(head.startswith(magic, place) for place, magic in magics):
+            layer_format = _load(target)
+            variant = layer_format.identify(head)
+            if variant is not None:
+                return layer_format, variant
     return None
 
 

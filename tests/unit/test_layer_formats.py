@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import struct
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -14,7 +16,9 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, directory, regular, root_items
-from cosremaster.layers.formats import FORMATS, load_format
+from cosremaster.layers.cpio.format import OLD_MAGICS
+from cosremaster.layers.cpio.newc import MAGICS as NEWC_MAGICS
+from cosremaster.layers.formats import FORMATS, MAGICS, PLAIN_HEAD_SIZE, identify_format, load_format
 from cosremaster.layers.model import RootfsLikelihood
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
@@ -158,3 +162,27 @@ def test_a_remaster_takes_less_than_400_bytes_for_each_entry(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_what_any_layer_holds_every_format_holds(name: str) -> None:
     assert load_format(name).limits.max_file_size >= ANY_LAYER.max_file_size
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_format_is_loaded_for_files_with_its_magic_alone(name: str) -> None:
+    superblock = struct.pack("<I20xI28x2sH16xI", 16, 2, b"\x53\xef", 1, 1)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("etc"))
+    heads = {
+        "cpio": build_archive(root_items()), "squashfs": b"hsqs", "tar": archive.getvalue(),
+        "ext4": bytes(1024) + superblock, "erofs": bytes(1024) + b"\xe2\xe1\xf5\xe0",
+    }  # fmt: skip
+    head = heads[name].ljust(PLAIN_HEAD_SIZE, b"\0")[:PLAIN_HEAD_SIZE]
+    assert load_format(name).identify(head) == ""
+    assert identify_format(head) == (load_format(name), "")
+    for place, magic in MAGICS.get(name, ()):
+        other = bytearray(head)
+        other[place : place + len(magic)] = bytes(byte ^ 0x55 for byte in other[place : place + len(magic)])
+        assert load_format(name).identify(bytes(other)) is None
+    assert name not in MAGICS or any(head.startswith(magic, place) for place, magic in MAGICS[name])
+
+
+def test_every_cpio_has_a_magic_of_the_registry() -> None:
+    assert all(any(own.startswith(magic) for _, magic in MAGICS["cpio"]) for own in (*NEWC_MAGICS, *OLD_MAGICS))
