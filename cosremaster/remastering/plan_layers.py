@@ -142,7 +142,8 @@ def plan_layers(
     keeper = context.make_keeper(request) if image.is_single_file else None
     layers = read_layers(index, request.layers, context.progress, keeper)
     targets = select_layers(image, layers, request.layers, index.facts)
-    context.start_precopy(_find_front(context.source, targets))
+    if not any(changes_codec(target.layer, request.codec) for target in targets):  # else nothing stays
+        context.start_precopy(_find_front(context.source, targets))
     for target in targets:
         for outer in with_containers(target.layer):
             if outer.format.refusal is not None:

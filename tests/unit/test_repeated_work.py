@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_a_head_start_ends_at_a_replaced_file(tmp_path: Path, monkeypatch: pytes
     (old,) = (file for file in read_volume(image).files if file.path == b"z.bin")
     assert limits == [old.records[0].lba * 2048, None, None]
     assert (tmp_path / "z.bin.iso").read_bytes().count(data[::-1]) == 1
+
+
+def test_under_another_codec_nothing_is_copied_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[ByteSource] = []
+    monkeypatch.setattr(Output, "start_precopy", lambda self, source, limit=None: begun.append(source))
+    archive = tmp_path / "root.tar.xz"
+    with tarfile.open(archive, "w:xz") as writer:
+        writer.addfile(tarfile.TarInfo("etc/hostname"))
+    (tmp_path / "new").write_text("new\n")
+    for name, count in (("out.tar.gz", 0), ("out.tar.xz", 1)):
+        cosremaster.remaster(archive, tmp_path / name, add=[f"{tmp_path}/new:/etc/"], remember=False)
+        assert len(begun) == count
+        with tarfile.open(tmp_path / name) as reader:
+            assert {"etc/hostname", "etc/new"} <= set(reader.getnames())
 
 
 @pytest.mark.parametrize("most", [1, 7, 4096, 1 << 20])

@@ -401,9 +401,10 @@ class _MemberWriter:
     def deflate(self, pieces: Iterable[Piece]) -> None:
         """Add ``pieces``, deflated into the spool."""
         start = self.plain
-        blocks = ordered_map(self._deflate_block, self._plain_blocks(pieces), self._job.threads)
         spool = self._job.spool
-        for has_waited, group in groupby(blocks, key=lambda block: isinstance(block, DeflatedBlock)):
+        for has_waited, group in groupby(
+            self._deflated_blocks(pieces), key=lambda block: isinstance(block, DeflatedBlock)
+        ):
             if not has_waited:
                 self._pieces.append(spool.append(self._packed_bytes(group), packed=True))
                 continue
@@ -414,6 +415,15 @@ class _MemberWriter:
                 skip_bytes(self._job.advance, block.length)
                 self._pieces.append(block.packed)
         self._encoded += self.plain - start
+
+    def _deflated_blocks(self, pieces: Iterable[Piece]) -> Iterator[_DeflateBlock | DeflatedBlock]:
+        """Yield the blocks of ``pieces``; those that wait need no thread."""
+        blocks = self._plain_blocks(pieces)
+        for has_waited, group in groupby(blocks, key=lambda block: isinstance(block.cached, DeflatedBlock)):
+            if has_waited:
+                yield from (block.cached for block in group if block.cached is not None)
+            else:
+                yield from ordered_map(self._deflate_block, group, self._job.threads)
 
     def _plain_blocks(self, pieces: Iterable[Piece]) -> Iterator[_PlainBlock]:
         """Yield plain blocks. A block ends with old bytes, so that a later run finds a sync flush there when the bytes
