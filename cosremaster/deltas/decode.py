@@ -24,7 +24,7 @@ from cosremaster.deltas.vcdiff import (
     make_code_table,
 )
 from cosremaster.errors import CorruptError, ImageError, UnsupportedError
-from cosremaster.io.descriptors import MIN_HOLE
+from cosremaster.io.descriptors import MIN_HOLE, aligned_buffer
 from cosremaster.io.pieces import Literal, Piece, Range, Zeros
 from cosremaster.io.source import ByteSource
 from cosremaster.records.tuples import NamedTuple
@@ -212,7 +212,7 @@ class _WindowDecoder:
             for start, end in (head.data, head.instructions, head.addresses)
         )
         self._address_numbers, self._addresses = addresses, _Addresses(addresses)
-        self._made = memoryview(bytearray(head.length))
+        self._made = aligned_buffer(head.length)  # what nobody writes to takes neither time nor memory
         self._position = 0
         self._ranges: list[tuple[int, int, int]] = []  # of the base: position, offset, length
         self._missing = 0  # the first of them that was not read
