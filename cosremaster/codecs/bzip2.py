@@ -10,11 +10,9 @@ from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackRe
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
-    FrameMethod,
     check_frames,
     decode_frame,
     decode_from_frame,
-    decode_single,
     explain_single,
     load_frames,
     parts_of,
@@ -22,7 +20,6 @@ from cosremaster.codecs.frames import (
     repack_whole,
     share_frames,
 )
-from cosremaster.codecs.part_memory import describe_library
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -74,17 +71,11 @@ class Bzip2Parameters(PackedParameters, frozen=True):
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream where there was one, since the kernel reads no more; else several."""
-        method = FrameMethod(f"bzip2, level {self.level}; {describe_library('bz2')}", _decode_single)
         if len(self.frames) < 2 and job.cutting is None:
             compressor = bz2.BZ2Compressor(self.level)
-            return repack_whole(job, compressor.compress, compressor.flush, method)
+            return repack_whole(job, compressor.compress, compressor.flush)
         size = BLOCKS * self.level * 100_000
-        return repack_frames(job, self.frames, size, lambda plain: bz2.compress(plain, self.level), method)
-
-
-def _decode_single(reader: ByteReader) -> Iterator[bytes]:
-    """Yield the plain bytes of a single stream. :raises CorruptError: it is damaged, or not alone."""
-    return decode_single(reader, bz2.BZ2Decompressor(), "bzip2", (OSError, ValueError))
+        return repack_frames(job, self.frames, size, lambda plain: bz2.compress(plain, self.level))
 
 
 class Bzip2Decoding(FrameDecoding):

@@ -122,7 +122,7 @@ def _is_unpacked(chunks: Iterable[bytes], plain: bytes | memoryview) -> bool:
 
 
 _MODULES = {
-    "lzma": ("_lzma", "backports.lzma._lzma"), "z": ("zlib",), "bz2": ("_bz2",),
+    "lzma": ("_lzma", "backports.lzma._lzma"), "z": ("zlib",),
     "zstd": ("_zstd", "backports.zstd._zstd"),
 }  # fmt: skip
 """The modules that bind each library."""

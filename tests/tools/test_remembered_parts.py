@@ -85,7 +85,6 @@ CASES: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path, Path], None
     "gzip": ("in.tar.gz", lambda folder: _write_tar(folder, ["gzip", "-n"]), _judge_stream("gzip", "-t")),
     "xz": ("in.tar.xz", lambda folder: _write_tar(folder, ["xz"]), _judge_stream("xz", "-t")),
     "zstd": ("in.tar.zst", lambda folder: _write_tar(folder, ["zstd", "-19", "-q"]), _judge_stream("zstd", "-qt")),
-    "bzip2": ("in.tar.bz2", lambda folder: _write_tar(folder, ["bzip2"]), _judge_stream("bzip2", "-t")),
     "squashfs gzip": ("in.squashfs", lambda folder: _write_squashfs(folder, "-comp", "gzip"), _judge_squashfs),
     "squashfs xz": ("in.squashfs", lambda folder: _write_squashfs(folder, "-comp", "xz"), _judge_squashfs),
     "squashfs zstd": ("in.squashfs", lambda folder: _write_squashfs(folder, "-comp", "zstd"), _judge_squashfs),
@@ -98,7 +97,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, Ca
     name, make, judge = CASES[request.param]
     if "zstd" in request.param and not has_zstd():
         leave_out("This test needs Python's module for zstd, or its backport.")
-    tools.require(*(["gzip", "xz", "zstd", "bzip2"] if name.startswith("in.tar") else []))
+    tools.require(*(["gzip", "xz", "zstd"] if name.startswith("in.tar") else []))
     image = tmp_path / name
     image.write_bytes(make(tmp_path))
     (tmp_path / "big/opt").mkdir(parents=True)
