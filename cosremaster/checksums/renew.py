@@ -144,7 +144,7 @@ class _Renewal:
         There is always such an order: no list can have its own checksum, and of two lists that have each other's one
         was wrong before. Wrong lines stay as they are and wait for nothing.
         """
-        sorter = TopologicalSorter[bytes]()
+        sorter: TopologicalSorter[bytes] = TopologicalSorter()  # Python 3.10 takes no brackets at run time
         for path, draft in self._drafts.items():
             lines = (line for line in draft.lines if line.path in self._drafts and line.path != path)
             sorter.add(path, *sorted({line.path for line in lines if line.path and self._was_right(line)}))
