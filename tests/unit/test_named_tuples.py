@@ -81,11 +81,11 @@ def test_wrong_arguments_are_refused(make: typing.Callable[[typing.Any], object]
 
 def test_other_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="y"):
-        Pair(1)._replace(y=2)
+        Pair(1)._replace(y=2)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         Pair(1).x = 2  # type: ignore[misc]
     with pytest.raises(TypeError, match="default"):
-        type(NamedTuple)("Wrong", (NamedTuple,), {"__annotations__": {"x": "int", "y": "int"}, "x": 1})
+        exec("class Wrong(NamedTuple):\n  x: int = 1\n  y: int", {"NamedTuple": NamedTuple, "__name__": __name__})
 
 
 def test_to_define_one_compiles_nothing() -> None:
