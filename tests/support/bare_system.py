@@ -64,7 +64,8 @@ def _hide_proc() -> None:
         refuse(path)
         return real_stat(path, *arguments, **options)
 
-    builtins.open, os.open, os.stat = open_file, open_descriptor, look_at  # type: ignore[assignment]
+    # static, because pathlib of Python 3.10 takes os.stat into a class, where a plain function is a method
+    builtins.open, os.open, os.stat = open_file, open_descriptor, staticmethod(look_at)  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

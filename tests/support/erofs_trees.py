@@ -17,6 +17,7 @@ from tests.fixtures.erofs_utils import find_program
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
 from tests.support.mounted_trees import Description
+from tests.support.tree_paths import list_paths
 
 EPOCH = 1_700_000_000
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff 10000700ffffffff 20000400ffffffff")
@@ -74,7 +75,7 @@ def make_erofs_tree(root: Path) -> Path:
     (root / "sbin/init").chmod(0o4755)
     for holder, name, value in XATTRS:
         os.setxattr(root / holder, name, value)
-    for number, path in enumerate(sorted([root, *root.rglob("*")])):
+    for number, path in enumerate([root, *list_paths(root)]):
         os.utime(path, ns=(0, (EPOCH + number) * 10**9 + 1001 * number), follow_symlinks=False)
     return root
 

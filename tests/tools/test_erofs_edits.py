@@ -31,6 +31,7 @@ from tests.support.erofs_trees import (
     write_text,
 )
 from tests.support.mounted_trees import Description, mounted
+from tests.support.tree_paths import list_paths
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"opt/text-{size}").write_bytes(write_text(size, size))
     os.link(root / "opt/text-8192", root / "opt/text-again")
     os.setxattr(root / "opt/text-8191", "user.note", b"n" * 2000)
-    for path in [root, *root.rglob("*")]:
+    for path in [root, *list_paths(root)]:
         os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
     return root
 

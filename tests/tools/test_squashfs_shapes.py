@@ -13,6 +13,7 @@ import cosremaster
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.squashfs_judges import Seen, check_with_readers, look_at_squashfs
+from tests.support.tree_paths import list_paths
 
 BLOCK = 4096
 NOISE = hashlib.shake_256(b"shapes").digest(5 * BLOCK)
@@ -59,12 +60,12 @@ def make_tree(root: Path) -> None:
     (root / "many").mkdir()
     for number in range(600):
         (root / f"many/entry-{number:04}-{'n' * (number % 30)}").touch()
-    for number, path in enumerate(sorted(path for path in root.rglob("*") if not path.is_symlink())):
+    for number, path in enumerate(path for path in list_paths(root) if not path.is_symlink()):
         os.chown(path, number % 7 * 20_000, number % 5)
         path.chmod((0o644, 0o4755, 0o1777, 0)[number % 4])
         if number % 3 == 0 and (path.is_file() or path.is_dir()):
             os.setxattr(path, "user.note", (b"", b"short", b"long" * 200)[number % 9 // 3])
-    for number, path in enumerate(sorted(root.rglob("*"))):
+    for number, path in enumerate(list_paths(root)):
         os.utime(path, (1, TIMES[number % 5]), follow_symlinks=False)
     root.chmod(0o755)
 
