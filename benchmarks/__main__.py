@@ -21,7 +21,7 @@ from benchmarks.pages import page, renewed, shown
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TOOLS = (
     *images.TOOLS, "bsdtar", "genisoimage", "7z", "mksquashfs", "unsquashfs", "gensquashfs", "rdsquashfs",
-    "zstd",
+    "zstd", "wrk", "nginx", "xdelta3", "mkfs.xfs", "mkfs.btrfs",
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     missing = [tool for tool in TOOLS if not (Path(tool).exists() if tool.startswith("/") else shutil.which(tool))]
     if missing:
-        sys.exit(f"bench needs what is not installed: {', '.join(missing)} (make tools, apt-get install debootstrap)")
+        sys.exit(f"bench needs what is not installed: {', '.join(missing)} (make tools)")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode beside it
     print(machine(), flush=True)
     rows: list[Row] = []
