@@ -146,8 +146,13 @@ def info_sections(
 def _filesystem_section(filesystems: Sequence[FilesystemInfo]) -> FactSection:
     """Return the facts about the file systems on an image."""
     rows = tuple(
-        (found.path, found.kind, format_size(found.size), found.purpose + ("" if found.is_layer else _UNSUPPORTED))
-        for found in filesystems
+        (
+            filesystem.path,
+            filesystem.kind,
+            format_size(filesystem.size),
+            filesystem.purpose + ("" if filesystem.is_layer else _UNSUPPORTED),
+        )
+        for filesystem in filesystems
     )
     lines = tuple(f"file system {path}: {kind}, {size}, {purpose}" for path, kind, size, purpose in rows)
     return FactSection(lines, (), ("file system", "kind", f"size{NUMBER}", "what becomes of it"), rows)
@@ -187,7 +192,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
         live_memory=parts.live_memory,
         values={
             **report,
-            "filesystems": [asdict(found) for found in filesystems],
+            "filesystems": [asdict(filesystem) for filesystem in filesystems],
             "root": root_report(parts.mounted),
             "live_memory": live_memory_report(parts.live_memory),
         },

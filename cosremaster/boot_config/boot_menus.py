@@ -71,11 +71,11 @@ def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None, *, quick: bo
     """
     edits = edits or IsoEdits()
     tree_files = EditedFiles(image, edits)
-    menus, found = list(_menus_on_tree(tree_files)), find_fats_among(tree_files, edits, quick=quick)
-    warnings = [_unread_warning(name, error) for name, error in found.unreadable]
+    menus, search = list(_menus_on_tree(tree_files)), find_fats_among(tree_files, edits, quick=quick)
+    warnings = [_unread_warning(name, error) for name, error in search.unreadable]
     description, areas = _find_areas(tree_files, warnings)
     menus = list(_with_areas(tree_files, menus, areas, warnings)) if areas else menus
-    for fat in found.fats:
+    for fat in search.fats:
         small = [path for path, file in fat.files.items() if 0 < file.size <= MAX_MENU]
         try:
             fat_menus = find_menus(small, lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
@@ -83,7 +83,7 @@ def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None, *, quick: bo
             warnings.append(_unread_warning(fat.name, error))
             continue
         menus += [LocatedMenu(path=path, fat=fat, names=(), menu=menu) for path, menu in fat_menus.items()]
-    return BootMenus(tuple(menus), found.fats, tuple(warnings), description)
+    return BootMenus(tuple(menus), search.fats, tuple(warnings), description)
 
 
 def _unread_warning(name: str, error: CosremasterError) -> str:

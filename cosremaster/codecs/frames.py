@@ -361,9 +361,9 @@ def _take_whole(job: RepackJob, method: FrameMethod) -> Range | None:
 
 def _are_equal(first: Iterator[bytes], second: Iterator[bytes]) -> bool:
     """Return whether both yield the same bytes, however they are cut into chunks."""
-    one, other = ByteReader(first, Place()), ByteReader(second, Place())
+    reader, other = ByteReader(first, Place()), ByteReader(second, Place())
     while True:
-        data = one.read_upto(CHUNK)
+        data = reader.read_upto(CHUNK)
         if data != other.read_upto(CHUNK):
             return False
         if not data:

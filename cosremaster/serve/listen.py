@@ -59,8 +59,8 @@ def open_socket(address: Address) -> socket.socket:
     :raises OutputError: it cannot be had: it is in use, for instance.
     """
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, place = found[0]
+        addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = addresses[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise OutputError(f"cannot listen at {format_address(address)}: {error.strerror}") from error

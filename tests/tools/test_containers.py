@@ -91,7 +91,7 @@ def find_engine(folder: Path) -> Engine:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """What builds and runs images, with the image that the Containerfiles begin with."""
     folder = tmp_path_factory.mktemp("engine")
-    found = find_engine(folder)
+    builder = find_engine(folder)
     require_root()
     require("mmdebstrap", "tar")
 
@@ -100,9 +100,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         run([*words, str(made / "root.tar"), debian_mirror()])
         run(["tar", "-rhf", str(made / "root.tar"), "-C", "/", "etc/ssl/certs"])  # it trusts whom this machine trusts
 
-    found.load(cached(default_cache(), "container-base", [*QUICK, *PACKAGES], fill) / "root.tar")
-    yield found
-    found.drop("localhost/cosremaster-test", "localhost/cosremaster-test-serve", BASE)
+    builder.load(cached(default_cache(), "container-base", [*QUICK, *PACKAGES], fill) / "root.tar")
+    yield builder
+    builder.drop("localhost/cosremaster-test", "localhost/cosremaster-test-serve", BASE)
     shutil.rmtree(folder, ignore_errors=True)  # files of containers, a gigabyte of them
 
 

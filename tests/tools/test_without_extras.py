@@ -29,6 +29,6 @@ def test_every_test_can_be_read() -> None:
 
 def test_unit_tests_that_need_an_extra_are_left_out() -> None:
     files = [path for path in sorted(REPOSITORY.glob("tests/unit/test_*.py")) if ASKS.search(path.read_text())]
-    told = run_without_extras(*map(str, files))
+    output = run_without_extras(*map(str, files))
     for name in ("isal", "jsonschema", "urllib3", "zstandard"):
-        assert f"This test needs the Python module {name}, which is not installed." in told
+        assert f"This test needs the Python module {name}, which is not installed." in output

@@ -58,7 +58,9 @@ _TEXTS = st.text(alphabet=st.sampled_from("aé/;1\0.𝄞\ud800"), min_size=1, ma
 
 @given(st.lists(_TEXTS.map(lambda text: text.encode("utf-16-be", "surrogatepass")) | st.binary(min_size=1, max_size=5)))
 def test_joliet_identifiers_are_decoded_together_as_alone(identifiers: list[bytes]) -> None:
-    assert decode_joliet_identifiers(identifiers) == [decode_identifier(one, joliet=True) for one in identifiers]
+    assert decode_joliet_identifiers(identifiers) == [
+        decode_identifier(identifier, joliet=True) for identifier in identifiers
+    ]
 
 
 def _columns(names: list[bytes], first: int) -> FileColumns:
@@ -124,11 +126,11 @@ def test_the_files_of_a_tree_are_a_row() -> None:
 
 
 def test_rows_of_files_are_equal_where_the_files_are() -> None:
-    one, other = TreeFiles(), TreeFiles()
-    one.add(_columns([b"a", b"b"], 50))
-    other.add(_columns([b"a", b"b"], 50).files[:1])
-    assert one != other
-    other.add(_columns([b"a", b"b"], 50).files[1:])
-    assert one == other and hash(one) == hash(other)
-    assert one == list(one) and one != 1
+    first, second = TreeFiles(), TreeFiles()
+    first.add(_columns([b"a", b"b"], 50))
+    second.add(_columns([b"a", b"b"], 50).files[:1])
+    assert first != second
+    second.add(_columns([b"a", b"b"], 50).files[1:])
+    assert first == second and hash(first) == hash(second)
+    assert first == list(first) and first != 1
     assert _columns([b"a"], 5) != 1 and hash(_columns([b"a"], 5)) == hash(_columns([b"b"], 6))
