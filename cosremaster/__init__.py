@@ -15,17 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cosremaster.api.delta import Applied, apply
-    from cosremaster.api.image import (
-        Image,
-        diff,
-        export,
-        extract,
-        inspect,
-        ls,
-        open,  # noqa: A004 - as gzip.open
-        read,
-        verify,
-    )
+    from cosremaster.api.functions import diff, export, extract, inspect, ls, read, verify
+    from cosremaster.api.image import Image, open  # noqa: A004 - as gzip.open
     from cosremaster.api.info import ArchiveInfo, FilesystemInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
     from cosremaster.api.many import BaseOptions, Site, SiteResult, remaster_many
@@ -105,7 +96,8 @@ _MODULES = {
         "UsageError",
     ),
     "api.delta": ("Applied", "apply"),
-    "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
+    "api.functions": ("diff", "export", "extract", "inspect", "ls", "read", "verify"),
+    "api.image": ("Image", "open"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "api.many": ("BaseOptions", "Site", "SiteResult", "remaster_many"),
     "api.pack": ("pack",),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any
 
+from cosremaster.boot_config.boot_menus import find_boot_menus
+from cosremaster.boot_memory.needs import estimate_image_memory, estimate_live_systems, estimate_packed_memory
 from cosremaster.errors import printable
-from cosremaster.layers.find import group_shared_paths
+from cosremaster.iso.far_images import is_far
+from cosremaster.layers.find import find_archive_files, group_shared_paths
 from cosremaster.layers.formats import holds_format
 from cosremaster.lazy_dataclass import dataclass
 from cosremaster.records.tuples import NamedTuple
@@ -20,6 +23,7 @@ from cosremaster.reports.text import archives_lines, image_sections, layer_secti
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
+    from cosremaster.api.session import ImageSession
     from cosremaster.boot_config.boot_menus import BootMenus
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.boot_memory.live_systems import LiveMemory
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.model import Layer
     from cosremaster.layers.stacks import MountedRoot
     from cosremaster.layers.system_images import SystemImages
+    from cosremaster.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,37 @@ def _start_lines(parts: InfoParts) -> Iterator[str]:
     yield from live_memory_lines(parts.live_memory)
     if parts.root_problem:
         yield f"--add has no layer to go to: {parts.root_problem}"
+
+
+def gather_info(session: ImageSession, *, deep: bool, layer: str | None, progress: Progress | None) -> ImageInfo:
+    """Return the facts about the image of ``session``; the rest is as :meth:`Image.info` says."""
+    opened = session.opened
+    image, layers, chosen, problem = opened.image, None, None, ""
+    if deep or layer is not None:
+        image_layers = opened.layers(layer, progress)
+        layers = image_layers.layers
+        chosen, problem = session.choose_layer(image_layers, layer)
+    menus = None if image.volume is None else find_boot_menus(image.volume, quick=not deep)
+    loaded: Collection[bytes] = ()
+    if menus is not None and is_far(image):  # else all files are looked at, whether a menu loads them or not
+        from cosremaster.boot_config.boot_lines import list_loaded_files  # noqa: PLC0415
+
+        loaded = list_loaded_files(menus.menus, image)
+    archives, filesystems = find_archive_files(image, loaded)
+    if layers is None:
+        memory = estimate_packed_memory(
+            (archive.path, archive.size) for archive in archives if archive.format.is_initramfs
+        )
+    else:
+        memory = estimate_image_memory(image, layers)
+    mounted = None
+    if filesystems.roots:
+        from cosremaster.layers.stacks import find_mounted_root  # noqa: PLC0415 - only live images have such roots
+
+        mounted = find_mounted_root(image, opened.facts, [file.path for file in filesystems.roots])
+    live_memory = () if mounted is None else estimate_live_systems(image, mounted.stack, opened.facts, memory)
+    parts = InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem, mounted, live_memory)
+    return make_info(parts)
 
 
 def make_info(parts: InfoParts) -> ImageInfo:

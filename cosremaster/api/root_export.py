@@ -4,22 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cosremaster.api.views import Export
 from cosremaster.browse.container import NodeRef
 from cosremaster.browse.export import MaasResource, RootArchive, find_base_image, gzip_tar, read_release
 from cosremaster.browse.extract import select_nodes
 from cosremaster.browse.root_selection import select_root_nodes
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.browse.tar import TarStream, build_tar
+from cosremaster.codecs.gzip.deflate import check_coder
+from cosremaster.io.output import Output
+from cosremaster.io.parallel import cpu_count
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import count_chunks, sha256_of
+from cosremaster.layers.address import ROOT_NAME
+from cosremaster.layers.kept_plain import PlainKeeper
 from cosremaster.progress import ENCODE, SUM, Progress, begin_work
 from cosremaster.remastering.request import read_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
+    from cosremaster.api.session import ImageSession
     from cosremaster.tree.nodes import Node
+
+
+def export_archive(
+    session: ImageSession, target: Path, address: str, archive: RootArchive, threads: int | None, *, force: bool,
+    progress: Progress,
+) -> Export:  # fmt: skip
+    """Write the root file system at ``address``, or that of the whole image, as ``archive`` says.
+
+    The rest is as :meth:`Image.export` says.
+    """
+    check_coder(archive.gzip)
+    source = session.source
+    digested = Output(target, source.local_paths, force=force, digest="sha256")
+    with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:
+        is_root = address in ("", ROOT_NAME)
+        reference = session.enter_root(keeper) if is_root else session.enter(address, keeper=keeper)
+        table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
+        output.write(table, None, lambda count: None)
+        digest = output.written_digest
+        source.check_unchanged()
+        if is_root:
+            session.opened.check_unchanged()
+        command = upload_command(archive, reference, str(target), table.length, digest)
+        output.publish()
+    return Export(
+        files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(), command=command,
+        layer=reference.address,
+    )  # fmt: skip
 
 
 def pack_archive(

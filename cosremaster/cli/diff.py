@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from cosremaster.api.image import diff
+from cosremaster.api.functions import diff
 from cosremaster.browse.compare import Difference
 from cosremaster.cli.colors import paint_mark, paint_text_diff
 from cosremaster.cli.expected import takes_expected

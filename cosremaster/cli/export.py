@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cosremaster.api.image import export
+from cosremaster.api.functions import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.cli.expected import takes_expected

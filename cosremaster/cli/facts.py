@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cosremaster.api.image import image_at, inspect
+from cosremaster.api.functions import image_at, inspect
 from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
 from cosremaster.io.urls import ImagePath

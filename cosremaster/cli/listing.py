@@ -64,7 +64,7 @@ def list_address(
     human: bool = False,
 ) -> None:  # fmt: skip
     """Print the entries of the directory, image or archive at ``address``."""
-    from cosremaster.api.image import image_at  # noqa: PLC0415 - the same
+    from cosremaster.api.functions import image_at  # noqa: PLC0415 - the same
 
     with image_at(address, max_expand=max_expand) as (image, inner):
         if as_json:

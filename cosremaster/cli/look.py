@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.api.image import image_at
+from cosremaster.api.functions import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.colors import paint_name
 from cosremaster.cli.expected import takes_expected

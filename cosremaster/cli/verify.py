@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.api.image import verify
+from cosremaster.api.functions import verify
 from cosremaster.cli.colors import paint_finding
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.looking import LookingProgress

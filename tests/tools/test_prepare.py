@@ -133,7 +133,7 @@ def test_blocks_of_xz(tmp_path: Path, packer: str) -> None:
     assert max(size for _, size in blocks) <= BLOCK
     borders = {start for start, _ in blocks}
     with cosremaster.open(image, remember=False) as opened:
-        layer = next(layer for layer in opened._remastering.layers().layers if layer.parent is not None)
+        layer = next(layer for layer in opened._session.opened.layers().layers if layer.parent is not None)
         spans = {path: (start, end) for path, start, end in layer.index.entry_spans()}
     for first, last in (("etc/hostname", "etc/hosts"), ("etc/shadow", "root/.ssh/authorized_keys")):
         assert spans[first.encode()][0] in borders

@@ -1,0 +1,146 @@
+"""An image while it is used: the file that is open, what was read of it, and how an address leads to a node in it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from cosremaster.errors import LayerError
+from cosremaster.io.urls import ImagePath, parse_image_path
+from cosremaster.layers.scan import ScanOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cosremaster.browse.container import Container, NodeRef
+    from cosremaster.io.source import ByteSource
+    from cosremaster.layers.address import Address
+    from cosremaster.layers.find import ImageLayers
+    from cosremaster.layers.kept_plain import PlainKeeper
+    from cosremaster.layers.member_files import Keepers
+    from cosremaster.layers.model import Layer
+    from cosremaster.remastering.image import OpenedImage
+
+
+class ImageSession:
+    """What :class:`Image` works with: parts of the image are read when they are needed, once, for all threads.
+
+    ``closing`` is closed with the image. The options are those of :class:`Image`.
+    """
+
+    def __init__(self, path: ImagePath, *, remember: bool, check_index: bool, max_expand: int) -> None:
+        """Remember the path or URL and the options; nothing is read yet."""
+        self.path = parse_image_path(path)
+        self.remember, self.check_index, self.max_expand = remember, check_index, max_expand
+        self.closing = ExitStack()
+        self._lock = threading.RLock()
+        self._source: ByteSource | None = None
+        self._containers: dict[Address, tuple[Container, int]] = {}
+        self._opened: OpenedImage | None = None
+
+    @property
+    def opened(self) -> OpenedImage:
+        """The image with its structures read."""
+        with self._lock:
+            if self._opened is None:
+                from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - browsing needs none of it
+
+                opened = OpenedImage(
+                    self.path, remember=self.remember, check_index=self.check_index, max_expand=self.max_expand
+                )
+                self._opened = self.closing.enter_context(opened)
+            return self._opened
+
+    @property
+    def source(self) -> ByteSource:
+        """The image as bytes."""
+        with self._lock:
+            if self._source is None:
+                from cosremaster.io.source import open_source  # noqa: PLC0415 - a remaster opens it by itself
+
+                self._source = self.closing.enter_context(open_source(self.path))
+            return self._source
+
+    def choose_layer(self, image_layers: ImageLayers, layer: str | None) -> tuple[Layer | None, str]:
+        """Return the layer that additions go to; None and the reason where there is none."""
+        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - browsing needs none of it
+
+        opened = self.opened
+        try:
+            address = None if layer is None else opened.address_in(layer)
+            return choose_layer(opened.image, image_layers, address, opened.facts), ""
+        except LayerError as error:
+            return None, error.message
+
+    def parse_address(self, address: str) -> Address:
+        """Return ``address`` in this image as the parts of a path through its containers.
+
+        :raises LayerError: it begins with ``@root``, and there is no root file system, or several.
+        """
+        from cosremaster.layers.address import ROOT_NAME, parse_address  # noqa: PLC0415 - a remaster needs none
+
+        parts: Address = parse_address(address) if address else ()
+        if address.partition("::")[0] != ROOT_NAME:
+            return parts
+        return (*self._address_inside(self.choose_root()), *parts[1:])
+
+    def choose_root(self, keeper: PlainKeeper | None = None) -> Layer:
+        """Return the root file system; ``keeper``: keeps plain bytes that are decoded for it.
+
+        :raises LayerError: there is none, or there are several.
+        """
+        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - a remaster needs none of it
+
+        opened = self.opened
+        return choose_layer(opened.image, opened.layers(keeper=keeper), None, opened.facts)
+
+    def _address_inside(self, layer: Layer) -> Address:
+        """Return the address inside the image of all that the file of ``layer`` unpacks to."""
+        from cosremaster.layers.address import without_numbers  # noqa: PLC0415 - a remaster needs none of it
+
+        address = without_numbers(layer.address)
+        return address[1:] if self.opened.image.is_single_file else address
+
+    def enter_root(self, keeper: PlainKeeper) -> NodeRef:
+        """Return the root directory of the root file system; where it was indexed, that is not done again.
+
+        ``keeper``: keeps plain bytes that are decoded for it.
+        """
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
+
+        layer = self.choose_root(keeper)
+        own = os.fsencode(self.source.name)
+        container = containers.container_of(layer, (own, *self._address_inside(layer)))
+        if container is None:
+            return self.enter(ROOT_NAME)
+        return containers.NodeRef(container, containers.ROOT)
+
+    def find(self, address: str, *, follow: bool = True, enters: bool = False, **keepers: Unpack[Keepers]) -> NodeRef:
+        """Return the node at ``address``; ``keepers`` keep what is decoded on the way.
+
+        ``enters``: the root of the archive, if it is one.
+        """
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+
+        parts, members = self.parse_address(address), keepers.get("members")
+        options = containers.ALONE._replace(max_expand=self.max_expand, **keepers)
+        inner = parts if enters else parts[:-1]
+        with self._lock:
+            way = containers.open_once(self._containers, self.source, parts, options, inner)
+        node = containers.follow(*way, last=follow, inner=inner, members=members)
+        return containers.enter_if_container(node, members=members) if enters else node
+
+    def enter(self, address: str, *, follow: bool = True, **keepers: Unpack[Keepers]) -> NodeRef:
+        """Return the node at ``address``, or the root of the archive that it is; ``keepers`` as in :meth:`find`."""
+        return self.find(address, follow=follow, enters=True, **keepers)
+
+    def open_side(self, address: str, beside: Container | None = None) -> NodeRef:
+        """Return the node at ``address`` for a comparison, in containers that know digests."""
+        from cosremaster.browse.container import enter_if_container, follow, open_container  # noqa: PLC0415 - a remaster needs none
+
+        options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self.max_expand)
+        parts = self.parse_address(address)
+        return enter_if_container(follow(*open_container(self.source, parts, options, beside)), beside)
