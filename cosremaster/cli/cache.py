@@ -23,6 +23,8 @@ from cosremaster.layers.cache_folder import (
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cosremaster.reports.documents import CacheDocument
 
 
@@ -38,7 +40,7 @@ def cache_command(action: str, as_json: bool) -> None:
     if as_json:
         write_json(_describe_cache(_clear() if action == "clear" else None))
     elif action == "path":
-        click.echo(index_folder())
+        click.echo(_folder())
     elif action == "clear":
         count = _clear()
         click.echo(f"removed {count:,} {'index' if count == 1 else 'indexes'}")
@@ -63,7 +65,15 @@ def cache_command(action: str, as_json: bool) -> None:
         plans, size = measure_remembered(PARTS_SUFFIX)
         if plans:
             click.echo(f"{format_size(size)} that {plans:,} {'plan' if plans == 1 else 'plans'} compressed")
-        click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {index_folder()}")
+        click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {_folder()}")
+
+
+def _folder() -> Path:
+    """Return the path of the folder. :raises OutputError: there is none."""
+    try:
+        return index_folder()
+    except FileNotFoundError as error:
+        raise OutputError(str(error), Place(("~/.cache",))) from error
 
 
 def _clear() -> int:
@@ -71,7 +81,7 @@ def _clear() -> int:
     try:
         return clear_indexes()
     except OSError as error:
-        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(index_folder()),))) from error
+        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(_folder()),))) from error
 
 
 def _describe_cache(removed: int | None) -> CacheDocument:
@@ -80,7 +90,7 @@ def _describe_cache(removed: int | None) -> CacheDocument:
     plans, plans_size = measure_remembered(PARTS_SUFFIX)
     return {
         "schema": 1,
-        "folder": str(index_folder()),
+        "folder": str(_folder()),
         "indexes": [
             {"path": str(index.path), "image": printable(indexed_image(index)), "size": index.size, "used": index.used}
             for index in list_indexes()

@@ -48,8 +48,10 @@ def completion_command(shell: str | None, install: bool) -> None:
 
 
 def find_place(shell: str) -> Path:
-    """Return where ``shell`` looks for the script of this user."""
-    home = Path.home()
+    """Return where ``shell`` looks for the script of this user. :raises OutputError: there is no home directory."""
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        raise OutputError("there is no home directory", Place(("~",)))
     if shell == "bash":
         data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
         folder = Path(os.environ.get("BASH_COMPLETION_USER_DIR", "").split(":")[0] or data / "bash-completion")

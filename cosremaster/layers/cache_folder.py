@@ -64,10 +64,14 @@ def index_folder() -> Path:
     """Return the path of the folder, which need not exist.
 
     On Linux it is where the XDG Base Directory Specification says; platformdirs says so too, and takes 4 ms to load.
+
+    :raises FileNotFoundError: the user has no home directory, as a number without an account has none.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if sys.platform == "linux" and os.path.isabs(cache):
-        return Path(cache) / "cosremaster" / "index"
+    if sys.platform == "linux":
+        for cache in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+            if os.path.isabs(cache):
+                return Path(cache) / "cosremaster" / "index"
+        raise FileNotFoundError("there is no home directory, and XDG_CACHE_HOME is not set to an absolute path")
     from platformdirs import user_cache_path  # noqa: PLC0415 - as above
 
     return Path(user_cache_path("cosremaster")) / "index"
@@ -80,7 +84,8 @@ def read_index(name: str) -> bytes | None:
         return None
     with suppress(OSError), file:
         data = file.readall()
-        os.utime(file.fileno())
+        with suppress(OSError):  # a disk that is mounted to be read alone
+            os.utime(file.fileno())
         return data
     return None
 
@@ -170,9 +175,8 @@ def writing_remembered(name: str) -> Iterator[BinaryIO]:
 
 def list_indexes() -> list[CachedIndex]:
     """Return all indexes that can be believed, the one unused for longest last."""
-    path = index_folder()
     indexes = []
-    with suppress(OSError), _opened_folder(path) as folder:
+    with suppress(OSError), _opened_folder(path := index_folder()) as folder:
         for name, status in _own_files(folder, SUFFIX):
             with suppress(OSError):
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)

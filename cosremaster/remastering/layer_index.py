@@ -168,8 +168,10 @@ class LayerIndex:
     def _store(self, layers: ImageLayers) -> bool:
         """Store the index of ``layers``; return whether it could be."""
         is_stored = store_index(self._source, layers.indexed_files, layers.foreign_files)
-        outcome = "is remembered in" if is_stored else "cannot be remembered in"
-        _LOG.info("%s: the index %s %s", self._image.place, outcome, index_path(self._source))
+        if is_stored:
+            _LOG.info("%s: the index is remembered in %s", self._image.place, index_path(self._source))
+        else:
+            _LOG.info("%s: the index cannot be remembered", self._image.place)
         return is_stored
 
     def _has_twins(self, indexed: Sequence[IndexedFile]) -> bool:

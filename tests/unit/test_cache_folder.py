@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pwd
 import random
 import signal
 import stat
@@ -197,6 +199,35 @@ def test_a_home_that_is_missing_is_not_made(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "nonexistent").exists()
     (tmp_path / "nonexistent").mkdir()
     run(tmp_path / "in.iso", tmp_path / "out.iso")
+    assert run(tmp_path / "in.iso", tmp_path / "out.iso")[1] is False
+
+
+def test_a_user_without_an_account_has_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs under a number: nothing is remembered, and all else is done."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as if no user had a number
+    monkeypatch.chdir(tmp_path)
+    assert run(write_small(tmp_path), tmp_path / "out.iso")[1] is True
+    assert sorted(os.listdir(tmp_path)) == ["in.iso", "out.iso"]
+    for action in ("list", "path", "clear"):
+        assert main(["cache", action]) == (0 if action == "clear" else 8)
+    assert main(["completion", "bash", "--install"]) == 8
+    errors = capsys.readouterr().err.splitlines()
+    assert [line for line in errors if "there is no home directory" in line] == errors[-3:]
+
+
+def test_an_index_on_a_disk_that_cannot_be_written_is_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    run(write_small(tmp_path), tmp_path / "out.iso")
+    assert _index_of(cache).exists()
+    monkeypatch.setattr(os, "utime", refuse)
     assert run(tmp_path / "in.iso", tmp_path / "out.iso")[1] is False
 
 
