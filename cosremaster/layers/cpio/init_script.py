@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
@@ -25,10 +26,19 @@ _PART = lazy_regex(
 )
 _VARIABLE = lazy_regex(r"\$(?:(\w+)|\{(\w+)\})")
 _ASSIGNMENT = lazy_regex(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_CHANGE = lazy_regex(r"([A-Za-z_]\w*)(?:\[[^]]*\])?\+?=.*", re.DOTALL)
+"""A word that sets a variable or adds to it, or to an element of an array."""
+
 _RESERVED = frozenset(("if", "then", "else", "elif", "do", "while", "until", "!", "{", "time", "exec", "command"))
 _DECLARATIONS = frozenset(("export", "readonly", "local", "declare", "typeset"))
 _FOREIGN = frozenset((".", "source", "eval"))
 """Commands that may set any variable."""
+
+_SETTERS = frozenset(("read", "for", "select", "getopts", "unset", "mapfile", "readarray", "let", "printf"))
+"""Commands that may set the variables which they name."""
+
+_PREFIXES = frozenset(("command", "builtin", "exec"))
+"""Words before the name of a command."""
 
 _SOURCES = frozenset((
     "cat", "xz", "unxz", "xzcat", "gzip", "gunzip", "zcat", "gzcat", "zstd", "unzstd", "zstdcat", "lz4", "unlz4",
@@ -47,6 +57,7 @@ _LONG_OPTIONS = {
     "--verbose": "", "--quiet": "", "--no-absolute-filenames": "", "--no-preserve-owner": "", "--format=newc": "",
     "--format=crc": "",
 }  # fmt: skip
+_KNOWN = _SOURCES | _HARMLESS | _MOVES | {"cpio", "busybox"}
 _LETTERS = frozenset("idmuv")
 _MAX_WORD, _MAX_VARIABLES = 4096, 16  # of a word: a script of a few lines could make it grow beyond all memory
 _TELLING = frozenset("dmu")
@@ -108,6 +119,17 @@ def _may_unpack(command: _Command, base: str) -> bool:
     return command.program not in _HARMLESS and any(base in text for text in texts)
 
 
+def _redefines_programs(commands: Sequence[_Command]) -> bool:
+    """Return whether a function or an alias among ``commands`` has the name of a program that is known here."""
+    names = set[str]()
+    for command, following in pairwise((*commands, _Command("", [], []))):
+        if following.separators.startswith("()"):
+            names.update(command.raw[-1:])
+        if _strip_prefixes(command.raw)[:1] in (["alias"], ["function"]):
+            names.update(word.partition("=")[0].strip("'\"\\") for word in command.raw)
+    return not names.isdisjoint(_KNOWN)
+
+
 def _find_source(commands: Sequence[_Command], number: int) -> tuple[int, str | None] | None:
     """Return the number of the command that opens the file which cpio, command ``number``, gets, and its name.
 
@@ -158,15 +180,20 @@ def _parse_options(words: Sequence[str | None]) -> frozenset[str] | None:
 
 
 def _parse_commands(text: str) -> Iterator[_Command]:
-    """Yield the simple commands of ``text``. :raises ValueError: it is not read: a here-document, an open quote."""
+    """Yield the simple commands of ``text``.
+
+    :raises ValueError: it is not read: a here-document, an open quote, another meaning of a known program.
+    """
     commands = list(_split_commands(text))
+    if _redefines_programs(commands):
+        raise ValueError("a known program gets another meaning")
     assigned: Counter[str] = Counter()
     values: dict[str, str] = {}
     for command in commands:
         for name, value in _list_assignments(command.raw):
             assigned[name] += 1
             values[name] = value
-    if any(word in _FOREIGN for command in commands for word in command.raw[:1]):
+    if any(word in _FOREIGN for command in commands for word in _strip_prefixes(command.raw)[:1]):
         values = {}
     variables: dict[str, str] = {}
     for name, value in values.items():
@@ -213,15 +240,26 @@ def _split_commands(text: str) -> Iterator[_Command]:
 
 def _list_assignments(raw: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield name and raw value of each variable that a command sets; a value that it does not say is ``$``."""
-    rest = raw[1:] if raw and raw[0] in _DECLARATIONS else raw
-    for word in rest:
-        match = _ASSIGNMENT.fullmatch(word)
-        if match is None:
-            break
-        yield match[1], match[2]
-    if raw and raw[0] in ("read", "for", "getopts", "unset"):
-        yield from ((word, "$") for word in raw[1:])
+    words = _strip_prefixes(raw)
+    program = words[0] if words else ""
+    count = len(raw) - len(words)
+    for number, word in enumerate(raw):
+        is_value = number < count or program in _DECLARATIONS
+        if is_value and (match := _ASSIGNMENT.fullmatch(word)):
+            yield match[1], match[2]
+        elif match := _CHANGE.fullmatch(word):
+            yield match[1], "$"
+    if program in _SETTERS or (program in _DECLARATIONS and program not in ("export", "readonly")):
+        yield from ((word, "$") for word in words[1:])
     yield from ((match[1], "$") for word in raw for match in re.finditer(r"\$\{(\w+):?=", word))
+
+
+def _strip_prefixes(raw: Sequence[str]) -> Sequence[str]:
+    """Return the words of a command from its name on."""
+    for number, word in enumerate(raw):
+        if word not in _PREFIXES and not _CHANGE.fullmatch(word):
+            return raw[number:]
+    return ()
 
 
 def _without_assignments(raw: Sequence[str]) -> Sequence[str]:
@@ -229,7 +267,7 @@ def _without_assignments(raw: Sequence[str]) -> Sequence[str]:
     if raw and raw[0] in _DECLARATIONS:
         return ()
     for number, word in enumerate(raw):
-        if not _ASSIGNMENT.fullmatch(word):
+        if not _CHANGE.fullmatch(word):
             return raw[number:]
     return ()
 
