@@ -90,10 +90,13 @@ def _apply(folder: Path) -> Mapping[str, Side]:
     return {
         "ours": lambda work: shell(f"{OURS} apply {base} {delta} out.iso --quiet --no-sync", work),
         "theirs": lambda work: shell(f"cp {base} out.iso", work),
+        "ours synced": lambda work: shell(f"{OURS} apply {base} {delta} out.iso --quiet", work),
+        "theirs synced": lambda work: shell(f"cp {base} out.iso && sync out.iso", work),
     }
 
 
 _SITE = "a site (host name and 10 kB)"
+_APPLIED = "`apply` of a delta on a base of 2 GB, both digests proved"
 
 GROUPS: Mapping[str, Group] = {
     "delta-size": Group(
@@ -109,7 +112,11 @@ GROUPS: Mapping[str, Group] = {
         rounds=ROUNDS,
     ),
     "delta-apply": Group(
-        _apply, [Compared("`apply` of a delta on a base of 2 GB, both digests proved", "ours", "`cp`", "theirs", 1.3)],
+        _apply,
+        (
+            Compared(_APPLIED, "ours", "`cp`", "theirs", 1.3),
+            Compared(f"{_APPLIED}, synced", "ours synced", "`cp`, and `sync`", "theirs synced", 1.3),
+        ),
         rounds=5,
     ),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,6 @@ def apply(
     from cosremaster.deltas.note import note_path, read_note  # noqa: PLC0415 - who looks at an image applies nothing
     from cosremaster.io.output import Output  # noqa: PLC0415 - the same
     from cosremaster.io.source import open_base, open_file  # noqa: PLC0415 - the same
-    from cosremaster.io.streams import digest_of  # noqa: PLC0415 - the same
     from cosremaster.remastering.output_options import checking_digests  # noqa: PLC0415 - the same
 
     beside, shown = note_path(Path(delta)), progress or SilentProgress()
@@ -69,9 +68,10 @@ def apply(
         with output, checking_digests(old, expected) as digests:
             size = _measure(difference, old, note, max_expand)
             with begin_work(shown, "apply", size, COPY, "delta") as advance:
-                written = output.write_pieces(_pieces(difference, old, is_checked=note is None), old, advance)
-            with begin_work(shown, "prove", size, PROOF, "sha256") as advance, open_file(written.path) as result:
-                digest = digest_of("sha256", _counted(result, advance)).hex()
+                result_sum = output.sum_while_written()
+                output.write_pieces(_pieces(difference, old, is_checked=note is None), old, advance)
+            with begin_work(shown, "prove", size, PROOF, "sha256") as advance:
+                digest = result_sum.result(advance)
             digests.check()  # the base is summed meanwhile
             old.check_unchanged()
             difference.check_unchanged()
@@ -118,10 +118,3 @@ def _pieces(delta: ByteSource, base: ByteSource, *, is_checked: bool) -> Iterato
 
     heads = read_heads(delta, base.size)
     return join_neighbours(piece for head in heads for piece in decode_window(delta, head, base, is_checked=is_checked))
-
-
-def _counted(source: ByteSource, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """Return all bytes of ``source``, of which ``advance`` is told."""
-    from cosremaster.io.streams import count_chunks  # noqa: PLC0415 - who looks at an image applies nothing
-
-    return count_chunks(source.chunks(0, source.size), advance)

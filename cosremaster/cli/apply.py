@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from cosremaster.api.delta import apply
-from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.io.urls import ImagePath
 from cosremaster.units import format_size
 
 
 @click.command(cls=StrictCommand)
-@click.argument("base", metavar="BASE", type=click.Path(path_type=Path))
+@click.argument("base", metavar="BASE", type=InputPath())
 @click.argument("delta", metavar="DELTA", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=OutputPath())
 @MAX_EXPAND
@@ -28,7 +29,7 @@ from cosremaster.units import format_size
 @JSON
 @QUIET
 def apply_command(
-    base: Path, delta: Path, target: Path, quiet: bool, as_json: bool, **options: Any
+    base: ImagePath, delta: Path, target: Path, quiet: bool, as_json: bool, **options: Any
 ) -> None:  # fmt: skip
     """Write the image OUT that DELTA makes from BASE.
 

@@ -22,6 +22,7 @@ from cosremaster.records import Struct
 
 if TYPE_CHECKING:
     from cosremaster.io.shared_sums import FileSum, SharedSums
+    from cosremaster.io.written_sum import WrittenSum
 
 DIGESTS = ("sha256", "md5")
 
@@ -149,6 +150,7 @@ class Output:
         self._precopy: Precopy | None = None
         self._write_back: WriteBack | None = None
         self._file_sum: FileSum | None = None
+        self._written_sum: WrittenSum | None = None
         import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
 
         self._hash = None if digest is None else hashlib.new(digest)
@@ -216,6 +218,8 @@ class Output:
         try:
             if self._file_sum is not None:
                 self._file_sum.stop()
+            if self._written_sum is not None:
+                self._written_sum.stop()
             if precopy is not None:
                 precopy.stop()
             if write_back is not None:
@@ -233,6 +237,18 @@ class Output:
         """
         self._file_sum = sums.start()
         return self._file_sum
+
+    def sum_while_written(self) -> WrittenSum:
+        """Take the SHA-256 of what :meth:`write_pieces` writes while it does; return what tells it.
+
+        :raises OutputError: no file can be made.
+        """
+        from cosremaster.io.written_sum import WrittenSum  # noqa: PLC0415 - what applies a delta needs it alone
+
+        self._open()
+        assert self._part is not None
+        self._written_sum = WrittenSum(self._part.path)
+        return self._written_sum
 
     def start_precopy(self, source: ByteSource, limit: int | None = None) -> bool:
         """Begin to copy ``source`` under a temporary name; most likely much of it will be in the table to be written.
@@ -283,12 +299,16 @@ class Output:
                 counts = self._write_new(fd, piece, _run_for(runs, offset, piece))
             for count in counts:
                 self._count_written(count)
+                if self._written_sum is not None:
+                    self._written_sum.add(count)
                 known = min(reported, count)
                 reported -= known
                 advance(count - known)
             offset += piece.length
         self._truncate(fd, offset)  # to its full length, as a hole may be at the end
         self._finish_writing(fd)
+        if self._written_sum is not None:
+            self._written_sum.finish()
         assert self._part is not None
         return Written(self._part.path, tuple(runs))
 
