@@ -22,6 +22,9 @@ from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, ImageError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import open_source
+from cosremaster.layers.ext4.directories import Ext4Entry
+from cosremaster.layers.ext4.filesystem import Ext4Filesystem
+from cosremaster.layers.ext4.inodes import Ext4Inode
 from cosremaster.layers.ext4.tree import Ext4Tree
 from cosremaster.tree.nodes import Node
 from tests.fixtures import tools
@@ -90,6 +93,24 @@ def _nodes(image: Path) -> Mapping[bytes, Node]:
     """Return the nodes that we read of a file system alone."""
     source = open_source(image)
     return Ext4Tree(PieceTable([Range(source, 0, source.size)]), Place((image.name,)))
+
+
+def test_a_directory_is_listed_without_a_look_at_the_others(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = _make(tree, tmp_path / "in.img", FILE_SYSTEMS["ext4"])
+    listed: list[int] = []
+    listing = Ext4Filesystem.listing
+
+    def count(filesystem: Ext4Filesystem, inode: Ext4Inode) -> list[Ext4Entry]:
+        listed.append(inode.number)
+        return listing(filesystem, inode)
+
+    monkeypatch.setattr(Ext4Filesystem, "listing", count)
+    with cosremaster.open(image) as opened:
+        assert opened.names("etc") == [b"hard", b"hostname", b"link", b"long-link"]
+    assert len(set(listed)) == 2, "the root and the directory"
+    assert sorted(_nodes(image)) == list(_nodes(image))
 
 
 def _facts(node: Node) -> Facts:

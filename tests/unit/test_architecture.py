@@ -53,7 +53,7 @@ def test_every_module_is_named_in_the_row_of_its_room(room: str) -> None:
     assert named - modules - folders - {"--json"} == set(), "these are in docs/architecture.md alone"
 
 
-@pytest.mark.parametrize("name", ["cpio", "squashfs", "tar", "ext4"])
+@pytest.mark.parametrize("name", ["cpio", "squashfs", "tar", "ext4", "erofs"])
 def test_the_contract_on_a_format_names_every_other_module_of_layers(name: str) -> None:
     config = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     (contract,) = [

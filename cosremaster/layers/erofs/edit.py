@@ -244,7 +244,7 @@ class ErofsEditor:
             return True
         if attributes is None:
             return False
-        if attributes.xattrs != self.filesystem.xattrs(old):
+        if attributes.xattrs != self.filesystem.xattrs_of(old):
             return True
         return not old.is_extended and (
             max(attributes.uid, attributes.gid) > _MAX_COMPACT or attributes.mtime != old.mtime
@@ -252,7 +252,7 @@ class ErofsEditor:
 
     def _read_attributes(self, inode: ErofsInode) -> ErofsAttributes:
         """Return the attributes of ``inode``."""
-        xattrs = self.filesystem.xattrs(inode)
+        xattrs = self.filesystem.xattrs_of(inode)
         return ErofsAttributes(inode.mode, inode.uid, inode.gid, inode.mtime, inode.nanoseconds, xattrs)
 
     def list_directories(self) -> list[ChangedErofsDirectory]:

@@ -41,19 +41,19 @@ from cosremaster.layers.erofs.superblock import (
     parse_superblock,
 )
 from cosremaster.layers.erofs.xattrs import parse_prefix, parse_xattrs
+from cosremaster.layers.on_demand import MAX_LISTINGS, OnDemandFilesystem
 from cosremaster.tree.nodes import NodeKind, Xattrs
 
 _CHUNK_BITS, _CHUNK_INDEXES, _CHUNK_48 = 0x1F, 0x20, 0x40
-_MAX_DIRECTORY = 1 << 28
-"""Bytes of a directory, and of all directories together, that are believed. Crafted ones could overlap."""
-_MAX_PATH = 1 << 16
 _MAX_TARGET = 1 << 16
 _MAX_CACHED = 24 << 20
 """Plain bytes of extents that stay in memory: tails of many small files may be in one."""
 
 
-class ErofsFilesystem:
+class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
     """The EROFS file system whose bytes are ``table``."""
+
+    noun = "an EROFS"
 
     def __init__(self, table: PieceTable, place: Place) -> None:
         """Read the superblock. Raises as ``parse_superblock``."""
@@ -96,6 +96,33 @@ class ErofsFilesystem:
             return parse_inode(raw, nid, position, self.superblock)
         except (ValueError, struct.error) as error:
             raise CorruptError(f"EROFS inode {nid} is damaged: {error}", self._at(is_in_metabox, position)) from error
+
+    def inode_of(self, entry: ErofsEntry) -> ErofsInode:
+        """Return the inode that ``entry`` leads to. :raises CorruptError: it cannot be one."""
+        return self.inode(entry.nid)
+
+    def find_directory(self, entry: ErofsEntry) -> ErofsInode | None:
+        """Return the inode of the directory that ``entry`` leads to; None where it leads to something else."""
+        return self.inode(entry.nid) if entry.type == DIRECTORY_TYPE else None
+
+    def kind_of(self, path: bytes, entry: ErofsEntry, inode: ErofsInode) -> NodeKind:
+        """Return the type of ``inode``, to which ``entry`` at ``path`` leads.
+
+        :raises CorruptError: it has no known type, or the entry lies about it: then a directory would seem empty.
+        """
+        where = self.place.inside(path[:255])
+        try:
+            kind = inode.kind
+        except ValueError as error:
+            raise CorruptError(f"EROFS inode {inode.nid} has no type of a file", where) from error
+        if (kind is NodeKind.DIRECTORY) != (entry.type == DIRECTORY_TYPE):
+            message = f"EROFS inode {inode.nid} and its name do not agree whether it is a directory"
+            raise CorruptError(message, where)
+        return kind
+
+    def owners_of(self, inode: ErofsInode) -> tuple[int, int]:
+        """Return the user and the group of ``inode``."""
+        return inode.uid, inode.gid
 
     def _at(self, is_in_metabox: bool, position: int) -> Place:
         """Return the place of byte ``position`` of the metadata."""
@@ -178,8 +205,8 @@ class ErofsFilesystem:
 
         :raises CorruptError: it is damaged.
         """
-        if inode.mode & 0o170000 != NodeKind.DIRECTORY or inode.size > _MAX_DIRECTORY:
-            problem = f"claims {inode.size:,} bytes" if inode.size > _MAX_DIRECTORY else "is none"
+        if inode.mode & 0o170000 != NodeKind.DIRECTORY or inode.size > MAX_LISTINGS:
+            problem = f"claims {inode.size:,} bytes" if inode.size > MAX_LISTINGS else "is none"
             raise CorruptError(
                 f"an EROFS directory (inode {inode.nid}) {problem}", self._at(inode.is_in_metabox, inode.position)
             )
@@ -216,7 +243,7 @@ class ErofsFilesystem:
             at += -at % 4
         return prefixes
 
-    def xattrs(self, inode: ErofsInode) -> Xattrs:
+    def xattrs_of(self, inode: ErofsInode) -> Xattrs:
         """Return the extended attributes of ``inode``. :raises CorruptError: they are damaged."""
         if not inode.xattr_size:
             return ()
@@ -234,34 +261,15 @@ class ErofsFilesystem:
         except (ValueError, struct.error) as error:
             raise self._damage(inode, "an extended attribute", error) from error
 
-    def walk(self, path: bytes = b"", directory: ErofsInode | None = None) -> Iterator[tuple[bytes, ErofsEntry]]:
-        """Yield path and entry of everything below ``directory`` (the root by default), each directory before its
-        content.
+    def find_data(self, inode: ErofsInode) -> None:
+        """Find where the data of ``inode`` stand, without reading them.
 
-        :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
+        :raises CorruptError: what leads to them is damaged.
         """
-        top = directory or self.root
-        seen, room = {top.nid}, _MAX_DIRECTORY - top.size
-        open_directories = [(path + b"/" if path else b"", self.listing(top))]
-        while open_directories:
-            prefix, entries = open_directories[-1]
-            for entry in entries:
-                child = prefix + entry.name
-                yield child, entry
-                if entry.type != DIRECTORY_TYPE:
-                    continue
-                inode = self.inode(entry.nid)
-                room -= inode.size
-                if entry.nid in seen or room < 0 or len(child) > _MAX_PATH:
-                    problem = (
-                        "has two names, or stands below itself" if entry.nid in seen else "is too deep or too large"
-                    )
-                    raise CorruptError(f"an EROFS directory {problem}", self.place.inside(child[:255]))
-                seen.add(entry.nid)
-                open_directories.append((child + b"/", self.listing(inode)))
-                break
-            else:
-                open_directories.pop()
+        if inode.layout.is_compressed:
+            self.extents(inode)
+        else:
+            self.data(inode)
 
     def extents(self, inode: ErofsInode) -> ExtentMap:
         """Return where the compressed data of ``inode`` stand. :raises CorruptError: the map is damaged."""

@@ -68,6 +68,11 @@ class ErofsInode(Struct, frozen=True):
     omits_dot: bool
 
     @property
+    def number(self) -> int:
+        """Its number."""
+        return self.nid
+
+    @property
     def kind(self) -> NodeKind:
         """The type of file. :raises ValueError: it is none."""
         return NodeKind(self.mode & 0o170000)

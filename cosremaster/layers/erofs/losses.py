@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from cosremaster.errors import Place, printable
+from cosremaster.errors import Place
 from cosremaster.layers.erofs.directories import DIRECTORY_TYPE
 from cosremaster.layers.erofs.inodes import ErofsInode
 from cosremaster.layers.erofs.superblock import ErofsFeature
 from cosremaster.layers.erofs.tree import ErofsTree
-from cosremaster.tree.nodes import Action, Edits, NodeKind
-from cosremaster.tree.xattrs import loses_xattrs
+from cosremaster.layers.losses import describe_lost_xattrs, name_paths
+from cosremaster.tree.nodes import Edits, NodeKind
 from cosremaster.units import format_size
 
 _SHARES_DATA = ErofsFeature.FRAGMENTS | ErofsFeature.CHUNKED_FILE
@@ -38,19 +38,8 @@ def describe_losses(tree: ErofsTree, edits: Edits, place: Place) -> Iterator[str
         reserve = " unless other files have the same" if tree.filesystem.superblock.features & _SHARES_DATA else ""
         size = format_size(sum(inode.size for _, inode in dead))
         yield (
-            f"{place}: the old data of {_list_paths([path for path, _ in dead])}, {size}, stay in the EROFS file, where"
+            f"{place}: the old data of {name_paths([path for path, _ in dead])}, {size}, stay in the EROFS file, where"
             f" they can still be read, though nothing names them any more{reserve}; an output called NAME.tar.gz is"
             " without them"
         )
-    replaced = {node.path: node for node, action in edits.additions if action is not Action.REMOVED}
-    bare = [
-        path for path, inode in inodes.values()
-        if path in replaced and loses_xattrs(dict(tree.filesystem.xattrs(inode)), dict(replaced[path].xattrs))
-    ]  # fmt: skip
-    if bare:
-        yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities) that the new has not"
-
-
-def _list_paths(paths: Sequence[bytes]) -> str:
-    """Return the first of ``paths``, and how many others there are, for people."""
-    return printable(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
+    yield from describe_lost_xattrs(tree, edits, place)

@@ -31,6 +31,7 @@ from cosremaster.layers.ext4.xattrs import (
     parse_block_xattrs,
     parse_inode_xattrs,
 )
+from cosremaster.layers.on_demand import OnDemandFilesystem
 from cosremaster.tree.nodes import NodeKind, Xattrs
 
 ROOT = 2
@@ -40,17 +41,22 @@ _MAX_DIRECTORY = 1 << 30
 _MAX_VALUE = 1 << 16
 _MAX_LINK = 1 << 16
 _CACHED_BLOCKS = 256
+_CACHED_INODES = 16
 
 
-class Ext4Filesystem:
+class Ext4Filesystem(OnDemandFilesystem[Ext4Entry, Ext4Inode]):
     """The file system whose bytes are ``table``. ``is_replayed``: its journal had something that was not in place."""
+
+    noun = "an ext4"
 
     def __init__(self, table: PieceTable, place: Place) -> None:
         """Read the superblock and the journal. Raises as ``parse_superblock``."""
         self.place = place
         self.superblock: Ext4Superblock = parse_superblock(table.read(OFFSET, SIZE), table.length, place)
         self.table = table.cut(0, self.superblock.block_count * self.superblock.block_size)
+        self.max_listings = self.table.length  # no block is of two directories
         self.block = lru_cache(_CACHED_BLOCKS)(self._read_block)
+        self._inode = lru_cache(_CACHED_INODES)(self._read_inode)
         self._reader = MapReader(
             self.block, self.superblock.block_size, self.superblock.block_count, self.superblock.has_checksums
         )
@@ -89,6 +95,7 @@ class Ext4Filesystem:
         if patches:
             self.table = self.table.patched(patches)
             self.block.cache_clear()
+            self._inode.cache_clear()
             self.is_replayed = True
 
     def _read_block(self, number: int) -> bytes:
@@ -116,6 +123,10 @@ class Ext4Filesystem:
 
     def inode(self, number: int) -> Ext4Inode:
         """Return the inode ``number``. :raises CorruptError: there is none, or it is damaged."""
+        return self._inode(number)
+
+    def _read_inode(self, number: int) -> Ext4Inode:
+        """Return the inode ``number``. :raises CorruptError: there is none, or it is damaged."""
         superblock = self.superblock
         if not 0 < number <= superblock.inode_count:
             raise CorruptError(f"ext4 has no inode {number}", self.place)
@@ -136,7 +147,7 @@ class Ext4Filesystem:
         """Return the error for ``what`` of ``inode``."""
         return CorruptError(f"{what} of ext4 inode {inode.number} is damaged: {error}", self.place)
 
-    def runs(self, inode: Ext4Inode) -> list[DataRun]:
+    def data_runs(self, inode: Ext4Inode) -> list[DataRun]:
         """Return where the data of ``inode`` stand. :raises CorruptError: the map is damaged."""
         try:
             return list_runs(inode, self._reader)
@@ -154,7 +165,7 @@ class Ext4Filesystem:
             inline = self._inline(inode)  # behind it the kernel reads zeros: mke2fs -d so makes files that are one hole
             return PieceTable([Literal(inline), Zeros(inode.size - len(inline))])
         size, end, pieces = self.superblock.block_size, 0, list[Piece]()
-        for run in self.runs(inode):
+        for run in self.data_runs(inode):
             start, stop = run.logical * size, min((run.logical + run.length) * size, inode.size)
             if start >= stop:  # blocks that were allocated behind the end
                 continue
@@ -185,7 +196,7 @@ class Ext4Filesystem:
         return next((attribute.value for attribute in stored if attribute.name == INLINE_ATTRIBUTE), b"")
 
     def listing(self, inode: Ext4Inode) -> list[Ext4Entry]:
-        """Return the entries of the directory ``inode``. :raises CorruptError: it is damaged.
+        """Return the entries of the directory ``inode``, sorted by name. :raises CorruptError: it is damaged.
 
         :raises UnsupportedError: it is encrypted.
         """
@@ -196,8 +207,8 @@ class Ext4Filesystem:
         seed = inode.seed if self.superblock.has_checksums else None
         try:
             if inode.flags & INLINE_DATA:
-                return list(parse_inline_directory(inode.raw[BLOCK_FIELD], self._inline_rest(inode)))
-            return list(parse_directory(self.data(inode).read(), self.superblock.block_size, seed))
+                return sorted(parse_inline_directory(inode.raw[BLOCK_FIELD], self._inline_rest(inode)))
+            return sorted(parse_directory(self.data(inode).read(), self.superblock.block_size, seed))
         except (ValueError, struct.error) as error:
             raise self._damage(inode, "the directory", error) from error
 
@@ -209,7 +220,7 @@ class Ext4Filesystem:
             return inode.raw[BLOCK_FIELD][: inode.size]
         return self.data(inode).read()
 
-    def xattrs(self, inode: Ext4Inode) -> Xattrs:
+    def xattrs_of(self, inode: Ext4Inode) -> Xattrs:
         """Return the extended attributes of ``inode``. :raises CorruptError: they are damaged."""
         if not inode.acl and len(inode.raw) <= _CLASSIC_INODE_SIZE:
             return ()
@@ -238,27 +249,31 @@ class Ext4Filesystem:
             raise ValueError(f"its value is not in inode {attribute.inode}")
         return self.data(holder).read()
 
-    def walk(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the path and the inode's number of everything below the root, parents before children.
+    @property
+    def root(self) -> Ext4Inode:
+        """The inode of the root directory."""
+        return self.inode(ROOT)
 
-        :raises CorruptError: a directory is damaged, or has two names.
-        """
-        waiting = [(b"", self.inode(ROOT))]
-        seen = {ROOT}
-        while waiting:
-            path, directory = waiting.pop()
-            below: list[tuple[bytes, Ext4Inode]] = []
-            for entry in self.listing(directory):
-                child = path + b"/" + entry.name if path else entry.name
-                yield child, entry.inode
-                inode = self.inode(entry.inode)
-                if inode.mode & 0o170000 != NodeKind.DIRECTORY:
-                    continue
-                if entry.inode in seen:
-                    raise CorruptError("an ext4 directory has two names, or stands below itself", self.place)
-                seen.add(entry.inode)
-                below.append((child, inode))
-            waiting += reversed(below)
+    def inode_of(self, entry: Ext4Entry) -> Ext4Inode:
+        """Return the inode that ``entry`` leads to. :raises CorruptError: it is damaged."""
+        return self.inode(entry.inode)
+
+    def find_directory(self, entry: Ext4Entry) -> Ext4Inode | None:
+        """Return the inode of the directory that ``entry`` leads to; None where it leads to something else."""
+        inode = self.inode(entry.inode)
+        return inode if inode.mode & 0o170000 == NodeKind.DIRECTORY else None
+
+    def kind_of(self, path: bytes, entry: Ext4Entry, inode: Ext4Inode) -> NodeKind:
+        """Return the type of ``inode``. :raises CorruptError: it has no known type."""
+        try:
+            return inode.kind
+        except ValueError as error:
+            message = f"ext4 inode {inode.number} has no type of a file"
+            raise CorruptError(message, self.place.inside(path[:255])) from error
+
+    def owners_of(self, inode: Ext4Inode) -> tuple[int, int]:
+        """Return the user and the group of ``inode``."""
+        return inode.uid, inode.gid
 
 
 def _has_superblock(superblock: Ext4Superblock, group: int) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cosremaster.layers.formats import ArchiveIndex, LayerFormat
+from cosremaster.layers.formats import LayerFormat
+from cosremaster.layers.on_demand_index import OnDemandIndex, load_inode_count
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
@@ -24,39 +25,31 @@ _USED_FIELDS = 96
 _MAX_FILE = (1 << 44) - 1
 
 
-class Ext4Index(ArchiveIndex):
+class Ext4Index(OnDemandIndex["Ext4Tree"]):
     """An ext4 file system, which is read when it is needed."""
 
     def __init__(self, inode_count: int, *, is_replayed: bool) -> None:
         """Remember the number of inodes, used or not, and whether the journal had to be applied."""
-        self._inode_count = inode_count
+        super().__init__(inode_count)
         self._is_replayed = is_replayed
-
-    @property
-    def entry_count(self) -> int:
-        """How many inodes it has room for."""
-        return self._inode_count
 
     @property
     def oddity(self) -> str:
         """What is odd: the file system was not unmounted."""
         return "was not unmounted: it is read with what its journal holds" if self._is_replayed else ""
 
-    def find_landmarks(self, layer: Layer, paths: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the paths at the top, and those of ``paths`` that exist."""
-        tree = open_tree(layer)
-        return [*(tree.names(b"") or ()), *(path for path in paths if path in tree)]
+    def make_tree(self, table: PieceTable, layer: Layer) -> Ext4Tree:
+        """Return the nodes of ``layer``, whose plain bytes are ``table``."""
+        from cosremaster.layers.ext4.tree import Ext4Tree  # noqa: PLC0415 - only who looks inside needs it
 
-    def tree(self, layer: Layer) -> Mapping[bytes, Node]:
-        """Return the nodes of ``layer`` by path."""
-        return open_tree(layer)
+        return Ext4Tree(table, layer.place)
 
     def check_data(self, layer: Layer, visit: Callable[[Node], None] = lambda node: None) -> None:
         """Read every inode, directory and map of blocks. :raises CorruptError: damage, with its place.
 
         Data of files have no checksums.
         """
-        for node in open_tree(layer).values():
+        for node in self.open_tree(layer).walk_nodes():
             if node.content is not None:
                 visit(node)
                 node.content.table()
@@ -69,15 +62,7 @@ class Ext4Index(ArchiveIndex):
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the number of inodes and the state of the journal: all else is read from the image."""
-        return {"inodes": self._inode_count, "replayed": self._is_replayed}
-
-
-def open_tree(layer: Layer) -> Ext4Tree:
-    """Return the file system of ``layer``."""
-    from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - only who looks inside needs it
-    from cosremaster.layers.ext4.tree import Ext4Tree  # noqa: PLC0415 - the same
-
-    return Ext4Tree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
+        return super().dump(blobs) | {"replayed": self._is_replayed}
 
 
 class Ext4Format(LayerFormat):
@@ -108,16 +93,16 @@ class Ext4Format(LayerFormat):
 
     def index(self, reader: ByteReader, origin: int, members: MemberScanner, table: PieceTable | None) -> Ext4Index:
         """Read the superblock and the root of the file system ``table``. :raises CorruptError: damage, located."""
-        from cosremaster.layers.ext4.filesystem import ROOT, Ext4Filesystem  # noqa: PLC0415 - only ext4 needs it
+        from cosremaster.layers.ext4.filesystem import Ext4Filesystem  # noqa: PLC0415 - only ext4 needs it
 
         assert table is not None
         filesystem = Ext4Filesystem(table, reader.place)
-        filesystem.listing(filesystem.inode(ROOT))
+        filesystem.listing(filesystem.root)
         return Ext4Index(filesystem.superblock.inode_count, is_replayed=filesystem.is_replayed)
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> Ext4Index:
         """Return the index that ``dump`` made values of. :raises KeyError, TypeError: it did not."""
-        count, is_replayed = values["inodes"], values["replayed"]
-        if type(count) is not int or type(is_replayed) is not bool:
-            raise TypeError("the values of an ext4 index are none")
-        return Ext4Index(count, is_replayed=is_replayed)
+        is_replayed = values["replayed"]
+        if type(is_replayed) is not bool:
+            raise TypeError("whether the journal was applied is neither true nor false")
+        return Ext4Index(load_inode_count(values), is_replayed=is_replayed)

@@ -31,7 +31,7 @@ class Ext4Inode(Struct, frozen=True):
     gid: int
     size: int
     mtime: int
-    links: int
+    nlink: int
     flags: int
     acl: int
     raw: bytes
@@ -49,7 +49,9 @@ class Ext4Inode(Struct, frozen=True):
 
     @property
     def rdev(self) -> tuple[int, int]:
-        """Major and minor number of a device (fs/ext4/inode.c: the old form first)."""
+        """Major and minor number of a device (fs/ext4/inode.c: the old form first); zeros for all else."""
+        if self.mode & 0o170000 not in (NodeKind.BLOCK, NodeKind.CHAR):
+            return 0, 0
         old, new = struct.unpack_from("<II", self.raw, BLOCK_FIELD.start)
         if old:
             return old >> 8 & 0xFF, old & 0xFF
@@ -74,7 +76,7 @@ def parse_inode(number: int, raw: bytes, seed: int) -> Ext4Inode:
         mtime += (int.from_bytes(raw[0x88:0x8C], "little") & 3) << 32  # two bits prolong the epoch
     return Ext4Inode(
         number=number, mode=mode, uid=uid | uid_high << 16, gid=gid | gid_high << 16, size=size | size_high << 32,
-        mtime=mtime, links=links, flags=flags, acl=acl | acl_high << 32, raw=raw,
+        mtime=mtime, nlink=links, flags=flags, acl=acl | acl_high << 32, raw=raw,
         seed=crc32c(seed, number.to_bytes(4, "little") + generation),
     )  # fmt: skip
 

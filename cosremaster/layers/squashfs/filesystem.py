@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
+from cosremaster.layers.on_demand import MAX_LISTINGS, OnDemandFilesystem
 from cosremaster.layers.squashfs.blocks import BlockCodec, BlockError, make_block_codec
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry, parse_runs
 from cosremaster.layers.squashfs.inodes import (
@@ -37,7 +38,7 @@ from cosremaster.layers.squashfs.superblock import (
     read_superblock,
 )
 from cosremaster.records.tuples import NamedTuple
-from cosremaster.tree.nodes import Facts
+from cosremaster.tree.nodes import Facts, NodeKind, Xattrs
 
 _FRAGMENT = struct.Struct("<QII")
 XATTR_ID = struct.Struct("<QII")
@@ -51,10 +52,6 @@ MAX_VALUE = 1 << 16
 """Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
 _REFERENCE, _TYPE = (itemgetter(SquashfsEntry._fields.index(field)) for field in ("reference", "type"))
 _CACHED_BLOCKS = 8
-_MAX_LISTINGS = 1 << 28
-"""Bytes of all directories together that are believed, some 10 million names. Crafted ones could overlap."""
-_MAX_PATH = 1 << 16
-"""Bytes of a path that are believed: below so many directories, 16 times what Linux resolves at once."""
 
 
 class XattrPair(NamedTuple):
@@ -68,8 +65,10 @@ class XattrPair(NamedTuple):
     place: int
 
 
-class SquashfsFilesystem:
+class SquashfsFilesystem(OnDemandFilesystem[SquashfsEntry, Inode]):
     """The squashfs file system whose bytes are ``table``."""
+
+    noun = "a squashfs"
 
     def __init__(self, table: PieceTable, place: Place) -> None:
         """Read the superblock and the compressor's options. Raises as ``read_superblock``."""
@@ -80,6 +79,7 @@ class SquashfsFilesystem:
         self.metadata = MetadataReader(table, self.codec, place)
         self._inode_table, self._block_log = self.superblock.inode_table, self.superblock.block_log
         self._data_blocks: dict[int, bytes] = {}
+        self._shared_xattrs: dict[int, Xattrs] = {}
 
     def read_options(self) -> bytes:
         """Return the compressor's options, which are one stored metadata block; empty where there are none."""
@@ -154,17 +154,20 @@ class SquashfsFilesystem:
 
     def listing(self, directory: Inode) -> list[SquashfsEntry]:
         """Return the entries of ``directory``, in its order. :raises CorruptError: the listing is damaged."""
-        return list(self.iterate(directory))
+        return list(chain.from_iterable(self._stored_runs(directory)))
 
-    def iterate(self, directory: Inode) -> Iterator[SquashfsEntry]:
-        """Yield the entries of ``directory``, sorted by name. :raises CorruptError: the listing is damaged."""
-        return chain.from_iterable(self._runs(directory))
+    def runs(self, directory: Inode) -> Iterator[Sequence[SquashfsEntry]]:
+        """Yield the entries of ``directory`` in runs whose inodes begin in one block, a directory as the last of its.
 
-    def _runs(self, directory: Inode) -> Iterator[list[SquashfsEntry]]:
+        :raises CorruptError: the listing is damaged.
+        """
+        return _end_at_directories(self._stored_runs(directory))
+
+    def _stored_runs(self, directory: Inode) -> Iterator[list[SquashfsEntry]]:
         """Yield the entries of ``directory`` in runs. :raises CorruptError: the listing is damaged."""
         length = directory.size - EMPTY_SIZE
         position = self.superblock.directory_table + directory.start
-        if directory.type != DIRECTORY or length > _MAX_LISTINGS:
+        if directory.type != DIRECTORY or length > MAX_LISTINGS:
             problem = "names an inode of another type" if directory.type != DIRECTORY else f"claims {length:,} bytes"
             raise CorruptError(f"a squashfs directory {problem}", self.place.at(position))
         if length <= 0:
@@ -263,43 +266,34 @@ class SquashfsFilesystem:
                 value = outside.read(*struct.unpack("<I", outside.read(4)))
             yield XattrPair(kind, name, value, place)
 
-    def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
-        """Yield path and entry of everything below ``directory`` (the root by default), each directory before its
-        content.
+    def inode_of(self, entry: SquashfsEntry) -> Inode:
+        """Return the inode that ``entry`` leads to. :raises CorruptError: it cannot be one."""
+        return self.inode(entry.reference)
 
-        :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
-        """
-        for prefix, entries in self.walk_runs(path, directory):
-            for entry in entries:
-                yield prefix + entry.name, entry
+    def find_directory(self, entry: SquashfsEntry) -> Inode | None:
+        """Return the inode of the directory that ``entry`` leads to; None where it leads to something else."""
+        return self.inode(entry.reference) if entry.type == DIRECTORY else None
 
-    def walk_runs(
-        self, path: bytes = b"", directory: Inode | None = None
-    ) -> Iterator[tuple[bytes, Sequence[SquashfsEntry]]]:
-        """Yield what :meth:`walk` does as runs of entries, or parts of them, each with what stands before its names.
+    def kind_of(self, path: bytes, entry: SquashfsEntry, inode: Inode) -> NodeKind:
+        """Return the type of ``inode``."""
+        return inode.kind
 
-        :raises CorruptError: as :meth:`walk`.
-        """
-        top = directory or self.root
-        seen = {top.number}
-        room = _MAX_LISTINGS - top.size
-        open_directories = [(path + b"/" if path else b"", _end_at_directories(self._runs(top)))]
-        while open_directories:
-            prefix, runs = open_directories[-1]
-            for entries in runs:
-                yield prefix, entries
-                entry = entries[-1]
-                if entry.type == DIRECTORY:
-                    child = prefix + entry.name
-                    inode = self.inode(entry.reference)
-                    room -= inode.size
-                    if inode.number in seen or room < 0 or len(child) > _MAX_PATH:
-                        raise CorruptError(_describe_excess(inode.number in seen, room), self.place.inside(child[:255]))
-                    seen.add(inode.number)
-                    open_directories.append((child + b"/", _end_at_directories(self._runs(inode))))
-                    break
-            else:
-                open_directories.pop()
+    def owners_of(self, inode: Inode) -> tuple[int, int]:
+        """Return the user and the group of ``inode``. :raises CorruptError: they are not in the table."""
+        return self.owner(inode.uid), self.owner(inode.gid)
+
+    def xattrs_of(self, inode: Inode) -> Xattrs:
+        """Return the extended attributes of ``inode``; files that share them share the value."""
+        number = inode.xattr
+        if number == NO_XATTR:
+            return ()
+        if number not in self._shared_xattrs:
+            self._shared_xattrs[number] = tuple(sorted(self.xattrs(number).items()))
+        return self._shared_xattrs[number]
+
+    def target(self, inode: Inode) -> bytes:
+        """Return the text of the symlink ``inode``."""
+        return inode.target
 
     def data(self, inode: Inode) -> PieceTable:
         """Return the data of the file ``inode``: stored blocks are ranges of the image, others are read when needed."""
@@ -370,15 +364,6 @@ def _end_at_directories(runs: Iterable[Sequence[SquashfsEntry]]) -> Iterator[Seq
                 start = end
         if start < len(entries):
             yield entries[start:]
-
-
-def _describe_excess(is_repeated: bool, room: int) -> str:
-    """Return why a directory is not entered: it was already, or no ``room`` is left for its listing."""
-    if is_repeated:
-        return "a squashfs directory has two names, or stands below itself"
-    if room < 0:
-        return f"the squashfs directories claim more than {_MAX_LISTINGS:,} bytes"
-    return f"a squashfs directory is deeper than a path of {_MAX_PATH:,} bytes"
 
 
 def name_xattrs(pairs: Iterable[XattrPair]) -> dict[bytes, bytes]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from cosremaster.layers.formats import ArchiveIndex, LayerFormat, Repacking
+from cosremaster.layers.formats import LayerFormat, Repacking
+from cosremaster.layers.on_demand_index import OnDemandIndex, load_inode_count
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
     from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
-    from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.formats import DeadBytes, EditResources, NewStyle
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
@@ -23,61 +23,35 @@ MAGIC = b"hsqs"
 _MAX_FILE = (1 << 63) - 1
 
 
-class SquashfsIndex(ArchiveIndex):
+class SquashfsIndex(OnDemandIndex["SquashfsTree"]):
     """A squashfs file system, which is read when it is needed.
 
     Files inside it that are archives are layers where an address names them (layers/inner.py).
     """
-
-    def __init__(self, inode_count: int) -> None:
-        """Remember the number of inodes."""
-        self._inode_count = inode_count
 
     @property
     def version(self) -> str:
         """The version of the format."""
         return "4.0"
 
-    @property
-    def entry_count(self) -> int:
-        """How many inodes it has."""
-        return self._inode_count
+    def make_tree(self, table: PieceTable, layer: Layer) -> SquashfsTree:
+        """Return the nodes of ``layer``, whose plain bytes are ``table``."""
+        from cosremaster.layers.squashfs.tree import SquashfsTree  # noqa: PLC0415 - only who looks inside needs it
 
-    def find_landmarks(self, layer: Layer, paths: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the paths at the top, and those of ``paths`` that exist."""
-        tree = open_tree(layer)
-        return [*(tree.directory(b"") or ()), *(path for path in paths if path in tree)]
-
-    def tree(self, layer: Layer) -> Mapping[bytes, Node]:
-        """Return the nodes of ``layer`` by path."""
-        from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - only who looks inside needs it
-        from cosremaster.layers.squashfs.tree import SquashfsTree  # noqa: PLC0415 - the same
-
-        return SquashfsTree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
-
-    def check_data(self, layer: Layer, visit: Callable[[Node], None] = lambda node: None) -> None:
-        """Read every file to its end, holes apart. :raises CorruptError: damage, with its place."""
-        from cosremaster.io.pieces import Zeros  # noqa: PLC0415 - as all that looks inside
-
-        for node in open_tree(layer).values():
-            if node.content is not None:
-                visit(node)
-            for piece in node.content.table().pieces if node.content is not None else ():
-                for _ in piece.chunks() if not isinstance(piece, Zeros) else ():
-                    pass
+        return SquashfsTree(table, layer.place)
 
     def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
         """Yield a sentence about each rule of Linux, unsquashfs or 7-Zip that the image breaks, with its place."""
         from cosremaster.layers.squashfs.check import find_breaches  # noqa: PLC0415 - only verification needs it
 
-        for breach in find_breaches(open_tree(layer).filesystem, with_data=with_data):
+        for breach in find_breaches(self.open_tree(layer).filesystem, with_data=with_data):
             yield breach.message, layer.place if breach.position is None else layer.place.at(breach.position)
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what stays of removed files, and which extended attributes go."""
         from cosremaster.layers.squashfs.losses import describe_losses  # noqa: PLC0415 - only edits need it
 
-        return describe_losses(open_tree(layer), edits, layer.place, repacking)
+        return describe_losses(self.open_tree(layer), edits, layer.place, repacking)
 
     def count_dead_bytes(self, layer: Layer, table: PieceTable) -> DeadBytes | None:
         """Return what a repack would drop of the image ``table``; None where it has very many inodes."""
@@ -93,7 +67,7 @@ class SquashfsIndex(ArchiveIndex):
         """
         from cosremaster.layers.squashfs.append import apply_edits, check_nothing_follows  # noqa: PLC0415 - only edits need it
 
-        tree = open_tree(layer)
+        tree = self.open_tree(layer)
         check_nothing_follows(tree.filesystem)
         table = tree.filesystem.table if edits.is_empty else apply_edits(tree, edits, resources, layer.place)
         if resources.repacking is Repacking.NOTHING:
@@ -106,16 +80,7 @@ class SquashfsIndex(ArchiveIndex):
         """Return an image without files, with the compressor, block size and root directory of ``layer``."""
         from cosremaster.layers.squashfs.blank import make_blank_like  # noqa: PLC0415 - only a new layer needs it
 
-        return make_blank_like(open_tree(layer).filesystem)
-
-    def dump(self, blobs: Blobs) -> dict[str, Any]:
-        """Return the number of inodes: all else is read from the image."""
-        return {"inodes": self._inode_count}
-
-
-def open_tree(layer: Layer) -> SquashfsTree:
-    """Return the file system of ``layer``, which all that look at the layer share."""
-    return cast("SquashfsTree", layer.tree())
+        return make_blank_like(self.open_tree(layer).filesystem)
 
 
 class SquashfsFormat(LayerFormat):
@@ -149,7 +114,4 @@ class SquashfsFormat(LayerFormat):
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> SquashfsIndex:
         """Return the index that ``dump`` made values of. :raises KeyError, TypeError: it did not."""
-        count = values["inodes"]
-        if type(count) is not int:
-            raise TypeError("the number of inodes is none")
-        return SquashfsIndex(count)
+        return SquashfsIndex(load_inode_count(values))

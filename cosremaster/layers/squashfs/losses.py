@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from cosremaster.errors import Place, printable
+from cosremaster.errors import Place
 from cosremaster.layers.formats import Repacking
-from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, Inode
+from cosremaster.layers.losses import describe_lost_xattrs, name_paths
+from cosremaster.layers.squashfs.inodes import FILE, Inode
 from cosremaster.layers.squashfs.live import FileBytes
 from cosremaster.layers.squashfs.superblock import Flags
 from cosremaster.layers.squashfs.tree import SquashfsTree
-from cosremaster.tree.nodes import Action, Edits, Node
-from cosremaster.tree.xattrs import loses_xattrs
+from cosremaster.tree.nodes import Edits
 from cosremaster.units import format_size
 
 MAX_COMPARED = 10_000
@@ -36,13 +36,7 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: R
     ]
     if dead and repacking < Repacking.DATA:
         yield from _describe_dead_data(tree, dead, edits.removed_paths, place)
-    replaced = {node.path: node for node, action in edits.additions if action is not Action.REMOVED}
-    bare = [
-        path for path, inode in inodes.values()
-        if path in replaced and inode.type != DIRECTORY and _loses_xattrs(tree, inode, replaced[path])
-    ]  # fmt: skip
-    if bare:
-        yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities) that the new has not"
+    yield from describe_lost_xattrs(tree, edits, place)
 
 
 def _describe_dead_data(
@@ -72,17 +66,7 @@ def _describe_dead_data(
             whole.add(inode)
     if paths:
         yield (
-            f"{place}: the old data of {_list_paths(paths)}, at most {format_size(whole.count_outside(live))}, stay in"
+            f"{place}: the old data of {name_paths(paths)}, at most {format_size(whole.count_outside(live))}, stay in"
             f" the squashfs file, where they can still be read, though nothing names them any more{reserve};"
             " --repack takes them out"
         )
-
-
-def _loses_xattrs(tree: SquashfsTree, old: Inode, new: Node) -> bool:
-    """Return whether ``old`` has an extended attribute that ``new``, which replaces it, has not."""
-    return loses_xattrs(tree.filesystem.xattrs(old.xattr), dict(new.xattrs))
-
-
-def _list_paths(paths: list[bytes]) -> str:
-    """Return the first of ``paths``, and how many others there are, for people."""
-    return printable(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")

@@ -2,177 +2,34 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from threading import Lock
+from collections.abc import Iterator
 
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import sha256_of
+from cosremaster.layers.on_demand import OnDemandTree
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
-from cosremaster.layers.squashfs.inodes import DIRECTORY, KINDS, NO_XATTR, Inode
-from cosremaster.records import Struct
-from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, Xattrs, facts_of
-from cosremaster.tree.paths import parent_of
-
-_CACHED_DIRECTORIES = 64
-_OPAQUE = (b"trusted.overlay.opaque", b"y")
+from cosremaster.layers.squashfs.inodes import Inode
+from cosremaster.tree.nodes import Row, facts_of
 
 
-class SquashfsContent(Struct, frozen=True):
-    """The content of the file ``inode``; its blocks are found when they are needed."""
+class SquashfsTree(OnDemandTree[SquashfsEntry, Inode]):
+    """The nodes of a squashfs file system by path."""
 
     filesystem: SquashfsFilesystem
-    inode: Inode
-
-    @property
-    def size(self) -> int:
-        """Its length in bytes."""
-        return self.inode.size
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the bytes; reads them."""
-        return sha256_of(self.table().chunks())
-
-    def table(self) -> PieceTable:
-        """Return the bytes as a piece table."""
-        return self.filesystem.data(self.inode)
-
-    def head(self, count: int) -> bytes:
-        """Return the first ``count`` bytes, or all when there are fewer."""
-        return self.table().read(0, count)
-
-
-class SquashfsTree(ListedTree):
-    """The nodes of a squashfs file system by path, the root's, which is empty, left out."""
 
     def __init__(self, table: PieceTable, place: Place) -> None:
         """Open the file system whose bytes are ``table``."""
+        super().__init__()
         self.filesystem = SquashfsFilesystem(table, place)
-        self._directories: OrderedDict[bytes, dict[bytes, SquashfsEntry]] = OrderedDict()
-        self._absent = b""
-        """The directory, with a slash, that was not there when a path was last looked up in vain."""
-        self._lock = Lock()
-        self._shared_xattrs: dict[int, Xattrs] = {}
-        self._count: int | None = None
-
-    def entry(self, path: bytes) -> SquashfsEntry | None:
-        """Return the directory entry at ``path``; None where there is none."""
-        parent, _, name = path.rpartition(b"/")
-        directory = self.directory(parent)
-        return None if directory is None else directory.get(name)
-
-    def directory(self, path: bytes) -> dict[bytes, SquashfsEntry] | None:
-        """Return the entries of the directory at ``path`` by name; None where there is no directory.
-
-        The way leads down from the nearest directory that is in memory: there may be more levels than Python can call.
-        """
-        if self._absent and (path + b"/").startswith(self._absent):
-            return None
-        unread, entries = [], self._remembered(path)
-        while entries is None:
-            unread.append(path)
-            if not path:
-                break
-            path = parent_of(path)
-            entries = self._remembered(path)
-        for directory in reversed(unread):
-            entry = (entries or {}).get(directory.rpartition(b"/")[2])
-            if directory and (entry is None or entry.type != DIRECTORY):
-                self._absent = directory + b"/"
-                return None
-            inode = self.filesystem.root if entry is None else self.filesystem.inode(entry.reference)
-            entries = self._read_directory(directory, inode)
-        return entries
-
-    def _remembered(self, path: bytes) -> dict[bytes, SquashfsEntry] | None:
-        """Return the entries of the directory at ``path``, None where they are not in memory."""
-        with self._lock:
-            known = self._directories.get(path)
-            if known is not None:
-                self._directories.move_to_end(path)
-            return known
-
-    def _read_directory(self, path: bytes, inode: Inode) -> dict[bytes, SquashfsEntry]:
-        """Return the entries of the directory at ``path``, and remember them."""
-        entries = {entry.name: entry for entry in self.filesystem.iterate(inode)}
-        with self._lock:
-            self._directories[path] = entries
-            if len(self._directories) > _CACHED_DIRECTORIES:
-                self._directories.popitem(last=False)
-        return entries
-
-    def _directory_inode(self, path: bytes) -> Inode | None:
-        """Return the inode of the directory at ``path``; None where there is none."""
-        if not path:
-            return self.filesystem.root
-        entry = self.entry(path)
-        return None if entry is None or entry.type != DIRECTORY else self.filesystem.inode(entry.reference)
-
-    def list_directory(self, path: bytes) -> Sequence[bytes]:
-        """Return the paths in the directory ``path``, sorted; none if it is no directory."""
-        prefix = path + b"/" if path else b""
-        return [prefix + name for name in self.directory(path) or ()]
-
-    def walk_paths(self, path: bytes = b"") -> Iterator[bytes]:
-        """Yield every path below the directory ``path``, sorted, each directory before its content."""
-        directory = self._directory_inode(path)
-        return (child for child, _ in self.filesystem.walk(path, directory)) if directory is not None else iter(())
-
-    def walk_nodes(self, path: bytes = b"") -> Iterator[Node]:
-        """Yield every node below the directory ``path``, sorted, each directory before its content."""
-        directory = self._directory_inode(path)
-        if directory is not None:
-            for child, entry in self.filesystem.walk(path, directory):
-                yield self._node(child, self.filesystem.inode(entry.reference))
 
     def walk_rows(self, path: bytes = b"") -> Iterator[Row]:
         """Yield what :meth:`walk_nodes` does, as rows, without a node for each name where its inode is a plain one."""
-        directory = self._directory_inode(path)
+        directory = self.directory_inode(path)
         if directory is not None:
             for prefix, entries in self.filesystem.walk_runs(path, directory):
                 facts = [
-                    known or facts_of(self._node(entry.name, self.filesystem.inode(entry.reference)))
+                    known or facts_of(self.make_node(entry.name, entry))
                     for known, entry in zip(self.filesystem.list_facts(entries), entries, strict=True)
                 ]
                 yield Row(prefix, [name for name, _, _, _ in entries], facts)
-
-    def __getitem__(self, path: bytes) -> Node:
-        """Return the node at ``path``. :raises KeyError: there is none."""
-        entry = self.entry(path) if path else None
-        if entry is None:
-            raise KeyError(path)
-        return self._node(path, self.filesystem.inode(entry.reference))
-
-    def _node(self, path: bytes, inode: Inode) -> Node:
-        """Return the node of ``inode`` at ``path``."""
-        kind = KINDS[inode.type]
-        xattrs = self._xattrs(inode.xattr) if inode.xattr != NO_XATTR else ()
-        return Node(
-            path=path, kind=kind, mode=inode.mode, uid=self.filesystem.owner(inode.uid),
-            gid=self.filesystem.owner(inode.gid), mtime=inode.mtime, target=inode.target, rdev=inode.rdev,
-            content=SquashfsContent(self.filesystem, inode) if kind is NodeKind.FILE else None,
-            link=inode.number if inode.nlink > 1 and kind is not NodeKind.DIRECTORY else None,
-            is_opaque=kind is NodeKind.DIRECTORY and _OPAQUE in xattrs, xattrs=xattrs,
-        )  # fmt: skip
-
-    def _xattrs(self, number: int) -> Xattrs:
-        """Return the extended attributes ``number``; files that share them share the value."""
-        if number not in self._shared_xattrs:
-            self._shared_xattrs[number] = tuple(sorted(self.filesystem.xattrs(number).items()))
-        return self._shared_xattrs[number]
-
-    def __contains__(self, path: object) -> bool:
-        """Tell whether there is a node at ``path``."""
-        return isinstance(path, bytes) and bool(path) and self.entry(path) is not None
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield every path, parents before children."""
-        return self.walk_paths()
-
-    def __len__(self) -> int:
-        """Return how many paths there are; counted once."""
-        if self._count is None:
-            self._count = sum(1 for _ in self)
-        return self._count

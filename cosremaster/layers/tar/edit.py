@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from cosremaster.errors import OverlayError, printable
+from cosremaster.errors import OverlayError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.model import Layer
 from cosremaster.layers.tar import blocks
@@ -17,7 +17,6 @@ from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.replacements import find_lasting_directories
-from cosremaster.tree.xattrs import loses_xattrs
 
 _END = 2 * blocks.BLOCK
 """Bytes of zeros that end an archive."""
@@ -151,18 +150,3 @@ def _parse_database(node: Node) -> dict[int, bytes]:
         if len(fields) > 2 and fields[2].isdigit() and len(fields[2]) <= 10 and fields[0]:
             names.setdefault(int(fields[2]), fields[0])
     return names
-
-
-def describe_losses(layer: Layer, edits: Edits) -> Iterator[str]:
-    """Yield a sentence about extended attributes of replaced files that the new ones have not."""
-    tree = layer.tree()
-    bare = [
-        node.path
-        for node, _ in edits.additions
-        if node.path in edits.removed_paths
-        and (old := tree.get(node.path)) is not None
-        and loses_xattrs(dict(old.xattrs), dict(node.xattrs))
-    ]
-    if bare:
-        paths = printable(bare[0]) + (f" and {len(bare) - 1:,} more" if len(bare) > 1 else "")
-        yield f"{layer.place}: {paths} had extended attributes (such as file capabilities) that the new has not"

@@ -173,9 +173,9 @@ class TarIndex(ArchiveIndex):
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what of replaced files goes."""
-        from cosremaster.layers.tar.edit import describe_losses  # noqa: PLC0415 - only edits need it
+        from cosremaster.layers.losses import describe_lost_xattrs  # noqa: PLC0415 - only edits need it
 
-        return describe_losses(layer, edits)
+        return describe_lost_xattrs(layer.tree(), edits, layer.place)
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the index as JSON values and blobs. :raises ValueError: a NUL is in a string."""
