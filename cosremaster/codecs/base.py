@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from cosremaster.errors import Place
-from cosremaster.io.pieces import PieceTable, Source
+from cosremaster.io.pieces import PieceTable, Range, Source
 from cosremaster.io.streams import ByteReader
 from cosremaster.records import NumberRange, Struct, field
 
@@ -89,6 +89,23 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     memory: PartMemory | None = None
 
 
+class Seam(Struct, frozen=True):
+    """A byte of a packed stream at which decoding can begin, for who knows the plain bytes before it.
+
+    :ivar packed: its offset in the stream.
+    :ivar plain: the plain offset there.
+    :ivar window: the last plain bytes before it, all that decoding needs of them; None at the beginning.
+    """
+
+    packed: int
+    plain: int
+    window: Range | None
+
+    def read_window(self) -> bytes:
+        """Return the last plain bytes before it."""
+        return b"" if self.window is None else self.window.read(0, self.window.length)
+
+
 class RepackResult(Struct, frozen=True):
     """A packed stream, and how it was made.
 
@@ -97,6 +114,7 @@ class RepackResult(Struct, frozen=True):
     :ivar stored: new plain bytes that were stored without compression.
     :ivar parts: how many parts ``table`` has that can be packed one without the others; 0 where it has none.
     :ivar largest_part: plain bytes of the largest.
+    :ivar seams: bytes at which decoding ``table`` can begin, in order, as long as its sources are open.
     """
 
     table: PieceTable
@@ -105,6 +123,7 @@ class RepackResult(Struct, frozen=True):
     stored: int
     parts: int = 0
     largest_part: int = 0
+    seams: tuple[Seam, ...] = ()
 
 
 class Decoding(Protocol):
@@ -292,6 +311,10 @@ class Codec(Protocol):
 
     def for_packing(self) -> Codec:
         """Return a variant that records what makes repacking soon quicker, though decoding may take longer then."""
+        return self
+
+    def with_seams(self, seams: Sequence[Seam]) -> Codec:
+        """Return a variant that decodes a stream with ``seams`` in parts at the same time, and checks each seam."""
         return self
 
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:

@@ -11,7 +11,7 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
+    from cosremaster.codecs.base import RepackJob, RepackResult, Seam, StreamParameters
     from cosremaster.io.pieces import Piece
 
 
@@ -115,6 +115,10 @@ class PlainCodec:
         return self
 
     def for_packing(self) -> PlainCodec:
+        """Return the codec itself."""
+        return self
+
+    def with_seams(self, seams: Sequence[Seam]) -> PlainCodec:
         """Return the codec itself."""
         return self
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cosremaster.codecs.gzip.deflate import DEFLATE_BLOCK, WINDOW, DeflatedBlock, deflate_block, inflate_block
 from cosremaster.crc import crc32
 from cosremaster.errors import OutputError, Place
+from cosremaster.io.pieces import Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.kept_plain import KeptPlain, LastBlock
 
@@ -146,16 +147,17 @@ class DeflatedPlain(KeptPlain):
         length = self._starts[number + 1] - offset
         return DeflatedBlock(self._ranges[number], length, self._crcs[number], self._window_of(number))
 
-    def _window_of(self, number: int) -> Iterator[bytes]:
-        """Return what reads the last plain bytes of the block at place ``number``."""
-        return self._windows.chunks(number * WINDOW, min(WINDOW, self._starts[number + 1] - self._starts[number]))
+    def _window_of(self, number: int) -> Range:
+        """Return the last plain bytes of the block at place ``number``."""
+        length = min(WINDOW, self._starts[number + 1] - self._starts[number])
+        return Range(self._windows, number * WINDOW, length)
 
     def _block(self, number: int) -> bytes:
         """Return the plain bytes of the block at place ``number``; each thread keeps the last."""
         block: LastBlock | None = getattr(self._thread, "block", None)
         if block is None or block.number != number:
             stored = self._ranges[number]
-            before = b"".join(self._window_of(number - 1)) if number else b""
+            before = self._window_of(number - 1).read(0, WINDOW) if number else b""
             length = self._starts[number + 1] - self._starts[number]
             plain = inflate_block(stored.read(0, stored.length), before, length)
             if len(plain) != length or crc32(plain) != self._crcs[number]:

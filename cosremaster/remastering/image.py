@@ -229,7 +229,7 @@ class OpenedImage:
                 digests.check()
 
             proof = write_image(
-                self._with_layers(), plan.result, output, self._file, context.progress,
+                self._ready_to_prove(plan), plan.result, output, self._file, context.progress,
                 check_input=check_input, read_back=writing.read_back,
             )  # fmt: skip
         return replace(plan, sha256=file_sum.digits) if file_sum is not None else plan, proof
@@ -281,7 +281,7 @@ class OpenedImage:
             expect_work(context.progress, COPY, self._file.size)
             plan = self._plan(normalized, context, None)
             store = BlobStore(output.folder)
-            with prepare_plan(self._with_layers(), plan, self._file, store, self._use) as prepared:
+            with prepare_plan(self._ready_to_prove(plan), plan, self._file, store, self._use) as prepared:
                 files = (output, note)
                 table, digest = for_original_base(prepared.table, writing.base_delta, sum_base)
                 sums = DeltaSums(digest, TableSums(prepared.table, self._shared_sums()))
@@ -293,10 +293,16 @@ class OpenedImage:
         made = f"the delta makes the {prepared.size:,} bytes that were planned: it was read again, range by range"
         return replace(plan, delta=facts), (*prepared.proof, made)
 
-    def _with_layers(self) -> RemasterImage:
-        """Return the image with its layers, where its proof needs them. :raises UnsupportedError: it is not changed."""
+    def _ready_to_prove(self, plan: RemasterPlan) -> RemasterImage:
+        """Return the image with what helps to prove the result of ``plan``.
+
+        :raises UnsupportedError: it is not changed.
+        """
         image = check_changeable(self.image)
-        return image if isinstance(image, IsoImage) else replace(image, layers=self._index.known_layers())
+        if isinstance(image, IsoImage):
+            return image
+        seams = (layer.packed.seams for layer in plan.packed if layer.packed.table is plan.result.table)
+        return replace(image, layers=self._index.known_layers(), seams=next(seams, ()))
 
     def plan(
         self, request: Request, *, target: str = "", report: str | os.PathLike[str] | None = None,
@@ -390,7 +396,7 @@ class OpenedImage:
             self._file, folder, progress, caches=self._caches, parts=self._open_parts()
         ) as context:  # fmt: skip
             plan = self._plan(normalize_request(request, self.image), context, None)
-            prepared = prepare_plan(self._with_layers(), plan, self._file, self._blobs, self._use)
+            prepared = prepare_plan(self._ready_to_prove(plan), plan, self._file, self._blobs, self._use)
             try:
                 self._index.check()
             except BaseException:

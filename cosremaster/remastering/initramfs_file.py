@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
-from cosremaster.layers.identify import identify
+from cosremaster.layers.identify import identify, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Advance
@@ -21,6 +21,7 @@ from cosremaster.records import Struct
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 if TYPE_CHECKING:
+    from cosremaster.codecs.base import Seam
     from cosremaster.iso.encode import ImagePlan
 
 
@@ -49,7 +50,8 @@ class InitramfsFile(Struct, frozen=True):
     """An image that is one archive file; implements ``SourceImage``.
 
     ``source``: all of its bytes; ``kind``: the name of this kind of image; ``layers``: those in it, as far as they are
-    indexed: a result need not be decoded again where it has their packed bytes.
+    indexed: a result need not be decoded again where it has their packed bytes. ``seams``: of the stream that the
+    result will be, between which it is decoded on several threads.
     """
 
     place: Place
@@ -57,6 +59,7 @@ class InitramfsFile(Struct, frozen=True):
     files: tuple[WholeFile]
     kind: str = "initramfs"
     layers: tuple[Layer, ...] = ()
+    seams: tuple[Seam, ...] = ()
 
     @property
     def size(self) -> int:
@@ -92,11 +95,13 @@ class InitramfsFile(Struct, frozen=True):
             self._index(table, self.place)
         return ImagePlan(table, Layout((), 0, 0, (0, 0)), changed)
 
-    def _index(self, table: PieceTable, place: Place) -> IndexedFile:
+    def _index(self, table: PieceTable, place: Place, seams: Sequence[Seam] = ()) -> IndexedFile:
         """Return the archives in ``table``, which are read to their ends. Raises as ``index_file``."""
+        identification = identify_table(table)
+        codec = identification.codec.with_seams(seams) if seams else identification.codec
         is_large = table.length >= _LARGE
         options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True, is_large=is_large)
-        return index_file(self.files[0].path, table, place, options)
+        return index_file(self.files[0].path, table, place, options, identification._replace(codec=codec))
 
     def _index_result(self, table: PieceTable, place: Place) -> tuple[IndexedFile, int]:
         """Return the archives in the result, whose bytes are ``table``, and how many entries the input has too.
@@ -106,12 +111,12 @@ class InitramfsFile(Struct, frozen=True):
         """
         alone = [layer for layer in self.layers if len(layer.address) == 1]
         if len(alone) != 1:
-            return self._index(table, place), 0
+            return self._index(table, place, self.seams), 0
         from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - who looks at an image proves none
 
         options = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
         beside = index_beside(self.files[0].path, table, identify(partial(table.read, 0)), place, options, alone[0])
-        return (self._index(table, place), 0) if beside is None else (beside.file, beside.entries)
+        return (self._index(table, place, self.seams), 0) if beside is None else (beside.file, beside.entries)
 
     def prove(
         self, plan: ImagePlan, written: Written, result: ByteSource, advance: Advance = lambda count: None

@@ -12,7 +12,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
+    from cosremaster.codecs.base import RepackJob, RepackResult, Seam, StreamParameters
     from cosremaster.codecs.gzip.checkpoints import SteppedInflater
     from cosremaster.codecs.gzip.inflate import Inflater
     from cosremaster.codecs.gzip.repack import GzipParameters
@@ -172,6 +172,12 @@ class GzipCodec:
     def for_packing(self) -> GzipCodec:
         """Return a codec that records what packing soon needs, though decoding takes longer then."""
         return GzipCodec(records_states=True)
+
+    def with_seams(self, seams: Sequence[Seam]) -> GzipCodec:
+        """Return a codec that decodes what stands between ``seams`` at the same time."""
+        from cosremaster.codecs.gzip.segments import SegmentedGzipCodec  # noqa: PLC0415 - reading needs none of it
+
+        return SegmentedGzipCodec(seams) if seams else self
 
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
         """Return None: decoding can begin nowhere inside a deflate stream."""

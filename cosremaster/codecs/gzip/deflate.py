@@ -101,14 +101,14 @@ def expand_block(before: bytes, packed: bytes) -> Iterator[bytes]:
 class DeflatedBlock(Struct, frozen=True):
     """A deflated block of old plain bytes, which waits in a temporary file.
 
-    ``packed``: it; ``length``: its plain bytes, whose CRC32 is ``crc``. ``window``: reads the last of them, on which
-    the next block depends.
+    ``packed``: it; ``length``: its plain bytes, whose CRC32 is ``crc``. ``window``: the last of them, on which the next
+    block depends.
     """
 
     packed: Range
     length: int
     crc: int
-    window: Iterator[bytes]
+    window: Range
 
 
 class DeflatedAhead(Protocol):

@@ -51,9 +51,9 @@ class Inflater(Protocol):
 class ZlibInflater:
     """Inflates by the standard library."""
 
-    def __init__(self) -> None:
-        """Begin a stream."""
-        self._inflate = zlib.decompressobj(-15)
+    def __init__(self, before: bytes = b"") -> None:
+        """Begin a stream, or go on in it behind the plain bytes ``before``."""
+        self._inflate = zlib.decompressobj(-15, zdict=before)
 
     def feed(self, data: bytes, limit: int) -> bytes:
         """Return at most ``limit`` plain bytes; see :class:`Inflater`."""

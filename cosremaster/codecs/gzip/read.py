@@ -68,9 +68,14 @@ class GzipMembers:
 
     def _inflate_member(self) -> Iterator[bytes]:
         """Yield the plain bytes of a member's deflate stream, and check its trailer (RFC 1952, 2.3.1)."""
+        return self._inflate_rest(self._new_inflater(), 0, 0)
+
+    def _inflate_rest(self, inflater: Inflater, crc: int, size: int) -> Iterator[bytes]:
+        """Yield the plain bytes of the rest of a member's deflate stream, and check its trailer.
+
+        ``crc``: the CRC32 of the ``size`` plain bytes before.
+        """
         reader = self._reader
-        inflater = self._new_inflater()
-        crc = size = 0
         while not inflater.eof:
             start = reader.position
             data = self._read_step(inflater, crc) if inflater.needs_input else b""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
-from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult, Seam
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.borders import FLUSH
 from cosremaster.codecs.gzip.checkpoints import Checkpoint
@@ -40,6 +40,9 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Source, is_
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.progress import skip_bytes
 from cosremaster.records import Struct, field
+
+SEGMENT = 4 << 20
+"""The least plain bytes between two seams, which are read at the same time as others."""
 
 STORE_FROM = 4096
 """The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""
@@ -296,6 +299,7 @@ class _MemberWriter:
         self._unframed: list[Piece] = []  # of the stored blocks that are being made
         self._unframed_crc = 0
         self._crc = self._reused = self._encoded = self._stored = 0
+        self._seams: list[tuple[int, int, Range]] = []  # behind how many pieces, and plain bytes; the window there
         self.plain = 0
 
     def keep_front(self, front: _Front) -> None:
@@ -414,7 +418,14 @@ class _MemberWriter:
                 self._add_crc(block)
                 skip_bytes(self._job.advance, block.length)
                 self._pieces.append(block.packed)
+                self._note_seam(block.window)
         self._encoded += self.plain - start
+
+    def _note_seam(self, window: Range) -> None:
+        """Note that the stream can be read from here by who knows ``window``, unless the last seam is near."""
+        last = self._seams[-1][1] if self._seams else 0
+        if window.length == WINDOW and self.plain - last >= SEGMENT:
+            self._seams.append((len(self._pieces), self.plain, window))
 
     def _deflated_blocks(self, pieces: Iterable[Piece]) -> Iterator[_DeflateBlock | DeflatedBlock]:
         """Yield the blocks of ``pieces``; those that wait need no thread."""
@@ -460,7 +471,7 @@ class _MemberWriter:
                 yield _PlainBlock(None, b"", b"", block)
                 before = block
                 continue
-            window = b"".join(before.window) if isinstance(before, DeflatedBlock) else before
+            window = before.window.read(0, WINDOW) if isinstance(before, DeflatedBlock) else before
             plain = part.read()
             yield _PlainBlock(None, plain, window, None)
             before = plain[-WINDOW:]
@@ -522,7 +533,9 @@ class _MemberWriter:
         """End the member (RFC 1952, 2.3.1) and return it."""
         size = self.plain & 0xFFFFFFFF
         self._pieces.append(Literal(FINAL_BLOCK + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        return RepackResult(PieceTable(self._pieces), self._reused, self._encoded, self._stored)
+        ends = [0, *accumulate(piece.length for piece in self._pieces)]
+        seams = tuple(Seam(ends[number], plain, window) for number, plain, window in self._seams)
+        return RepackResult(PieceTable(self._pieces), self._reused, self._encoded, self._stored, seams=seams)
 
 
 def _split_by_source(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
