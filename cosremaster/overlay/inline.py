@@ -8,7 +8,7 @@ from cosremaster.errors import Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Mode, parse_owner
-from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, parse_dest
+from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, names_directory, parse_dest
 from cosremaster.overlay.scan import clamp_mtime, is_mtime_held, time_warning
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
@@ -46,6 +46,8 @@ def _make_node(item: InlineFile | Symlink | Directory, kind: NodeKind, context: 
     dest = parse_dest(item.dest, f"the {kind.noun} {printable(item.dest)}")
     if not dest:
         raise UsageError(f"{printable(item.dest)}: the root directory cannot be made")
+    if kind is not NodeKind.DIRECTORY and names_directory(item.dest):
+        raise UsageError(f"the {kind.noun} {printable(item.dest)}: only the path of a directory ends in a slash")
     owner = parse_owner(item.owner)
     if owner is None:
         raise UsageError(f"{printable(item.dest)}: it has no source that could tell its owner")

@@ -255,3 +255,8 @@ def parse_dest(dest: str | bytes, what: str) -> bytes:
     if not raw.startswith(b"/") or b".." in parts or b"\0" in raw:
         raise UsageError(f"{what}: DEST must be an absolute path without ..")
     return b"/".join(parts)
+
+
+def names_directory(dest: str) -> bool:
+    """Return whether ``dest`` can be nothing but a directory, as it ends in a slash."""
+    return dest.endswith(("/", "/."))

@@ -26,6 +26,7 @@ from cosremaster.overlay.request import (
     RunScript,
     Symlink,
     is_archive_name,
+    names_directory,
     parse_dest,
 )
 from cosremaster.overlay.template import MAX_TEMPLATE, TemplateError, find_variables
@@ -92,6 +93,8 @@ class _ItemMaker:
         self.check_dest(key, path)
         if path.startswith("/") and posixpath.normpath(path) in ("/", "//"):
             self.add_fault("the root directory cannot be made", key)
+        elif key != "directory" and names_directory(path):
+            self.add_fault("only the path of a directory ends in a slash", key)
         if owner == "source":
             self.add_fault("there is no source that could tell its owner", "owner")
         self.check_value("owner", parse_owner, owner)

@@ -253,6 +253,9 @@ source = "overlay/site.sh"
 source = "overlay"
 mtree = "gone.mtree"
 dest = "/${NOPE}"
+[[add]]
+file = "/opt/"
+content = "x"
 """
     assert faults_of(folder, text, environ={}) == [
         "site.toml:3 » outputt: no such key; did you mean output?",
@@ -286,6 +289,7 @@ dest = "/${NOPE}"
         "site.toml:41 » add[7]: dest is missing: where does this file go?",
         "site.toml:45 » add[8].mtree: there is no file gone.mtree",
         "site.toml:46 » add[8].dest: there is no variable NOPE",
+        "site.toml:48 » add[9].file: only the path of a directory ends in a slash",
     ]
 
 

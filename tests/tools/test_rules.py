@@ -492,6 +492,8 @@ def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
         (InlineFile("etc/x", b""), r"^the file etc/x: DEST must be an absolute path without \.\.$"),
         (Symlink("/../x", "y"), r"DEST must be an absolute path"),
         (Symlink("/x", "a\0b"), r"^/x: no symlink can lead to a\\x00b$"),
+        (InlineFile("/x/", b""), r"^the file /x/: only the path of a directory ends in a slash$"),
+        (Symlink("/x/.", "y"), r"^the symlink /x/\.: only the path of a directory ends in a slash$"),
         (Directory("/"), r"^/: the root directory cannot be made$"),
         (InlineFile("/x", b"", owner="source"), r"^/x: it has no source that could tell its owner$"),
         (InlineFile("/x", b"", mode="rw"), r"^mode 'rw'"),
