@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from typing import TYPE_CHECKING
 
+from cosremaster.io.descriptors import STEP, aligned_buffer
 from cosremaster.io.frozen import BaseRange, FrozenTable
 from cosremaster.io.parallel import StopFlag
 from cosremaster.io.shared_sums import MIN_SHARED, SharedSums, views_of
@@ -24,6 +25,7 @@ class TableSums:
         """Begin in front of the first byte."""
         self._table, self._shared = table, shared
         self._digest = hashlib.sha256()
+        self._buffer = aligned_buffer(STEP)
 
     def hexdigest(self) -> str:
         """Return the SHA-256 of all that was summed, in hexadecimal digits."""
@@ -62,7 +64,7 @@ class TableSums:
     def _read_range(self, part: BaseRange, state: _Hash | None, adler: int | None) -> int:
         """Read the range ``part`` of the base; return its Adler-32. The digest goes on without a ``state``."""
         running = 1
-        for view in views_of(self._table.base, part.offset, part.length, StopFlag()):
+        for view in views_of(self._table.base, part.offset, part.length, StopFlag(), self._buffer):
             if state is None:
                 self._digest.update(view)
             if adler is None:

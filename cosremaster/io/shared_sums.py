@@ -84,13 +84,16 @@ class SharedSums:
         return FileSum(self)
 
 
-def views_of(source: ByteSource, offset: int, length: int, stop: StopFlag) -> Iterator[memoryview]:
+def views_of(
+    source: ByteSource, offset: int, length: int, stop: StopFlag, buffer: memoryview | None = None
+) -> Iterator[memoryview]:  # fmt: skip
     """Yield ``length`` bytes of ``source`` from ``offset`` on, each part valid until the next is taken.
 
+    ``buffer``: where they are put; a new one takes longer to be filled the first time, as its pages are made then.
     Raises as :meth:`SharedSums.sum`.
     """
-    buffer = aligned_buffer(min(STEP, length))
-    for start in range(0, length, STEP):
+    buffer = aligned_buffer(min(STEP, length)) if buffer is None else buffer
+    for start in range(0, length, len(buffer) or 1):
         stop.check()
         view = buffer[: length - start]
         source.read_into(offset + start, [view])

@@ -13,9 +13,9 @@ from cosremaster.deltas.encode import encode_delta, measure_delta
 from cosremaster.deltas.note import DeltaNote, FileDigest
 from cosremaster.deltas.sums import TableSums
 from cosremaster.io.blobs import BlobStore
-from cosremaster.io.descriptors import STEP
 from cosremaster.io.frozen import freeze_table
 from cosremaster.io.parallel import StopFlag, Worker
+from cosremaster.io.shared_sums import views_of
 from cosremaster.io.source import open_file
 from cosremaster.layers.address import format_address
 from cosremaster.lazy_dataclass import dataclass
@@ -75,11 +75,8 @@ def summing_beside(source: ByteSource) -> Iterator[Callable[[], str]]:
 
     def sum_all() -> str:
         """Return the digest of all bytes."""
-        digest, buffer = hashlib.sha256(), memoryview(bytearray(STEP))
-        for start in range(0, source.size, STEP):
-            stop.check()
-            view = buffer[: source.size - start]
-            source.read_into(start, [view])
+        digest = hashlib.sha256()
+        for view in views_of(source, 0, source.size, stop):
             digest.update(view)
         return digest.hexdigest()
 

@@ -431,6 +431,7 @@ def test_sums_of_windows_are_those_of_their_bytes(parts: list[tuple[str, int, in
     """Of images that begin alike, by what the ones before left; hashlib and zlib sum all bytes."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr("cosremaster.deltas.sums.MIN_SHARED", 30)
+        patch.setattr("cosremaster.deltas.sums.STEP", 20)
         folder = Path(name)
         (folder / "base").write_bytes(BASE)
         with open_file(folder / "base") as base:
@@ -448,6 +449,27 @@ def test_sums_of_windows_are_those_of_their_bytes(parts: list[tuple[str, int, in
                     window = data[start : start + 64]
                     assert sums.sum_window(start, len(window)) == zlib.adler32(window)
                 assert sums.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_all_windows_are_read_into_one_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A buffer of its own for each window has its pages made anew, which took half as long as the digest."""
+    (tmp_path / "base").write_bytes(BASE)
+    buffers: list[int] = []
+
+    def make_buffer(size: int) -> memoryview:
+        """Counts the buffers."""
+        buffers.append(size)
+        return memoryview(bytearray(size))
+
+    for module in ("deltas.sums", "io.shared_sums"):
+        monkeypatch.setattr(f"cosremaster.{module}.aligned_buffer", make_buffer)
+    with open_file(tmp_path / "base") as base:
+        table = freeze_table(PieceTable([Range(base, 0, len(BASE))]), base, BlobStore(tmp_path))
+        sums = TableSums(table, SharedSums(base))
+        for start in range(0, len(BASE), 10_000):
+            assert sums.sum_window(start, 10_000) == zlib.adler32(BASE[start : start + 10_000])
+    assert sums.hexdigest() == hashlib.sha256(BASE).hexdigest()
+    assert len(buffers) == 1
 
 
 def test_what_is_known_of_a_base_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
