@@ -20,6 +20,7 @@ from cosremaster.codecs.frames import (
     repack_whole,
     share_frames,
 )
+from cosremaster.codecs.peek import peek_streams
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -121,10 +122,7 @@ class Bzip2Codec(Codec):
 
     def peek(self, head: bytes, count: int) -> bytes:
         """Return the first plain bytes; none come before a whole block, which ``head`` may not hold."""
-        try:
-            return bz2.BZ2Decompressor().decompress(head, count)
-        except (OSError, ValueError):
-            return b""
+        return peek_streams(bz2.BZ2Decompressor, (OSError, ValueError), head, count)
 
     def decode(self, reader: ByteReader) -> Bzip2Decoding:
         """Begin to decode."""

@@ -21,6 +21,7 @@ from cosremaster.codecs.frames import (
     repack_whole,
     share_frames,
 )
+from cosremaster.codecs.peek import peek_streams
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
@@ -161,10 +162,7 @@ class Lz4Codec(Codec):
 
     def peek(self, head: bytes, count: int) -> bytes:
         """Return the first plain bytes, or none where the head holds no whole block."""
-        try:
-            return bytes(lz4.frame.LZ4FrameDecompressor().decompress(head, count))
-        except _FAILURES:
-            return b""
+        return peek_streams(lz4.frame.LZ4FrameDecompressor, _FAILURES, head, count)
 
     def decode(self, reader: ByteReader) -> Lz4Decoding:
         """Begin to decode."""

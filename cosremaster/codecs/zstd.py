@@ -31,6 +31,7 @@ from cosremaster.codecs.frames import (
     share_frames,
 )
 from cosremaster.codecs.part_memory import describe_library
+from cosremaster.codecs.peek import peek_streams
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -192,18 +193,15 @@ class ZstdCodec(Codec):
     """The Zstandard format."""
 
     name = "zstd"
-    peek_size = (128 << 10) + 64
+    peek_size = (128 << 10) + 4096
 
     def sniff(self, head: bytes) -> bool:
         """Return whether there is the magic of a frame (section 3.1.1) or of a skippable one."""
         return head.startswith(MAGIC) or _is_skippable(head)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """Return the first plain bytes, or none where the head is damaged or holds no whole block."""
-        try:
-            return bytes(new_decompressor().decompress(head, count))
-        except load_zstd().ZstdError:
-            return b""
+        """Return the first plain bytes, fewer where the head is damaged or ends within a block."""
+        return peek_streams(new_decompressor, (load_zstd().ZstdError,), head, count)
 
     def decode(self, reader: ByteReader) -> ZstdDecoding:
         """Begin to decode."""

@@ -287,6 +287,29 @@ def test_several_streams_are_one_archive(trees: dict[bool, Path], site: Path, tm
         assert unpacked(tmp_path / "plain.tar", tmp_path / f"x{packer}") == expected(trees[False], site)
 
 
+@pytest.mark.parametrize("packer", ["gzip", "xz", "zstd", "bzip2", "lz4"])
+def test_streams_without_a_byte_may_come_first(
+    packer: str, trees: dict[bool, Path], site: Path, tmp_path: Path
+) -> None:
+    """pzstd's files begin with a frame that is skipped; `cat` of parts may begin with one that is empty."""
+    tools.require(PACKERS[packer][0])
+    empty, archive = (
+        run(list(PACKERS[packer]), stdin=data)
+        for data in (b"", make("gnu", trees[False], tmp_path / "a.tar").read_bytes())
+    )
+    fronts = {"empty": empty, "several": empty * 3}
+    if packer == "zstd":
+        fronts["skipped"] = b"\x50\x2a\x4d\x18\4\0\0\0abcd"
+    if packer == "xz":
+        fronts["padded"] = empty + bytes(8)
+    for name, front in fronts.items():
+        source, out = tmp_path / f"{name}.tar.{packer}", tmp_path / f"out-{name}.tar.{packer}"
+        source.write_bytes(front + archive)
+        cosremaster.remaster(source, out, add=[site], remove=["usr/share"])
+        (tmp_path / "plain.tar").write_bytes(run([PACKERS[packer][0], "-dc"], stdin=out.read_bytes()))
+        assert unpacked(tmp_path / "plain.tar", tmp_path / f"x{name}") == expected(trees[False], site)
+
+
 def test_what_is_behind_the_end_stays_and_is_told(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
     first = make("gnu", trees[True], tmp_path / "a.tar").read_bytes()
     second = make("gnu", site, tmp_path / "b.tar").read_bytes()

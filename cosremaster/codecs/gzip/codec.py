@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.codecs.gzip.read import MAGIC, GzipMembers, read_header
+from cosremaster.codecs.peek import peek_streams
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -153,11 +155,8 @@ class GzipCodec:
         return head.startswith(MAGIC)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """Return the first plain bytes, or none where the head is damaged."""
-        try:
-            return zlib.decompressobj(31).decompress(head, count)
-        except zlib.error:
-            return b""
+        """Return the first plain bytes, fewer where the head is damaged."""
+        return peek_streams(partial(zlib.decompressobj, 31), (zlib.error,), head, count)
 
     def decode(self, reader: ByteReader) -> GzipDecoding | GzipReader:
         """Begin to decode."""

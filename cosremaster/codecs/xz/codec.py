@@ -7,10 +7,12 @@ which a stream can be cut.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from cosremaster.codecs.base import Codec, SharedFront, StreamParameters
 from cosremaster.codecs.lzma_module import lzma
+from cosremaster.codecs.peek import peek_streams
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import (
     MAGIC,
@@ -137,11 +139,8 @@ class XzCodec(Codec):
         return head.startswith(MAGIC)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """Return the first plain bytes, or none where the head is damaged."""
-        try:
-            return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(head, count)
-        except lzma.LZMAError:
-            return b""
+        """Return the first plain bytes, fewer where the head is damaged."""
+        return peek_streams(partial(lzma.LZMADecompressor, lzma.FORMAT_XZ), (lzma.LZMAError,), head, count)
 
     def decode(self, reader: ByteReader) -> XzDecoding:
         """Begin to decode."""
