@@ -187,6 +187,33 @@ def test_what_the_kernel_wrote_is_read(tree: Path, tmp_path: Path) -> None:
     assert {path: _facts(node) for path, node in _nodes(image).items()} == expected
 
 
+@pytest.mark.parametrize("block_size", [1024, 4096])
+def test_directories_that_the_kernel_indexed_are_read(
+    block_size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first block of a directory becomes the root of an index when it is full; what it held stays behind that."""
+    tools.require("mount")
+    (tmp_path / "tree").mkdir()
+    image = _make(tmp_path / "tree", tmp_path / "disk.img", ["-t", "ext4", "-O", "^has_journal", "-b", str(block_size)])
+    with _mounted(image, tmp_path / "mount", "loop") as folder:
+        for count in (8, 40, 150, 1200):
+            (folder / str(count)).mkdir()
+            for number in range(count):
+                (folder / str(count) / f"{number}{'n' * 110}").touch()
+        expected = _read_folder(folder)
+    assert {path: _facts(node) for path, node in _nodes(image).items()} == expected
+    data, damaged = image.read_bytes(), 0
+    for at in range(0, len(data), block_size):
+        if (
+            data[at + 8 : at + 9] == b"." and data[at + 24 : at + 32] == b"\0\0\0\0\1\x08\0\0"
+        ):  # dx_root_info, one level
+            image.write_bytes(data[: at + 44] + b"~~" + data[at + 46 :])  # the block of its second entry
+            assert main(["ls", "-R", str(image)]) == 4
+            assert "the checksum of a block of the directory's index is wrong" in capsys.readouterr().err
+            damaged += 1
+    assert damaged
+
+
 def test_a_file_system_that_was_not_unmounted_is_read_with_its_journal(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

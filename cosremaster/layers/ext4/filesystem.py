@@ -14,6 +14,7 @@ from cosremaster.layers.ext4.inodes import (
     BLOCK_FIELD,
     EA_INODE,
     ENCRYPTED,
+    INDEXED,
     INLINE_DATA,
     Ext4Inode,
     has_valid_checksum,
@@ -208,7 +209,8 @@ class Ext4Filesystem(OnDemandFilesystem[Ext4Entry, Ext4Inode]):
         try:
             if inode.flags & INLINE_DATA:
                 return sorted(parse_inline_directory(inode.raw[BLOCK_FIELD], self._inline_rest(inode)))
-            return sorted(parse_directory(self.data(inode).read(), self.superblock.block_size, seed))
+            data, is_indexed = self.data(inode).read(), bool(inode.flags & INDEXED)
+            return sorted(parse_directory(data, self.superblock.block_size, seed, is_indexed=is_indexed))
         except (ValueError, struct.error) as error:
             raise self._damage(inode, "the directory", error) from error
 

@@ -9,7 +9,7 @@ from cosremaster.records import Struct
 from cosremaster.tree.nodes import NodeKind
 
 EXTENTS, EA_INODE, INLINE_DATA = 0x80000, 0x200000, 0x10000000
-ENCRYPTED = 0x800
+ENCRYPTED, INDEXED = 0x800, 0x1000
 BLOCK_FIELD = slice(0x28, 0x64)
 """The 60 bytes that hold extents, block numbers, short symlinks or short files."""
 
