@@ -274,6 +274,83 @@ def test_hard_links_of_what_is_no_file(trees: dict[bool, Path], site: Path, tmp_
     assert main(["extract", str(tmp_path / "out.tar"), str(tmp_path / "z")]) == 0
 
 
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive to which files below lib/ were appended, where lib is a symlink; GNU tar unpacks them to usr/lib/."""
+    folder = tmp_path_factory.mktemp("layered")
+    base = write_tree(
+        folder / "base", {"usr/lib/x": "old\n", "usr/lib/z": "z\n", "sbin/init": "i", "etc/hostname": "h\n"}
+    )
+    os.symlink("usr/lib", base / "lib")
+    vendor = write_tree(folder / "vendor", {"lib/x": "vendor\n", "lib/y": "y\n", "lib/d/deep": "deep\n"})
+    os.link(vendor / "lib/y", vendor / "lib/d/y2")
+    for root in (base, vendor):
+        for path in [root, *root.rglob("*")]:
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+    archive = folder / "a.tar"
+    run(["tar", "--format=gnu", "-cf", archive, "-C", base, "."])
+    run(["tar", "--format=gnu", "-rf", archive, "-C", vendor, "./lib/x", "./lib/y", "./lib/d"])
+    return archive
+
+
+def test_entries_below_a_symlink_are_where_they_unpack_to(
+    layered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = unpacked(layered, tmp_path / "gnu")
+    assert "usr/lib/d/y2" in expected
+    assert main(["extract", str(layered), str(tmp_path / "x")]) == 0
+    assert without_times(on_disk(tmp_path / "x")) == without_times(expected)
+    capsys.readouterr()
+    for path in ("usr/lib/x", "lib/x"):
+        assert main(["cat", f"{layered}::{path}"]) == 0
+        assert capsys.readouterr().out == "vendor\n"
+    assert main(["ls", f"{layered}::usr/lib"]) == 0
+    assert capsys.readouterr().out.split() == ["d", "x", "y", "z"]
+
+
+IN_LIB = {f"usr/lib/{name}" for name in ("x", "y", "z", "d", "d/deep", "d/y2")}
+EDITS_BELOW_A_SYMLINK: dict[str, tuple[list[str], dict[str, str], set[str]]] = {
+    "the same as the older": ([], {"usr/lib/x": "old\n"}, set()),
+    "the directory is cleared": (["usr/lib/**"], {}, IN_LIB),
+    "by the symlink": (["lib/x"], {}, {"usr/lib/x"}),
+    "without the symlink": (["lib"], {}, {"lib"}),
+    "without the symlink and the data of a link": (["lib", "usr/lib/y"], {}, {"lib", "usr/lib/y"}),
+    "another thing in its place": (["lib"], {"lib/new": "new\n"}, set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EDITS_BELOW_A_SYMLINK)
+def test_entries_below_a_symlink_are_edited_where_they_unpack_to(case: str, layered: Path, tmp_path: Path) -> None:
+    removed, added, gone = EDITS_BELOW_A_SYMLINK[case]
+    before = unpacked(layered, tmp_path / "before")
+    site = write_tree(tmp_path / "site", added)
+    cosremaster.remaster(layered, tmp_path / "out.tar", add=[site] if added else [], remove=removed)
+    for unpacker in ("tar", "bsdtar"):
+        after = unpacked(
+            tmp_path / "out.tar", tmp_path / unpacker, [unpacker, *(["-P"] if unpacker == "bsdtar" else [])]
+        )
+        assert after.keys() == (before.keys() - gone) | added.keys()
+        for path in after.keys() & before.keys() - added.keys() - {"lib"}:
+            assert after[path][-1] == before[path][-1], path
+        for path, text in added.items():
+            assert (tmp_path / unpacker / path).read_text() == text
+        if "y2" not in "".join(gone) and "usr/lib/y" not in gone:
+            assert os.path.samefile(tmp_path / unpacker / "usr/lib/y", tmp_path / unpacker / "usr/lib/d/y2")
+    if "x" in "".join(gone):
+        assert b"vendor\n" not in (tmp_path / "out.tar").read_bytes()
+
+
+def test_empty_attributes_of_either_keyword(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("bsdtar", "setfattr")
+    write_tree(tmp_path / "root", {"a": "a"})
+    run(["setfattr", "-n", "user.empty", tmp_path / "root/a"])
+    for keyword in ("SCHILY", "LIBARCHIVE"):
+        archive = tmp_path / f"{keyword}.tar"
+        run(["bsdtar", "--xattrs", "--options", f"xattrheader={keyword}", "-cf", archive, "-C", tmp_path / "root", "."])
+        assert main(["stat", f"{archive}::a"]) == 0
+        assert "user.empty" in capsys.readouterr().out
+
+
 def test_several_streams_are_one_archive(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
     plain = make("gnu", trees[False], tmp_path / "a.tar").read_bytes()
     for packer in ("gzip", "xz", "zstd", "bzip2", "lz4"):

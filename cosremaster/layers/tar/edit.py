@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 from cosremaster.errors import OverlayError
@@ -13,9 +14,11 @@ from cosremaster.layers.tar import blocks
 from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames, rename_head
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
+from cosremaster.layers.tar.paths import follow_symlinks
 from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.paths import normal_name, normal_names
 from cosremaster.tree.replacements import find_lasting_directories
 
 _END = 2 * blocks.BLOCK
@@ -60,7 +63,7 @@ class _Renewed(NamedTuple):
 
 
 def _place_kept(layer: Layer, tree: TarTree, edits: Edits, renewed: _Renewed) -> Iterator[Piece]:
-    """Yield the pieces of the entries that stay, with the hard links among them mended.
+    """Yield the pieces of the entries that stay, with hard links mended, and names that led through what goes.
 
     A directory of ``renewed`` has its new header in the place of its first old one.
     """
@@ -68,8 +71,9 @@ def _place_kept(layer: Layer, tree: TarTree, edits: Edits, renewed: _Renewed) ->
     entries, pending = index.entries, dict(renewed.nodes)
     removed = {number for number, path in enumerate(layer.paths) if path in edits.removed_paths}
     changes = plan_links(entries, layer.paths, tree.sources, removed)
+    names = _plan_names(layer, removed)
     reached = layer.span[0]
-    for number in sorted(removed | changes.keys()):
+    for number in sorted(removed | changes.keys() | names.keys()):
         entry = entries[number]
         yield Range(layer.decoded, reached, entry.start - reached)
         if number in removed:
@@ -77,21 +81,42 @@ def _place_kept(layer: Layer, tree: TarTree, edits: Edits, renewed: _Renewed) ->
                 if entry.start <= start < entry.head:
                     yield Range(layer.decoded, start, end - start)
             if pending and (node := pending.pop(layer.paths[number], None)) is not None:
-                yield Literal(renewed.writer.encode(EntryFields(entry.name, node, 0)))
+                yield Literal(renewed.writer.encode(EntryFields(_direct_name(layer, number), node, 0)))
         else:
-            yield from _mended_link(layer, number, changes[number])
+            yield from _mended_entry(layer, number, names.get(number, entry.name), changes.get(number))
         reached = entry.end
     yield Range(layer.decoded, reached, index.end - reached)
 
 
-def _mended_link(layer: Layer, number: int, change: LinkChange) -> Iterator[Piece]:
-    """Yield the pieces of the hard link at place ``number`` after ``change``."""
+def _plan_names(layer: Layer, removed: Collection[int]) -> dict[int, bytes]:
+    """Return new names for entries whose names lead through symlinks that go with the ``removed`` entries."""
+    entries, paths = index_of(layer).entries, layer.paths
+    if all(map(operator.eq, paths, normal_names(entries.names))):
+        return {}
+    kept = [number for number in range(len(entries)) if number not in removed]
+    return {
+        number: _direct_name(layer, number) for number, path in follow_symlinks(entries, kept) if path != paths[number]
+    }
+
+
+def _direct_name(layer: Layer, number: int) -> bytes:
+    """Return the name of the entry at place ``number``, or one for its path that leads through no symlink."""
+    index = index_of(layer)
+    name, path = index.entries.names[number], layer.paths[number]
+    if normal_name(name) == path:
+        return name
+    return index.style.name_prefix + path + (b"/" if name.endswith(b"/") else b"")
+
+
+def _mended_entry(layer: Layer, number: int, name: bytes, change: LinkChange | None) -> Iterator[Piece]:
+    """Yield the pieces of the entry at place ``number`` under ``name``; ``change``: of a hard link."""
     entries = index_of(layer).entries
     entry = entries[number]
-    old = entry if change.carried is None else entries[change.carried]
+    old = entry if change is None or change.carried is None else entries[change.carried]
+    link = _direct_name(layer, change.target) if change is not None and change.carried is None else None
     body = old.head + blocks.BLOCK
     raw = Range(layer.decoded, old.start, body - old.start).read(0, body - old.start)
-    yield Literal(rename_head(raw, entry.name, change.name if change.carried is None else None))
+    yield Literal(rename_head(raw, name, link))
     yield Range(layer.decoded, body, old.end - body)
 
 

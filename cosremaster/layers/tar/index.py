@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cosremaster.layers.formats import ArchiveIndex
 from cosremaster.layers.tar import blocks, pax
 from cosremaster.layers.tar.entries import TarEntries
-from cosremaster.tree.paths import normal_names
+from cosremaster.layers.tar.paths import unpacked_paths
 
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
@@ -118,7 +118,7 @@ class TarIndex(ArchiveIndex):
     ``inner_globals``: where such headers stand among those of an entry.
     """
 
-    __slots__ = ("end", "entries", "globals", "globals_end", "has_end", "inner_globals", "style")
+    __slots__ = ("_paths", "end", "entries", "globals", "globals_end", "has_end", "inner_globals", "style")
 
     def __init__(
         self, entries: TarEntries, style: TarStyle, end: int, global_records: Mapping[bytes, bytes],
@@ -127,6 +127,7 @@ class TarIndex(ArchiveIndex):
         """Make an index of what was read."""
         self.entries, self.style, self.end, self.has_end = entries, style, end, has_end
         self.globals, self.inner_globals, self.globals_end = global_records, inner_globals, globals_end
+        self._paths: Sequence[bytes] | None = None
 
     @property
     def version(self) -> str:
@@ -146,8 +147,10 @@ class TarIndex(ArchiveIndex):
 
     @property
     def paths(self) -> Sequence[bytes]:
-        """The normal path of each entry."""
-        return normal_names(self.entries.names)
+        """The path that each entry unpacks to: as its name says, but for symlinks among the directories in it."""
+        if self._paths is None:
+            self._paths = unpacked_paths(self.entries)
+        return self._paths
 
     @property
     def entry_count(self) -> int:

@@ -60,10 +60,10 @@ def find_sources(entries: TarEntries, paths: Sequence[bytes]) -> dict[int, int]:
 
 
 class LinkChange(NamedTuple):
-    """What happens to a hard link: it gets the data of entry ``carried``, or leads to ``name`` from now on."""
+    """What happens to a hard link: it gets the data of entry ``carried``, or leads to entry ``target`` from now on."""
 
     carried: int | None = None
-    name: bytes = b""
+    target: int = NO_SOURCE
 
 
 def plan_links(
@@ -84,7 +84,7 @@ def plan_links(
         source = sources.get(number, number)
         if number in sources and source != NO_SOURCE and names.find(entries.links[number]) != source:
             others = list(holders[source].values())
-            changes[number] = LinkChange(name=entries.names[others[0]]) if others else LinkChange(carried=source)
+            changes[number] = LinkChange(target=others[0]) if others else LinkChange(carried=source)
         before = names.sources.get(path)
         if before in holders:
             holders[before].pop(path, None)

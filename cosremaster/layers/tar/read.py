@@ -274,7 +274,7 @@ class EntryReader:
         return {
             keyword: value
             for keyword, value in {**self.globals, **own}.items()
-            if value or (keyword.startswith(pax.SCHILY_XATTR) and keyword not in self.globals)
+            if value or (keyword.startswith((pax.SCHILY_XATTR, pax.LIBARCHIVE_XATTR)) and keyword not in self.globals)
         }
 
     def _mode(self, header: TarHeader, name: bytes) -> int:
