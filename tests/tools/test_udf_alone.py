@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import struct
 from pathlib import Path
@@ -20,7 +21,8 @@ from cosremaster.verification.run import verify
 from tests.fixtures import tools
 
 BLOCK = 2048
-LIBUDFREAD = "/usr/lib/x86_64-linux-gnu/libudfread.so.0"
+_LIBUDFREADS = [f"/usr/lib/x86_64-linux-gnu/libudfread.so.{version}" for version in (0, 3)]
+LIBUDFREAD = next(filter(os.path.exists, _LIBUDFREADS), _LIBUDFREADS[0])
 NOISE = random.Random(9).randbytes(30_000)
 FILES = {"a/b/deep.txt": b"deep\n", "a/big.bin": NOISE, "empty": b"", "zulu ž.txt": b"last\n"}
 
