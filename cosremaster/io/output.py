@@ -16,6 +16,7 @@ from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.io.precopy import Precopy, is_in_place
 from cosremaster.io.publish import FinishedFile, place_all
 from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
+from cosremaster.io.streams import Digest, hash_chunks
 from cosremaster.io.write_back import WriteBack
 from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
@@ -117,12 +118,25 @@ def _run_for(runs: list[NewRun], offset: int, piece: Piece) -> NewRun:
     return runs[-1]
 
 
-def _chunks_of(piece: Piece) -> Iterator[bytes | memoryview]:
-    """Return an iterator over the bytes of ``piece``, each chunk valid until the next is taken."""
+def _chunks_of(piece: Piece, digest: Digest | None = None) -> Iterator[bytes | memoryview]:
+    """Return an iterator over the bytes of ``piece``, each chunk valid until the next is taken.
+
+    ``digest``: gets the bytes when they are read: of many on the thread that reads them ahead.
+    """
     source = direct_source(piece)
     if source is None or not isinstance(piece, Range):
-        return piece.chunks()
-    return read_ahead(source.fill, piece.offset, piece.length)
+        return piece.chunks() if digest is None else hash_chunks(piece.chunks(), digest)
+    fill = source.fill
+    if digest is None:
+        return read_ahead(fill, piece.offset, piece.length)
+
+    def fill_and_sum(offset: int, views: Sequence[memoryview]) -> None:
+        """Fill ``views``, and add them to the digest."""
+        fill(offset, views)
+        for view in views:
+            digest.update(view)
+
+    return read_ahead(fill_and_sum, piece.offset, piece.length)
 
 
 class Output:
@@ -358,9 +372,8 @@ class Output:
                 self._observe(zeros)
             yield piece.length
             return
-        for chunk in _chunks_of(piece):
+        for chunk in _chunks_of(piece, self._hash):
             write_all(fd, chunk, self._failure)
-            self._observe(chunk)
             if isinstance(run, NewBytes):
                 run.add(chunk)
             yield len(chunk)

@@ -171,7 +171,7 @@ def count_chunks(chunks: Iterable[bytes], count: Callable[[int], None]) -> Itera
 class Digest(Protocol):
     """A digest, as hashlib makes them."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Add ``data``."""
         ...
 

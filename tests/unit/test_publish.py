@@ -4,7 +4,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import random
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import pytest
 import cosremaster
 from cosremaster.errors import ImageError, OutputError, ProofError, UsageError
 from cosremaster.io import publish
+from cosremaster.io.descriptors import STEP
 from cosremaster.io.output import Output
 from cosremaster.io.part_files import PartFile
 from cosremaster.io.pieces import Literal, PieceTable, Range, Zeros
 from cosremaster.io.source import open_source
+from cosremaster.io.spool import Spool
 from tests.support.small import packed_root, root_without_devices, write_small
 
 TABLE = PieceTable([Literal(b"result"), Zeros(1 << 17), Literal(b"end")])
@@ -53,6 +57,38 @@ def test_the_digest_is_that_of_the_written_bytes(tmp_path: Path) -> None:
     data = (tmp_path / "out").read_bytes()
     assert data == (DATA * 3)[5:200_005] + DATA + DATA[:7]
     assert (tmp_path / "out.sha256").read_text() == f"{hashlib.sha256(data).hexdigest()}  out\n"
+
+
+def test_the_digest_of_many_new_bytes_is_taken_where_they_are_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 9_000_001
+    threads = list[str]()
+
+    class NotedHash:
+        """SHA-256 that notes which threads take it."""
+
+        def __init__(self) -> None:
+            self._hash = hashlib.sha256()
+
+        def update(self, data: bytes | memoryview) -> None:
+            threads.append(threading.current_thread().name)
+            self._hash.update(data)
+
+        def hexdigest(self) -> str:
+            return self._hash.hexdigest()
+
+    data = random.Random(1).randbytes(many)
+    monkeypatch.setattr(hashlib, "new", lambda name: NotedHash())
+    with Spool(tmp_path) as spool, Output(tmp_path / "out", (), force=False, digest="sha256") as output:
+        spooled = spool.append([data], packed=True)
+        output.write(PieceTable([*TABLE.pieces, spooled, *TABLE.pieces, spooled.cut(5, 9)]), None, lambda count: None)
+        output.publish()
+    expected = DATA + data + DATA + data[5:9]
+    assert (tmp_path / "out").read_bytes() == expected
+    assert (tmp_path / "out.sha256").read_text() == f"{hashlib.sha256(expected).hexdigest()}  out\n"
+    assert threads.count("cosremaster-prefetch") == -(-many // STEP)
+    assert threads[0] == threads[-1] == threading.main_thread().name
 
 
 @pytest.mark.parametrize("force", [False, True])
