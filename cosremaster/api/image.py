@@ -572,7 +572,7 @@ class Image:
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
 
         layer = layer_to_take(request)
-        reference = self._session.enter(layer or ROOT_NAME)
+        reference = self._session.enter_tree(layer or ROOT_NAME)
         with open_as_tar(reference, self._session.source, self.path, keeps_parts=self._session.remember) as archive:
             yield archive, replace(request, layer=None)
 

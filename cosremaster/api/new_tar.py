@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cosremaster.browse.extract import select_nodes
 from cosremaster.browse.tar import build_tar
 from cosremaster.codecs.defaults import split_codec
-from cosremaster.errors import UsageError
+from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.table_source import TableSource
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.select_layers import LayerSelector
@@ -58,8 +58,11 @@ def layer_to_take(request: Request) -> str:
 def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keeps_parts: bool) -> OpenedImage:
     """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open.
 
-    ``keeps_parts``: plans keep what they packed.
+    ``keeps_parts``: plans keep what they packed. :raises LayerError: there is nothing in it.
     """
-    table = build_tar(select_nodes(reference)).table()
+    nodes = select_nodes(reference)
+    if not nodes:
+        raise LayerError("is empty, and no root file system", reference.place)
+    table = build_tar(nodes).table()
     file = TableSource(table, source, reference.place)
     return OpenedImage(path, file=file, origin=source, remember=False, keeps_parts=keeps_parts)

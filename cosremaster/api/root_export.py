@@ -43,7 +43,7 @@ def export_archive(
     digested = Output(target, source.local_paths, force=force, digest="sha256")
     with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:
         is_root = address in ("", ROOT_NAME)
-        reference = session.enter_root(keeper) if is_root else session.enter(address, keeper=keeper)
+        reference = session.enter_root(keeper) if is_root else session.enter_tree(address, keeper=keeper)
         table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
         output.write(table, None, lambda count: None)
         digest = output.written_digest

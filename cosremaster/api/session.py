@@ -137,6 +137,19 @@ class ImageSession:
         """Return the node at ``address``, or the root of the archive that it is; ``keepers`` as in :meth:`find`."""
         return self.find(address, follow=follow, enters=True, **keepers)
 
+    def enter_tree(self, address: str, **keepers: Unpack[Keepers]) -> NodeRef:
+        """Return the directory at ``address``, or the root of the archive that it is; ``keepers`` as in :meth:`find`.
+
+        :raises LayerError: a file is there that is no archive. :raises UnsupportedError: its kind cannot be opened.
+        """
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+
+        reference = self.enter(address, **keepers)
+        if reference.node.kind is NodeKind.DIRECTORY:
+            return reference
+        return containers.NodeRef(containers.enter(reference.container, reference.node), containers.ROOT)
+
     def open_side(self, address: str, beside: Container | None = None) -> NodeRef:
         """Return the node at ``address`` for a comparison, in containers that know digests."""
         from cosremaster.browse.container import enter_if_container, follow, open_container  # noqa: PLC0415 - a remaster needs none

@@ -197,6 +197,7 @@ def open_container(
     are indexed by the same reading.
 
     :raises ImageError: ``source`` is neither an ISO 9660 image nor an archive.
+    :raises UnsupportedError: it is something else that is recognized.
     :raises LayerError: there are fewer archives than the number.
     """
     own = (os.fsencode(source.name),)
@@ -218,6 +219,9 @@ def open_container(
     if inside is None and number is None:
         inside = _open_disk(source, own, options)
     if inside is None:
+        foreign = identify_partition(table).foreign
+        if foreign is not None:
+            raise UnsupportedError(f"is {foreign}, which cannot be looked into", source.place)
         raise ImageError(f"is neither an ISO 9660 image nor a {format_names()} archive", source.place)
     return inside, address if number is None else address[1:]
 

@@ -13,7 +13,7 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
-from cosremaster.layers.identify import identify, identify_table
+from cosremaster.layers.identify import identify, identify_partition, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Advance
@@ -154,7 +154,7 @@ def check_openable(source: ByteSource) -> None:
     """
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return
-    identified = identify(partial(source.read, 0))
+    identified = identify_partition(PieceTable([Range(source, 0, source.size)]))
     if identified.foreign is not None:
         raise UnsupportedError(f"is {identified.foreign}, which cannot be looked into", source.place)
     if not identified.codec.is_identity:

@@ -396,6 +396,18 @@ def test_other_file_systems_are_refused_by_name(noun: str, disk: Path, tmp_path:
         cosremaster.ls(f"{image}::@gpt1::etc")
     with pytest.raises(CosremasterError, match="@gpt1 \\("):
         cosremaster.ls(f"{image}::@root::etc")
+    (alone := tmp_path / "alone.img").write_bytes(data[start:])  # without a table of partitions
+    target = tmp_path / "out.tar.gz"
+    for use in (
+        lambda: cosremaster.remaster(image, target, layer="@gpt1"),
+        lambda: cosremaster.export(f"{image}::@gpt1", target, archive=cosremaster.MaasResource(name="a")),
+        lambda: cosremaster.ls(str(alone)),
+        lambda: cosremaster.inspect(alone),
+        lambda: cosremaster.remaster(alone, target),
+    ):
+        with pytest.raises(UnsupportedError, match=re.escape(f"is {noun}, which cannot be looked into")):
+            use()
+        assert not target.exists()
 
 
 def test_cut_off_and_damaged_images_are_told_with_their_place(disk: Path, tree: Path, tmp_path: Path) -> None:

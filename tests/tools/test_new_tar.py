@@ -172,6 +172,21 @@ def test_what_no_tar_archive_holds_is_refused(
     assert main([str(image), str(out), "--layer", "@gpt1", "--add", str(site), "--expect", f"sha256:{digest}"]) == 0
 
 
+def test_a_file_is_no_root_file_system(
+    tree: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It became an archive with this file alone, for MAAS too."""
+    image = _make_image("raw", tree, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for words in (["--maas", "a"], ["--lxd", "a"], ["--docker", "a:1"]):
+        assert main(["export", f"{image}::@gpt1::etc/hostname", *words]) == 6
+        assert "etc/hostname: is no archive" in capsys.readouterr().err
+    assert main([str(image), "out.tar", "--add", str(site), "--layer", "@gpt1::etc/hostname"]) == 6
+    assert "etc/hostname: is no archive" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_disk_image_has_a_plan(tree: Path, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = _make_image("raw", tree, tmp_path)
     assert main(["plan", str(image), "--add", str(site)]) == 0
