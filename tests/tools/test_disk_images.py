@@ -237,6 +237,43 @@ def test_a_file_system_that_was_not_unmounted_is_read_with_its_journal(
     assert {path: _facts(node) for path, node in _nodes(dirty).items()} == before
 
 
+def test_a_damaged_journal_is_told_with_its_place(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel refuses to mount such a file system. Its blocks would be taken for those of files and directories."""
+    image, dirty = _make(tree, tmp_path / "disk.img", ["-t", "ext4", "-b", "1024"]), tmp_path / "dirty.img"
+    with _mounted(image, tmp_path / "mount", "loop,data=journal") as folder:
+        for turn in range(2):
+            for number in range(20):
+                (folder / f"new-{number}").write_bytes(b"%d" % number * 2000)
+                (folder / f"new-{number}").unlink() if turn else (folder / f"folder-{number}").mkdir()
+            os.sync()
+        dirty.write_bytes(image.read_bytes())
+    data = bytearray(dirty.read_bytes())
+    assert main(["ls", str(dirty)]) == 0
+    heads = {
+        kind: [
+            at for at in range(0, len(data), 1024) if data[at : at + 8] == b"\xc0\x3b\x39\x98\0\0\0" + bytes((kind,))
+        ]
+        for kind in (1, 2, 4)
+    }
+    offsets = {
+        "a list of blocks": (heads[1][-1], 600), "a block": (heads[1][-1] + 1024, 77), "a commit": (heads[2][-1], 57),
+        "the superblock": (heads[4][-1], 200),
+    }  # fmt: skip
+    for noun, (start, within) in offsets.items():
+        damaged = data.copy()
+        damaged[start + within] ^= 0x20
+        dirty.write_bytes(damaged)
+        capsys.readouterr()
+        assert main(["ls", str(dirty)]) == 4
+        said = f"@0x{start:X}: the journal of the ext4 file system is damaged: the checksum of {noun} in it is wrong"
+        assert said in capsys.readouterr().err
+        (tmp_path / noun).mkdir()
+        mount = subprocess.run(["mount", "-o", "loop", dirty, tmp_path / noun], capture_output=True, check=False)
+        assert mount.returncode, noun
+
+
 @pytest.fixture(scope="module")
 def disk(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk as cloud images are: a GPT whose first partition is the root and stands last."""

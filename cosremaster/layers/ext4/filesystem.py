@@ -20,7 +20,7 @@ from cosremaster.layers.ext4.inodes import (
     has_valid_checksum,
     parse_inode,
 )
-from cosremaster.layers.ext4.journal import list_replays
+from cosremaster.layers.ext4.journal import DamagedBlockError, list_replays
 from cosremaster.layers.ext4.superblock import OFFSET, SIZE, Ext4Superblock, Incompatible, parse_superblock
 from cosremaster.layers.ext4.xattrs import (
     INLINE_DATA as INLINE_ATTRIBUTE,
@@ -75,7 +75,8 @@ class Ext4Filesystem(OnDemandFilesystem[Ext4Entry, Ext4Inode]):
             raise UnsupportedError(
                 "the ext4 file system was not unmounted, and its journal is on another device", self.place
             )
-        journal = self.data(self.inode(self.superblock.journal_inode))
+        inode = self.inode(self.superblock.journal_inode)
+        journal = self.data(inode)
 
         def read(number: int) -> bytes:
             """Return block ``number`` of the journal."""
@@ -83,6 +84,14 @@ class Ext4Filesystem(OnDemandFilesystem[Ext4Entry, Ext4Inode]):
 
         try:
             replays = list_replays(read, size, journal.length // size)
+        except DamagedBlockError as error:
+            offsets = (
+                (run.block + error.block - run.logical) * size
+                for run in self.data_runs(inode)
+                if run.logical <= error.block < run.logical + run.length
+            )
+            where = self.place.at(next(offsets, 0))
+            raise CorruptError(f"the journal of the ext4 file system is damaged: {error}", where) from error
         except (ValueError, struct.error) as error:
             raise UnsupportedError(
                 f"the journal of the ext4 file system cannot be read: {error}", self.place
