@@ -567,9 +567,8 @@ class Image:
         if not makes_tar(image, target):
             yield opened, request
             return
-        from dataclasses import replace  # noqa: PLC0415 - takes time to load
-
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.lazy_dataclass import replace  # noqa: PLC0415 - the same
 
         layer = layer_to_take(request)
         reference = self._session.enter_tree(layer or ROOT_NAME)

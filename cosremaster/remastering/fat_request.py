@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable
 
 from cosremaster.errors import UsageError
 from cosremaster.layers.address import parse_address
+from cosremaster.lazy_dataclass import replace
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.records import Struct
@@ -47,7 +47,7 @@ def split_iso_request(items: Iterable[OverlayItem], removals: Iterable[str | byt
         dest = getattr(item, "dest", None)
         if isinstance(dest, str) and SEPARATOR in dest:
             fat, inner = _split_path(dest, "--add-iso")
-            fat_items.setdefault(fat, []).append(dataclasses.replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
+            fat_items.setdefault(fat, []).append(replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
         else:
             tree_items.append(item)
     for removal in removals:
