@@ -11,7 +11,7 @@ from cosremaster.errors import printable
 from cosremaster.iso.far_images import is_far
 from cosremaster.layers.find import find_archive_files, group_shared_paths
 from cosremaster.layers.formats import holds_format
-from cosremaster.lazy_dataclass import dataclass, field
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.reports.fact_sections import NUMBER, FactSection, make_section
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines

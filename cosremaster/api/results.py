@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
-from cosremaster.lazy_dataclass import dataclass, field
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.tree.nodes import Action
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ from cosremaster.errors import UsageError
 from cosremaster.io.files import SHOWN_NAMES
 from cosremaster.io.output import DIGESTS
 from cosremaster.io.urls import Url
-from cosremaster.lazy_dataclass import field_names, replace
 from cosremaster.overlay.request import AddPath
+from cosremaster.records.lazy_dataclass import field_names, replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 

@@ -12,8 +12,8 @@ from cosremaster.cli.commands import describe_mtree, print_result_values, takes_
 from cosremaster.cli.options import JSON, QUIET, FileText, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.lazy_dataclass import replace
 from cosremaster.overlay.request import AddPath
+from cosremaster.records.lazy_dataclass import replace
 from cosremaster.units import format_size
 
 _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")

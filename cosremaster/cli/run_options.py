@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from cosremaster.cli.options import FileText
 from cosremaster.errors import UsageError
-from cosremaster.lazy_dataclass import replace
 from cosremaster.overlay.request import ID_CHOICES, RUN_PLACES, AddPath, OverlayItem, RunScript
+from cosremaster.records.lazy_dataclass import replace
 
 RUN_OPTIONS = (
     click.option(

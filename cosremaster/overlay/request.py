@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cosremaster.errors import UsageError
-from cosremaster.lazy_dataclass import dataclass, field
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.suggestions import suggest_file
 
 STANDARD_INPUT = b"-"

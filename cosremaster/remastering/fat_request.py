@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from cosremaster.errors import UsageError
 from cosremaster.layers.address import parse_address
-from cosremaster.lazy_dataclass import replace
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import replace
 
 SEPARATOR = "::"
 """Stands between the address of a file system and a path in it."""

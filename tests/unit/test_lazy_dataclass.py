@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cosremaster import lazy_dataclass
-from cosremaster.lazy_dataclass import dataclass as quick
 from cosremaster.overlay.request import AddPath
+from cosremaster.records import lazy_dataclass
+from cosremaster.records.lazy_dataclass import dataclass as quick
 
 
 class Base:
@@ -208,7 +208,7 @@ def test_values_need_no_dataclasses_of_the_standard_library() -> None:
     """They take as long to load as a listing of a small image; whoever asks for the fields has them."""
     program = """
 import sys
-from cosremaster.lazy_dataclass import dataclass, field, field_names, replace
+from cosremaster.records.lazy_dataclass import dataclass, field, field_names, replace
 
 @dataclass(frozen=True, slots=True)
 class Point:
