@@ -32,6 +32,9 @@ def suggest_file(path: str | bytes | os.PathLike[str], error: OSError | None = N
     folder, name = os.path.split(os.fsdecode(path).rstrip("/"))
     if not (error is None or isinstance(error, FileNotFoundError)):
         return ""
+    image, mark, _ = os.fsdecode(path).partition("::")
+    if mark and os.path.isfile(image):
+        return f"; {image} is there, but a whole file is wanted here, and no address in it"
     try:
         names = os.listdir(folder or ".")
     except (OSError, ValueError):

@@ -73,7 +73,7 @@ def pack(
         _check_place(item)
     epoch = options.get("source_date_epoch")
     empty = make_empty_file(
-        Path(target).name, items, read_epoch() if epoch is None else epoch,
+        Path(target).name or os.fspath(target), items, read_epoch() if epoch is None else epoch,
         compression=options.pop("compression", None), block_size=options.pop("block_size", None),
     )  # fmt: skip
     writing = {name: value for name, value in options.items() if name in _OUTPUT}

@@ -104,7 +104,7 @@ def extract_nodes(
     """
     nodes = list(nodes)
     place = Place((str(target),))
-    sidecar = None if os.geteuid() == 0 or not notes else target.with_name(target.name + ".mtree")
+    sidecar = None if os.geteuid() == 0 or not notes else Path(f"{target}.mtree")
     _check_target(target, sidecar, place)
     parent = target.absolute().parent
     half = part_path(parent)
@@ -142,6 +142,8 @@ def _check_target(target: Path, sidecar: Path | None, place: Place) -> None:
     """Check that ``target`` and ``sidecar`` can be made."""
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise OutputError("exists already and is no empty folder", place)
+    if target.exists() and os.path.samefile(target, "."):  # it is replaced, and a shell in it would see nothing
+        raise OutputError("is the working directory; the name of a new folder is wanted", place)
     if not target.absolute().parent.is_dir():
         raise OutputError(f"cannot be written: there is no folder {target.parent}", place)
     if sidecar is not None and sidecar.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from cosremaster.overlay.patterns import Pattern, join_patterns
+from cosremaster.overlay.patterns import Pattern, join_patterns, parse_inner_pattern
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -31,7 +31,7 @@ def select_root_nodes(nodes: Iterable[Node], exclude: Sequence[str], *, clean: b
 
     :raises UsageError: one of ``exclude`` is no pattern.
     """
-    patterns = [Pattern(os.fsencode(text)) for text in exclude]
+    patterns = [parse_inner_pattern(os.fsencode(text)) for text in exclude]
     is_cleaned = join_patterns([Pattern(text) for text in CLEANED])
     used, gone, selected = set[int](), set[bytes](), list[Node]()
     for node in sorted(nodes, key=lambda node: node.path.split(b"/")):

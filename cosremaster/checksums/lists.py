@@ -173,10 +173,14 @@ class DigestCache:
         for path, table, digest in requests:
             if digest not in self._digests.get(table.pieces, {}):
                 merged.setdefault(table.pieces, (path, table, set()))[2].add(digest)
-        for pieces, (path, table, names) in merged.items():
-            with begin_work(self._progress, f"sum {printable(path)}", table.length, SUM) as advance:
+        if not merged:
+            return
+        title = f"sum {len(merged):,} files" if len(merged) > 1 else f"sum {printable(next(iter(merged.values()))[0])}"
+        total = sum(table.length for _, table, _ in merged.values())
+        with begin_work(self._progress, title, total, SUM) as advance:
+            for pieces, (_, table, names) in merged.items():
                 digests = digests_of(sorted(names), count_chunks(table.chunks(), advance))
-            self._digests.setdefault(pieces, {}).update(digests)
+                self._digests.setdefault(pieces, {}).update(digests)
 
     def get(self, table: PieceTable, digest: str) -> str:
         """Return the digest of ``table`` in hexadecimal digits; compute it now if it is not in the cache."""

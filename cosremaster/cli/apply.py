@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cosremaster.api.delta import apply
-from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputPath, LocalPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -18,7 +18,7 @@ from cosremaster.units import format_size
 
 @click.command(cls=StrictCommand)
 @click.argument("base", metavar="BASE", type=InputPath())
-@click.argument("delta", metavar="DELTA", type=click.Path(path_type=Path))
+@click.argument("delta", metavar="DELTA", type=LocalPath())
 @click.argument("target", metavar="OUT", type=OutputPath())
 @MAX_EXPAND
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")

@@ -9,7 +9,7 @@ import click
 
 from cosremaster.cli.colors import paint_mark
 from cosremaster.cli.commands import takes_output_options, write_result
-from cosremaster.cli.options import JSON, QUIET, OutputPath, StrictCommand
+from cosremaster.cli.options import JSON, QUIET, LocalPath, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
@@ -25,7 +25,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 
 
 @click.command(cls=StrictCommand)
-@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE", type=LocalPath())
 @click.option(
     "--set",
     "settings",

@@ -23,11 +23,25 @@ from cosremaster.layers.cache_folder import (
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cosremaster.reports.documents import CacheDocument
+
+    _ChoiceType = click.Choice[str]
+else:  # click 8.1, which Debian 13 has, knows no kinds of them
+    _ChoiceType = click.Choice
+
+
+class _Action(_ChoiceType):
+    """What to do; that it is missing is told in one line."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what may be chosen."""
+        return f"It is one of {', '.join(self.choices)}."
 
 
 @click.command(cls=StrictCommand)
-@click.argument("action", type=click.Choice(("list", "clear", "path")))
+@click.argument("action", type=_Action(("list", "clear", "path")))
 @JSON
 def cache_command(action: str, as_json: bool) -> None:
     """List or remove the remembered indexes, or print where they are.
@@ -66,7 +80,7 @@ def cache_command(action: str, as_json: bool) -> None:
         click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {_folder()}")
 
 
-def _folder() -> str:
+def _folder() -> Path:
     """Return the path of the folder. :raises OutputError: there is none."""
     try:
         return index_folder()
@@ -79,7 +93,7 @@ def _clear() -> int:
     try:
         return clear_indexes()
     except OSError as error:
-        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((_folder(),))) from error
+        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(_folder()),))) from error
 
 
 def _describe_cache(removed: int | None) -> CacheDocument:
@@ -88,7 +102,7 @@ def _describe_cache(removed: int | None) -> CacheDocument:
     plans, plans_size = measure_remembered(PARTS_SUFFIX)
     return {
         "schema": 1,
-        "folder": _folder(),
+        "folder": str(_folder()),
         "indexes": [
             {"path": str(index.path), "image": printable(indexed_image(index)), "size": index.size, "used": index.used}
             for index in list_indexes()

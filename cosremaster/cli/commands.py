@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from cosremaster.cli.options import (
     FileText,
     InputPath,
     InsideText,
+    LocalPath,
     OutputPath,
     StreamPath,
     StrictCommand,
@@ -34,7 +36,6 @@ from cosremaster.io.files import SHOWN_NAMES
 from cosremaster.io.output import DIGESTS
 from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
-from cosremaster.records.lazy_dataclass import field_names, replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 
@@ -215,7 +216,7 @@ def _parameters_of(option: Callable[..., Any]) -> list[click.Parameter]:
 _OUTPUT = (
     click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too."),
     click.option(
-        "--report", type=FileText(), metavar="FILE", help="Write what happened to each path to FILE, as JSON."
+        "--report", type=LocalPath(), metavar="FILE", help="Write what happened to each path to FILE, as JSON."
     ),
     click.option("--force", is_flag=True, help="Replace OUT if it exists."),
     click.option(
@@ -255,7 +256,7 @@ def pop_request(options: dict[str, Any], *, is_shell: bool = False) -> Request:
     order = click.get_current_context().meta.get(ORDER, ())
     items = list(order_items(order, described[: len(paths)], described[len(paths) :], scripts))
     add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
-    others = {name: options.pop(name) for name in field_names(Request) if name in options}
+    others = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
     return Request(add=items, add_iso=add_iso, **others)
 
 
@@ -322,7 +323,7 @@ def remaster_command(
 @takes_request
 @MAX_EXPAND
 @click.option(
-    "--report", type=FileText(), metavar="FILE", help="Write what would happen to each path to FILE, as JSON."
+    "--report", type=LocalPath(), metavar="FILE", help="Write what would happen to each path to FILE, as JSON."
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_DELTA
@@ -371,12 +372,12 @@ def write_result(
     return result
 
 
-def print_result_values(result: Result, target: Path) -> None:
-    """Print the result of a remaster on standard output as JSON."""
+def print_result_values(result: Result, target: Path, *, is_new: bool = False) -> None:
+    """Print the result of a remaster on standard output as JSON. ``is_new``: there was no input."""
     from cosremaster.cli.outcomes import result_report  # noqa: PLC0415 - after the work
 
     with reporting_finished_work(f"{target} is written and proved"):
-        write_json(result_report(result, target))
+        write_json(result_report(result, target, is_new=is_new))
 
 
 def print_result(result: Result, target: Path) -> None:
@@ -506,7 +507,7 @@ def index_command(source: Path | Url, check_index: bool, max_expand: int, as_jso
 
 
 @click.command(cls=StrictCommand)
-@click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
+@click.option("--keep", metavar="DIR", type=LocalPath(), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""
     from cosremaster.demo import run_demo  # noqa: PLC0415 - loads pycdlib, which nothing else needs

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cosremaster.api.functions import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.cli.expected import takes_expected
-from cosremaster.cli.options import GZIP, JSON, MAX_EXPAND, QUIET, InputAddress, StrictCommand
+from cosremaster.cli.options import GZIP, JSON, MAX_EXPAND, QUIET, InputAddress, LocalPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 
 if TYPE_CHECKING:
     from cosremaster.api.views import Export
+
+_OF_MAAS = ("title", "base_image", "profile")
+_OF_ARCHIVES = ("exclude", "clean", "sparse", "gzip", "output", "threads", "force", "arch")
+"""Parameters that have an effect on some exports alone."""
 
 
 @click.command(cls=StrictCommand)
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--docker", metavar="NAME[:TAG]", help="Write the layer as an OCI image that docker load and podman take, NAME.tar."
 )
-@click.option("--pxe", metavar="DIR", type=click.Path(path_type=Path), help="Kernel, initramfs, iPXE script into DIR.")
+@click.option("--pxe", metavar="DIR", type=LocalPath(), help="Kernel, initramfs, iPXE script into DIR.")
 @click.option(
     "--entry", metavar="ENTRY", help="Number, title or label of the boot entry for --pxe; else the default one."
 )
@@ -51,7 +56,7 @@ if TYPE_CHECKING:
     help="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",
 )
 @click.option("--profile", default="admin", show_default=True, help="Profile of the maas command.")
-@click.option("--output", type=click.Path(path_type=Path), help="The archive; named after NAME by default.")
+@click.option("--output", type=LocalPath(), help="The archive; named after NAME by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @JSON
@@ -70,6 +75,7 @@ def export_command(
         raise UsageError("export wants --maas NAME, --lxd NAME, --docker NAME or --pxe DIR")
     if entry is not None and pxe is None:
         raise UsageError("--entry goes with --pxe")
+    _check_options(is_boot=pxe is not None, is_maas=maas is not None)
     progress = terminal_progress(quiet=options.pop("quiet"))
     max_expand = options.pop("max_expand")
     if pxe is not None:
@@ -93,6 +99,17 @@ def export_command(
         packed = "" if archive.gzip == "zlib" else f"gzip by {archive.gzip}, "
         click.echo(f"{target}: {exported.size} bytes, {packed}SHA-256 {exported.sha256}, also in {target}.sha256")
         click.echo(exported.command)
+
+
+def _check_options(*, is_boot: bool, is_maas: bool) -> None:
+    """Check that no option was given that has no effect on what is made. :raises UsageError: one was."""
+    context = click.get_current_context()
+    idle = (*(() if is_maas else _OF_MAAS), *(_OF_ARCHIVES if is_boot else ()))
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in idle and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            what = "--maas" if name in _OF_MAAS else "an archive: --maas, --lxd or --docker"
+            raise UsageError(f"{parameter.opts[-1]} goes with {what}")
 
 
 def _print_values(exported: Export) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from cosremaster.cli.messages import say, warn, write_event
-from cosremaster.cli.options import QUIET, OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, LocalPath, OutputPath, StrictCommand
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.tables import NUMBER, print_table
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=StrictCommand)
-@click.argument("fleet", metavar="FLEET", type=click.Path(path_type=Path))
+@click.argument("fleet", metavar="FLEET", type=LocalPath())
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Make this site alone. May be given again.")
 @click.option("--output-dir", metavar="DIR", type=OutputPath(), help="Write the images to DIR, whatever FLEET says.")
 @click.option(

@@ -139,11 +139,11 @@ def _are_flags(word: str, flags: set[str]) -> bool:
 def refuse_mistyped(word: str) -> None:
     """Check that ``word``, where a command or IN stands, is not a command with a slip in it.
 
-    :raises UsageError: it is no file, and nearly a command.
+    :raises UsageError: it is no file, and nearly a command, or a flag that other programs have as a command.
     """
     if word.startswith("-") or not word.isalpha() or os.path.lexists(word):
         return
-    if matches := find_similar(word.lower(), COMMANDS):
+    if matches := find_similar(word.lower(), (*COMMANDS, "--help", "--version")):
         raise UsageError(f"{word} is neither a command nor a file{format_suggestion(matches)}")
 
 

@@ -11,7 +11,15 @@ from cosremaster.api.image import Image
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import print_facts
 from cosremaster.cli.looking import LookingProgress
-from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, InsideText, StrictCommand, takes_flags
+from cosremaster.cli.options import (
+    AGAINST_MISSING,
+    MAX_EXPAND,
+    InputPath,
+    InsideText,
+    LocalPath,
+    StrictCommand,
+    takes_flags,
+)
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.errors import UsageError
 from cosremaster.io.urls import Url
@@ -23,7 +31,7 @@ from cosremaster.units import format_size
 @click.option("--layer", metavar="ADDRESS", type=InsideText(), help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")
 @takes_flags("inspect")
-@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page to look at instead.")
+@click.option("--html", metavar="FILE", type=LocalPath(), help="Write a page to look at instead.")
 @click.option(
     "--against",
     metavar="ORIGINAL",

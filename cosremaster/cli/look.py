@@ -16,7 +16,7 @@ from cosremaster.cli.colors import paint_name
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
-from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputAddress, StrictCommand, takes_flags
+from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputAddress, LocalPath, StrictCommand, takes_flags
 from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError, printable
@@ -110,7 +110,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 @_ADDRESS
 @takes_expected("address", "ADDRESS")
 @MAX_EXPAND
-@click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DIR", type=LocalPath())
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @JSON
@@ -124,6 +124,8 @@ def extract_command(
     nodes go into DIR.mtree, and extended attributes are set if they are those of users. A tar archive keeps
     everything.
     """
+    if form is None and str(target) == "-":
+        raise UsageError("standard output takes a tar archive: --as tar (a folder called - is ./-)")
     progress = terminal_progress(quiet=quiet)
     with image_at(address, max_expand=max_expand) as (image, inner):
         if form == "tar" and str(target) == "-":

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from cosremaster.cli.man_pages import write_pages
-from cosremaster.cli.options import StrictCommand
+from cosremaster.cli.options import LocalPath, StrictCommand
 
 
 @click.command(cls=StrictCommand)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=LocalPath(file_okay=False))
 def man_command(folder: Path) -> None:
     """Write the man pages of the program and its commands into the folder DIR.
 

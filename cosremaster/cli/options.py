@@ -50,6 +50,7 @@ class InputPath(_InputType):
         """Return ``value`` as a path or a URL. Raises as ``keep_standard_input`` and ``parse_image_path``."""
         if ctx is not None and ctx.resilient_parsing:  # a shell completes the line: nothing is read
             return Path(value)
+        check_is_named(self, value, param, ctx)
         return _kept_standard_input() if value == "-" else parse_image_path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -117,6 +118,7 @@ class OutputPath(_PathType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return ``value`` as a path."""
+        check_is_named(self, value, param, ctx)
         return StreamPath(value) if value == "-" else Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -124,6 +126,30 @@ class OutputPath(_PathType):
         from cosremaster.cli.candidates import list_files  # noqa: PLC0415 - the same
 
         return list_files(incomplete)
+
+
+class LocalPath(click.Path):
+    """The path of another file or folder of this machine, or of one that is to be made."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        """Keep the argument: whether it may be a file."""
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return ``value`` as a path."""
+        check_is_named(self, value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def check_is_named(
+    kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """Check that ``value`` is no empty path: that would be the working directory, which nobody names so.
+
+    :raises click.BadParameter: it is one, as of a variable of the shell that is not set.
+    """
+    if value == "":
+        kind.fail("it is empty, and a path is wanted", param, ctx)
 
 
 def _kept_standard_input() -> Path:

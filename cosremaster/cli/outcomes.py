@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     )
 
 
-def result_report(result: Result, output: Path) -> ResultDocument:
-    """Return the ``result`` of a remaster that was written to ``output``."""
+def result_report(result: Result, output: Path, *, is_new: bool = False) -> ResultDocument:
+    """Return the ``result`` of a remaster that was written to ``output``. ``is_new``: there was no input."""
     delta = result.delta
     return {
         "schema": 1,
         "output": str(output),
         "identical": result.identical,
-        "size": {"before": result.input_size, "after": result.output_size},
+        "size": {"before": None if is_new else result.input_size, "after": result.output_size},
         "layers": [_layer_report(layer) for layer in result.layers],
         "iso": {
             "added": printable_paths(result.iso_added),
@@ -117,7 +117,7 @@ def export_report(export: Export) -> ExportDocument:
     return {
         "schema": 1,
         "files": list(export.files),
-        "size": export.size,
+        "size": None if export.sha256 is None else export.size,
         "sha256": export.sha256,
         "command": export.command,
         "layer": export.layer,

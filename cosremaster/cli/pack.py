@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from cosremaster.cli.options import JSON, QUIET, FileText, OutputPath, StrictCom
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.overlay.request import AddPath
-from cosremaster.records.lazy_dataclass import replace
 from cosremaster.units import format_size
 
 _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")
@@ -40,7 +40,7 @@ def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, as_json: b
     items = describe_mtree(items, options.pop("mtree"), "")
     result = pack(items, target, progress=terminal_progress(quiet=quiet), **options)
     if as_json:
-        print_result_values(result, target)
+        print_result_values(result, target, is_new=True)
     if quiet or as_json:
         return
     from cosremaster.reports.text import packed_line  # noqa: PLC0415 - after the work

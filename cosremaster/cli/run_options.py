@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from cosremaster.cli.options import FileText
+from cosremaster.cli.options import FileText, LocalPath
 from cosremaster.errors import UsageError
 from cosremaster.overlay.request import ID_CHOICES, RUN_PLACES, AddPath, OverlayItem, RunScript
-from cosremaster.records.lazy_dataclass import replace
 
 RUN_OPTIONS = (
     click.option(
@@ -22,7 +21,7 @@ RUN_OPTIONS = (
     ),
     click.option(
         "--run-files", metavar="DIR", help="Show DIR, or a file, to scripts at /run/cosremaster.",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
     ),
     click.option(
         "--run-env", multiple=True, metavar="NAME=VALUE", help="Set a variable for scripts. May be given again."
@@ -42,7 +41,7 @@ RUN_OPTIONS = (
         help="Let scripts reach a server on this machine, or at another port, too: localhost:3142. May be given again.",
     ),
     click.option(
-        "--run-dir", metavar="DIR", type=click.Path(path_type=Path),
+        "--run-dir", metavar="DIR", type=LocalPath(),
         help="Let DIR hold the root filesystem while scripts run; else memory does.",
     ),
     click.option(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.cli.options import StrictCommand
+from cosremaster.cli.options import LocalPath, StrictCommand
 from cosremaster.errors import OutputError, UsageError
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
@@ -22,18 +22,16 @@ TOKENS_VARIABLE = "COSREMASTER_TOKENS"
 
 
 @click.command(cls=StrictCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=LocalPath())
 @click.option(
     "--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT",
     help="Where to listen; port 0 is any free one.",
 )  # fmt: skip
 @click.option(
-    "--token-file", metavar="FILE", type=click.Path(path_type=Path),
+    "--token-file", metavar="FILE", type=LocalPath(),
     help=f"A token in each line, and behind it the sites that it opens, none for all; else those in {TOKENS_VARIABLE}.",
 )  # fmt: skip
-@click.option(
-    "--log", "log_file", metavar="FILE", type=click.Path(path_type=Path), help="Append the access log to FILE."
-)
+@click.option("--log", "log_file", metavar="FILE", type=LocalPath(), help="Append the access log to FILE.")
 @click.option(
     "--plans", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
     help="Keep the plans of N sites in memory.",
@@ -88,7 +86,7 @@ def _read_tokens(path: Path | None) -> Tokens:
     if path is None:
         return Tokens(os.environ.get(TOKENS_VARIABLE, "").splitlines(), TOKENS_VARIABLE)
     try:
-        tokens = Tokens(path.read_text("utf-8").splitlines(), str(path))
+        tokens = Tokens(path.read_text("utf-8-sig").splitlines(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise UsageError(f"--token-file {path}: {reason}") from error

@@ -32,10 +32,11 @@ def print_sections(sections: Iterable[FactSection]) -> None:
     lines: list[str] = []
     for section in sections:
         table = _make_table(section.titles, section.rows) if section.rows else None
-        if table is None or not _fits(table, console):
+        if table is not None:
+            table.columns[0].no_wrap = True
+        if table is None or not _fit(table, console):
             lines += section.lines
             continue
-        table.columns[0].no_wrap = True
         _print_lines([*lines, *section.heads], console)
         lines.clear()
         console.print(table)
@@ -43,10 +44,13 @@ def print_sections(sections: Iterable[FactSection]) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
-    """Print ``rows`` below ``titles`` where standard output is a terminal; else return False."""
+    """Print ``rows`` below ``titles`` where standard output is a terminal that has room for them; else return False."""
     if not sys.stdout.isatty():
         return False
-    _open_console().print(_make_table(titles, rows))
+    console, table = _open_console(), _make_table(titles, rows)
+    if not _fit(table, console):
+        return False
+    console.print(table)
     return True
 
 
@@ -75,10 +79,36 @@ def _make_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def _fits(table: Table, console: Console) -> bool:
-    """Return whether the terminal is as wide as the longest words in the columns of ``table``."""
+def _fit(table: Table, console: Console) -> bool:
+    """Give the columns of ``table`` their widths; return False where the terminal is too narrow for the longest words.
+
+    Left to itself rich would break words, such as paths, in wide columns while others have more room than they need.
+    """
+    from rich.measure import Measurement  # noqa: PLC0415 - only for somebody who looks
+
     options = console.options.update(width=_ANY_WIDTH)
-    return table.__rich_measure__(console, options).minimum <= console.width
+    needs = [
+        Measurement(0, 0)
+        if not cells
+        else Measurement(
+            max(cell.maximum if column.no_wrap else cell.minimum for cell in cells), max(cell.maximum for cell in cells)
+        )
+        for column in table.columns
+        for cells in [[Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]]
+    ]
+    widths = [need.minimum for need in needs]
+    frame = table.__rich_measure__(console, options).maximum - sum(need.maximum for need in needs)
+    room = console.width - frame - sum(widths)
+    if room < 0:
+        return False
+    order = sorted(range(len(needs)), key=lambda number: needs[number].maximum - needs[number].minimum)
+    for rank, number in enumerate(order):  # who wants little gets it, the others share what is left
+        more = min(needs[number].maximum - widths[number], room // (len(order) - rank))
+        widths[number] += more
+        room -= more
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    return True
 
 
 def _print_lines(lines: Iterable[str], console: Console) -> None:
@@ -93,4 +123,5 @@ def _print_lines(lines: Iterable[str], console: Console) -> None:
         name, colon, facts = line.partition(": ")
         grid.add_row(Text(name if colon else ""), Text(facts if colon else line.strip()))
     if grid.rows:
+        _fit(grid, console)
         console.print(grid)

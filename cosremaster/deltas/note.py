@@ -37,7 +37,7 @@ class DeltaNote(NamedTuple):
 
 def note_path(delta: Path) -> Path:
     """Return where the note of ``delta`` is."""
-    return delta.with_name(delta.name + ENDING)
+    return Path(f"{delta}{ENDING}")
 
 
 def read_note(path: Path) -> DeltaNote | None:

@@ -45,9 +45,21 @@ class FileSource:
             self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
             os.pread(self.descriptor, 1, 0)
         except OSError as error:
+            reason = self._describe_refusal(error)
             os.close(self.descriptor)
-            raise ImageError(f"cannot be read at any offset: {error.strerror}", self.place) from error
+            raise ImageError(reason, self.place) from error
         self._stamp = self._read_stamp()
+
+    def _describe_refusal(self, error: OSError) -> str:
+        """Return why what is opened is no file to read at any offset, as ``error`` of the system shows."""
+        import stat  # noqa: PLC0415 - only where something is no file
+
+        mode = self._status().st_mode
+        if stat.S_ISDIR(mode):
+            return "is a directory, and no image"
+        if stat.S_ISFIFO(mode):
+            return "is a pipe, which is read as standard input alone (-)"
+        return f"cannot be read at any offset: {error.strerror}"
 
     @property
     def local_paths(self) -> tuple[Path, ...]:

@@ -184,6 +184,8 @@ class Output:
         exists, folder = self._target.exists(), self._target.parent
         if exists and any(source.exists() and source.samefile(self._target) for source in inputs):
             raise OutputError("is the input itself, which is never changed", self.place)
+        if self._target.is_symlink():  # even when resolved
+            raise OutputError("is a symlink that leads to no file", self.place)
         if self._target.is_dir():
             raise OutputError("is a directory", self.place)
         if exists and not self._target.is_file():
@@ -475,7 +477,7 @@ class Output:
         try:
             place_all(first, others, sync=self._is_synced)
         except FileExistsError as error:
-            place = next(output.place for output in outputs if output._target.exists())
+            place = next((output.place for output in outputs if output._target.exists()), self.place)
             raise OutputError("exists already (it was made while we worked)", place) from error
         except OSError as error:
             raise self._failure(error) from error

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, TypeAlias
 
 from cosremaster.errors import ImageError, UsageError, printable
-from cosremaster.lazy_path import make_path, path_text
 from cosremaster.lazy_regex import lazy_regex
 
 if TYPE_CHECKING:
@@ -102,23 +101,22 @@ def is_url(text: str) -> bool:
 
 
 def parse_image_path(path: ImagePath) -> Path | Url:
-    """Return ``path`` as a path on this machine, or as a URL. :raises UsageError: it is a URL that is malformed."""
+    """Return ``path`` as a path on this machine, or as a URL.
+
+    :raises UsageError: it is empty, or a URL that is malformed.
+    """
     if isinstance(path, Url):
         return path
     text = os.fspath(path)
+    if not text:
+        raise UsageError("the path of the image is empty")
     if not is_url(text):
-        return make_path(text)
+        from pathlib import Path  # noqa: PLC0415 - a plain listing needs none of it
+
+        return Path(text)
     if text[:7].lower() == "file://":
         return _local_path(text)
     return Url(text)
-
-
-def parse_image_place(path: ImagePath) -> str | Url:
-    """Return what :func:`parse_image_path` returns, a path as the text of it."""
-    if isinstance(path, Url) or is_url(os.fspath(path)):
-        place = parse_image_path(path)
-        return place if isinstance(place, Url) else str(place)
-    return path_text(path)
 
 
 def shown_image_path(path: ImagePath) -> str:
@@ -159,9 +157,10 @@ def _without_user(text: str) -> str:
 
 def _local_path(text: str) -> Path:
     """Return the path that a ``file:`` URL means. :raises UsageError: it is on another machine."""
-    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - few paths are given so
+    from pathlib import Path  # noqa: PLC0415 - few paths are given so
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the same
 
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"{printable(text)}: is on the machine {parts.netloc}, and a file: URL is read on this one")
-    return make_path(unquote(parts.path))
+    return Path(unquote(parts.path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 
 from cosremaster.errors import OverlayError, Place, UsageError, printable
@@ -119,7 +120,7 @@ def _split_lines(text: bytes, place: Place) -> Iterator[_MtreeLine]:
     """Yield each line with a word in it; a backslash at its end joins the next line, ``#`` begins a comment."""
     words: list[bytes] = []
     start = 0
-    for number, raw in enumerate(text.split(b"\n"), 1):
+    for number, raw in enumerate(text.removeprefix(BOM_UTF8).split(b"\n"), 1):
         if not words:
             start = number
             if raw.lstrip().startswith(b"#"):

@@ -47,6 +47,17 @@ class Pattern:
         return self._whole_regex.fullmatch(path) is not None
 
 
+def parse_inner_pattern(text: bytes) -> Pattern:
+    """Return the pattern ``text`` of what lies below the root directory.
+
+    :raises UsageError: it is none, or means the root directory itself, as an empty one does.
+    """
+    pattern = Pattern(text)
+    if pattern.is_literal and not pattern.literal_prefix:
+        raise UsageError(f"pattern '{printable(text)}': the path of something below the root directory is wanted")
+    return pattern
+
+
 def join_patterns(patterns: Sequence[Pattern]) -> Callable[[bytes], object]:
     """Return what tells of a normal path, in one step, whether one of ``patterns`` matches it: None where none does."""
     return re.compile(b"|".join(pattern.expression for pattern in patterns), re.DOTALL).fullmatch

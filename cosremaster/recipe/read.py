@@ -18,7 +18,7 @@ from cosremaster.io.urls import Url, is_url, parse_image_path
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.layer_names import check_layer_name
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import parse_inner_pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable, RunTable
 from cosremaster.recipe.faults import Faults, to_key_path
@@ -93,10 +93,13 @@ def read_recipe(
 
 
 def read_text(path: Path) -> str:
-    """Return the text of the file ``path``. :raises RecipeError: it is unreadable, or not UTF-8."""
+    """Return the text of the file ``path``, without a byte order mark, which editors of Windows write before it.
+
+    :raises RecipeError: it is unreadable, or not UTF-8.
+    """
     name = printable(str(path))
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except OSError as error:
         raise RecipeError(name, [f"{name}: cannot be read: {error.strerror}{suggest_file(path, error)}"]) from error
     except UnicodeDecodeError as error:
@@ -302,7 +305,7 @@ class RecipeReader:
         """Check the patterns to remove and the paths to rename."""
         for key, patterns in (("remove", document.remove), ("remove_iso", document.remove_iso)):
             for number, pattern in enumerate(patterns):
-                self._check((key, number), Pattern, os.fsencode(pattern))
+                self._check((key, number), parse_inner_pattern, os.fsencode(pattern))
         for number, rename in enumerate(document.rename_iso):
             path: KeyPath = ("rename_iso", number)
             if self._faults.has_fault_at(path):

@@ -59,7 +59,7 @@ def _join_lines(text: str) -> list[str]:
     """Return the lines without comments, with continued lines joined."""
     lines: list[str] = []
     is_continued = False
-    for raw in text.splitlines():
+    for raw in text.removeprefix("\N{BYTE ORDER MARK}").splitlines():
         line = raw.strip()
         if line[:1] in ("#", ";") or not (line or is_continued):
             continue

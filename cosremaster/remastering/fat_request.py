@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 
 from cosremaster.errors import UsageError
 from cosremaster.layers.address import parse_address
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import Pattern, parse_inner_pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.records import Struct
-from cosremaster.records.lazy_dataclass import replace
 
 SEPARATOR = "::"
 """Stands between the address of a file system and a path in it."""
@@ -47,16 +47,16 @@ def split_iso_request(items: Iterable[OverlayItem], removals: Iterable[str | byt
         dest = getattr(item, "dest", None)
         if isinstance(dest, str) and SEPARATOR in dest:
             fat, inner = _split_path(dest, "--add-iso")
-            fat_items.setdefault(fat, []).append(replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
+            fat_items.setdefault(fat, []).append(dataclasses.replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
         else:
             tree_items.append(item)
     for removal in removals:
         text = os.fsdecode(removal)
         if SEPARATOR in text:
             fat, inner = _split_path(text, "--remove-iso")
-            fat_removals.setdefault(fat, []).append(Pattern(os.fsencode(inner)))
+            fat_removals.setdefault(fat, []).append(parse_inner_pattern(os.fsencode(inner)))
         else:
-            tree_removals.append(Pattern(os.fsencode(removal)))
+            tree_removals.append(parse_inner_pattern(os.fsencode(removal)))
     fats = (
         FatRequest(address=fat, additions=tuple(fat_items.get(fat, ())), removals=tuple(fat_removals.get(fat, ())))
         for fat in {**fat_removals, **fat_items}

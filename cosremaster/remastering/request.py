@@ -12,13 +12,13 @@ from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.addition import PreparedItem
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.patterns import Pattern, parse_inner_pattern
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript
 from cosremaster.records import Struct, replace
-from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector
@@ -192,7 +192,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
     iso = split_iso_request([parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
         additions=(*(parse_item(item, "--add") for item in request.add), *map(_parse_run, request.run)),
-        removals=tuple(Pattern(os.fsencode(path)) for path in request.remove),
+        removals=tuple(parse_inner_pattern(os.fsencode(path)) for path in request.remove),
         iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
         drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums,

@@ -48,6 +48,11 @@ class RunTime(Struct, frozen=True):
         return sum(work.seconds or 0.0 for work in self.work)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the rate of any work is known, or there is none."""
+        return not self.work or any(work.seconds is not None for work in self.work)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the rate of all work is known."""
         return all(work.seconds is not None for work in self.work)

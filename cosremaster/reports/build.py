@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from cosremaster.browse.compare import Difference, compare_nodes
 from cosremaster.browse.container import enter_if_container, follow, open_container
-from cosremaster.errors import LayerError
+from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
 from cosremaster.io.urls import ImagePath, parse_image_path
-from cosremaster.iso.model import SourceImage
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.find import ImageLayers, choose_layer, list_system_images
 from cosremaster.layers.model import Layer
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
@@ -24,6 +24,7 @@ from cosremaster.reports.html.facts import Facts, Side, where
 from cosremaster.reports.html.findings import LISTED
 from cosremaster.reports.html.page import page
 from cosremaster.reports.html.treemap import Weight
+from cosremaster.verification.named_paths import list_tree_paths
 from cosremaster.verification.run import verify
 
 
@@ -52,6 +53,8 @@ def write_overview(
     with ExitStack() as stack:
         output = stack.enter_context(Output(Path(target), paths, force=force))
         new, old = _side(stack, source, max_expand, progress), None
+        if changed and new.image.volume is None:
+            raise UsageError(f"{source}: is no ISO, and paths that were to be changed are those of an ISO")
         differences: tuple[Difference, ...] = ()
         if against is not None:
             old = _side(stack, against, max_expand, progress)
@@ -59,7 +62,7 @@ def write_overview(
                 differences = tuple(_compared(stack, against, source, max_expand))
         verified = None
         if new.image.volume is not None:
-            meant = {*changed, *_exchanged(new.image, differences)} if against is not None else ()
+            meant = {*changed, *_exchanged((new, old), differences)} if old is not None else ()
             verified = verify(source, against=against, changed=meant, progress=progress)
         facts = Facts(new=new, old=old, differences=differences, verified=verified, mapped=_mapped(new))
         output.write_chunks([page(facts)])
@@ -96,13 +99,24 @@ def _compared(stack: ExitStack, old: ImagePath, new: ImagePath, max_expand: int)
     return compare_nodes(sides[0], sides[1], text=True, most_texts=LISTED)
 
 
-def _exchanged(image: SourceImage, differences: Iterable[Difference]) -> set[bytes]:
-    """Return the files on the ISO that differ, without boot files, which verification compares itself."""
-    volume = image.volume
+def _exchanged(sides: Sequence[Side], differences: Iterable[Difference]) -> set[bytes]:
+    """Return the files on the ISO that differ, without boot files, which verification compares itself.
+
+    ``sides``: the new image and the old one, in one of which each path is that :func:`verify` gets.
+    """
+    volume = sides[0].image.volume
     boot_paths = {boot.path for boot in volume.boot_images} if volume else set()
     if volume and volume.catalog is not None:
         boot_paths |= {file.path for file in volume.files if file.start == volume.catalog.lba}
-    return {address[0] for difference in differences if (address := where(difference))} - boot_paths
+    paths = {address[0] for difference in differences if (address := where(difference))} - boot_paths
+    return paths & set[bytes]().union(*map(list_tree_paths, _volumes(sides))) if paths else paths
+
+
+def _volumes(sides: Sequence[Side]) -> Iterator[IsoImage]:
+    """Yield the ISO 9660 volumes among ``sides``."""
+    for side in sides:
+        if side.image.volume is not None:
+            yield side.image.volume
 
 
 def _mapped(side: Side) -> Iterator[Weight]:

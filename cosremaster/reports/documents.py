@@ -110,6 +110,13 @@ class SizesDocument(TypedDict):
     after: int
 
 
+class OutputSizesDocument(TypedDict):
+    """Bytes of input and output. ``before``: null for ``pack``, which has no input."""
+
+    before: int | None
+    after: int
+
+
 class PreparedLayerDocument(TypedDict):
     """A layer that ``prepare`` looked at."""
 
@@ -410,11 +417,11 @@ class WorkTimeDocument(TypedDict):
 class RunTimeDocument(TypedDict):
     """About how long the run will take.
 
-    ``seconds``: of all work, null where some was never measured; ``at_least``: of what was.
+    ``seconds``: of all work, null where some was never measured; ``at_least``: of what was, null where nothing was.
     """
 
     seconds: float | None
-    at_least: float
+    at_least: float | None
     work: list[WorkTimeDocument]
 
 
@@ -697,7 +704,7 @@ class ResultDocument(TypedDict):
     schema: Literal[1]
     output: str
     identical: bool
-    size: SizesDocument
+    size: OutputSizesDocument
     layers: list[ChangedLayerDocument]
     iso: IsoEditsDocument
     fats: list[FatChangeDocument]
@@ -740,11 +747,11 @@ class ExtractionDocument(TypedDict):
 
 
 class ExportDocument(TypedDict):
-    """``export``."""
+    """``export``. ``size`` and ``sha256``: of the archive, null for a network boot, which has none."""
 
     schema: Literal[1]
     files: list[str]
-    size: int
+    size: int | None
     sha256: str | None
     command: str | None
     layer: str | None

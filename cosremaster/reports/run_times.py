@@ -16,6 +16,8 @@ _NOUNS = {
     DECODE: "decoding", ENCODE: "packing", COPY: "writing", PROOF: "proving", SUM: "checksums", READ: "reading files",
     SCRIPT: "scripts", TAKE: "taking what is packed",
 }  # fmt: skip
+_SHORTEST = 0.1
+"""Seconds from which on the line has a number: as the least that a run takes, less says nothing."""
 _LEAST = 0.5
 """Seconds from which on work is named in the line."""
 
@@ -24,7 +26,7 @@ def time_report(time: RunTime) -> RunTimeDocument:
     """Return ``time`` as plain values (docs/json.md)."""
     return {
         "seconds": round(time.seconds, 3) if time.is_complete else None,
-        "at_least": round(time.seconds, 3),
+        "at_least": round(time.seconds, 3) if time.is_known else None,
         "work": [_describe_work(work) for work in time.work],
     }
 
@@ -42,9 +44,12 @@ def time_lines(time: RunTime | None) -> Iterator[str]:
     """Yield about how long the run will take, and which work makes it long, for people; nothing for None."""
     if time is None:
         return
-    word = "about" if time.is_complete else "at least"
     parts = [_describe_part(work) for work in time.work if work.seconds is None or work.seconds >= _LEAST]
-    yield f"time for the run: {word} {_format(time.seconds)}" + (f" ({'; '.join(parts)})" if parts else "")
+    if time.is_complete:
+        amount = f"about {_format(time.seconds)}" if time.seconds >= _SHORTEST else f"less than {_SHORTEST} s"
+    else:
+        amount = f"at least {_format(time.seconds)}" if time.seconds >= _SHORTEST else "not known"
+    yield f"time for the run: {amount}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _describe_part(work: WorkTime) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cosremaster.fleet.read import Fleet, FleetSite, read_fleet
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.recipe.read import parse_toml, read_recipe, read_text
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
-from cosremaster.serve.sites import SiteCatalog, SiteSource
+from cosremaster.serve.sites import FAILURE_INTERVAL, SiteCatalog, SiteSource
 from cosremaster.suggestions import suggest_file
 
 LONGEST_NAME = 100
@@ -93,18 +94,19 @@ def _folder_state(path: Path) -> int | None:
 
 
 class FleetCatalog:
-    """The sites of the fleet in the file ``path``, which is read again when it, or its list of sites, changed."""
+    """The sites of the fleet in the file ``path``, which is read again when it, or its list of sites, changed.
 
-    problems: tuple[str, ...] = ()
+    Where that has faults, the sites stay those that were read before.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read the fleet. Raises as :meth:`names`."""
+        """Read the fleet. :raises RecipeError: it has faults. :raises UsageError: no URL takes the name of a site."""
         self._path, self._lock = path, threading.Lock()
-        self._state: Fingerprint | None = None
-        self._files: tuple[Path, ...] = (path,)
-        self._fleet: Fleet | None = None
-        self._sites: dict[str, FleetSite] = {}
-        self._read()
+        self.problems: tuple[str, ...] = ()
+        self._next_trial = 0.0
+        self._files = (path, *_find_lists(path))
+        self._state = _state_of_lists(self._files)
+        self._fleet, self._sites = self._read_sites()
 
     @property
     def title(self) -> str:
@@ -112,31 +114,38 @@ class FleetCatalog:
         return self._path.stem
 
     def names(self) -> Collection[str]:
-        """Return the names of the sites. :raises RecipeError: the fleet has faults.
-
-        :raises UsageError: a site has a name that no URL takes.
-        """
+        """Return the names of the sites."""
         return self._read()[1]
 
     def read_site(self, name: str) -> SiteSource:
-        """Return what the site ``name`` is made of. :raises UsageError: it is gone. Raises as :meth:`names`."""
+        """Return what the site ``name`` is made of. :raises UsageError: it is gone."""
         fleet, sites = self._read()
         if name not in sites:
             raise UsageError(f"{self._path}: there is no site {name} any more")
         return SiteSource(fleet.base, sites[name].request, self._files, fleet.expect)
 
     def _read(self) -> tuple[Fleet, dict[str, FleetSite]]:
-        """Return the fleet, and its sites by name."""
+        """Return the fleet, and its sites by name: as they are now, or else as they were before there were faults."""
         with self._lock:
-            if self._fleet is None or _state_of_lists(self._files) != self._state:
-                files = (self._path, *_find_lists(self._path))
-                state = _state_of_lists(files)
-                fleet = read_fleet(self._path)
-                for site in fleet.sites:
-                    check_site_name(site.name)
-                self._fleet, self._sites = fleet, {site.name: site for site in fleet.sites}
-                self._files, self._state = files, state
+            state = _state_of_lists(self._files)
+            if state != self._state or (self.problems and time.monotonic() >= self._next_trial):
+                try:
+                    files = (self._path, *_find_lists(self._path))
+                    state = _state_of_lists(files)  # before the fleet is read: what changes meanwhile is seen then
+                    self._fleet, self._sites = self._read_sites()
+                    self._files, self.problems = files, ()
+                except UsageError as error:
+                    self.problems = (f"{self._path} has faults, and its sites stay as they were: {error.message}",)
+                    self._next_trial = time.monotonic() + FAILURE_INTERVAL
+                self._state = state
             return self._fleet, self._sites
+
+    def _read_sites(self) -> tuple[Fleet, dict[str, FleetSite]]:
+        """Return the fleet, and its sites by name. :raises UsageError: it has faults."""
+        fleet = read_fleet(self._path)
+        for site in fleet.sites:
+            check_site_name(site.name)
+        return fleet, {site.name: site for site in fleet.sites}
 
 
 def _find_lists(path: Path) -> tuple[Path, ...]:

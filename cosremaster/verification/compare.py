@@ -16,6 +16,7 @@ from cosremaster.iso.read import read_image
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 from cosremaster.verification.compare_fats import is_same_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge
+from cosremaster.verification.named_paths import check_named_paths
 from cosremaster.verification.subject import MBR_TABLE, SectorRange, Subject
 from cosremaster.verification.tree_names import IntendedChanges, read_tree_names
 
@@ -38,6 +39,7 @@ def check_against(
     :param changed: paths that were meant to change, on the tree or inside FAT file systems; a directory that only one
         of both has covers everything below it.
     :param changed_volume: the volume id and the modification date were meant to change.
+    :raises UsageError: a path in ``changed`` is in neither image.
     """
     try:
         old_image = read_image(old.source)
@@ -50,6 +52,7 @@ def check_against(
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
+    check_named_paths(changed, (old_image, new_image), (old_names, new_names))
     intended = IntendedChanges(old_names, new_names, changed)
     changed = intended.paths
     yield from _compare_descriptors(old, new, changed_volume)

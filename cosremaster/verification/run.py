@@ -60,6 +60,7 @@ def verify(
     :param changed_volume: volume id and modification date were meant to change.
     :param deep: decode every layer, and check the files that checksum lists name.
     :raises ImageError: when a file cannot be opened or read.
+    :raises UsageError: a path in ``changed`` is in neither image.
     :raises UnsupportedError: when it is UDF without ISO 9660, or an archive that is to be compared.
     """
     progress = progress or SilentProgress()

@@ -183,6 +183,10 @@ def test_maas_finds_no_root(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         ([LAYER, "--maas", "a", "--profile", "-x"], 2, "MAAS takes no profile"),
         ([LAYER, "--maas", "x", "--output", "in.iso"], 8, "is the input itself"),
         ([LAYER, "--pxe", "out"], 6, "has no Linux kernel"),
+        ([LAYER, "--pxe", "out", "--exclude", "/srv"], 2, "--exclude goes with an archive: --maas, --lxd or --docker"),
+        ([LAYER, "--pxe", "out", "--output", "x"], 2, "--output goes with an archive"),
+        ([LAYER, "--lxd", "a", "--title", "A"], 2, "--title goes with --maas"),
+        ([LAYER, "--docker", "a", "--profile", "admin"], 2, "--profile goes with --maas"),
     ],
 )
 def test_what_cannot_be_exported(
@@ -193,10 +197,13 @@ def test_what_cannot_be_exported(
     assert sorted(path.name for path in here.iterdir()) == ["in.iso"]
 
 
-def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     kernel = b"MZ" + bytes(0x200) + b"HdrS" + bytes(3000)
     write_small(tmp_path, extra={"linux": kernel})
     monkeypatch.chdir(tmp_path)
+    assert main(["export", "in.iso", "--pxe", "json", "--json", "--quiet"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["size"], values["sha256"], len(values["files"])) == (None, None, 3), "there is no archive"
     assert main(["export", "in.iso", "--pxe", "tftp", "--quiet"]) == 0
     assert (tmp_path / "tftp" / CGZ).read_bytes() == initramfs()
     assert (tmp_path / "tftp" / "linux").read_bytes() == kernel

@@ -222,7 +222,7 @@ def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
     assert main(["fleet", "a.toml", "--output-dir", "elsewhere", "--quiet"]) == 0
     assert cosremaster.read("elsewhere/one$.iso::@root::etc/mine") == b"one$ d\n"
     sites = [{"name": "j", "variables": {"X": "1"}, "add": [{"file": "/etc/x", "content": "${X}"}]}]
-    (folder / "sites.json").write_text(json.dumps(sites))
+    (folder / "sites.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(sites).encode())  # as editors of Windows do
     (folder / "b.toml").write_text(head + '[sites]\njson = "sites.json"\n')
     fleet = read_fleet("b.toml")
     assert [(site.name, site.request.add) for site in fleet.sites] == [("j", (InlineFile("/etc/x", b"1", "0644"),))]

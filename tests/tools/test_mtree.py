@@ -72,6 +72,13 @@ def test_full_names_lie_in_the_root_wherever_one_is() -> None:
     assert b"a" in found
 
 
+def test_editors_of_windows_write_mtree_files() -> None:
+    for text in ("\ufeff" + FULL.replace("\n", "\r\n"), "\ufeff" + FULL.lstrip()):
+        found, plain = parsed(text), parsed(FULL)
+        assert found.keys() == plain.keys() and found[b"dev/console"].device == plain[b"dev/console"].device
+    assert parsed("\ufeff#mtree\r\n./a uid=7\r\n")[b"a"].uid == 7
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -321,6 +321,21 @@ def test_single_faults(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str,
         read_recipe("bad.toml")
 
 
+def test_editors_of_windows_write_recipes(folder: Path) -> None:
+    """A byte order mark and CRLF are no part of it; places are those of the text."""
+    text = 'input = "in.iso"\n[[add]]\nfile = "/etc/motd"\ncontent = """\nä\nb"""\n'
+    path = folder / "windows.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    (item,) = read_recipe(path).request.add
+    assert isinstance(item, InlineFile) and item.content == "ä\nb".encode()
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("content", "contet").replace("\n", "\r\n").encode())
+    with pytest.raises(RecipeError, match=r"windows\.toml:4 » add\[0\]\.contet: no such key"):
+        read_recipe(path)
+    path.write_bytes(b"\xef\xbb\xbfa = '\xff'")
+    with pytest.raises(RecipeError, match="@0x8: is not UTF-8"):
+        read_recipe(path)
+
+
 def test_a_recipe_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(folder / "none.toml")]) == 2
     assert "none.toml: cannot be read: No such file or directory" in capsys.readouterr().err
@@ -547,6 +562,7 @@ def test_install_sections() -> None:
         ("multi-user.target", "wants"), ("graphical.target", "wants"), ("site.target", "requires"),
     )  # fmt: skip
     assert install.aliases == ("other.service",)
+    assert parse_install("\ufeff[Install]\r\nAlias=a.service\r\n").aliases == ("a.service",)
 
 
 def _documented(name: str) -> str:

@@ -162,6 +162,7 @@ def test_faults_of_the_command(
     (recipe,) = write_recipes(tmp_path, write_small(tmp_path), 1)
     (tmp_path / "short").write_text("short\n")
     (tmp_path / "none").write_text("# nothing\n")
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf0123456789abcdef\r\nbad\r\n")  # as editors of Windows write
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for words, code, sentence in [
@@ -170,6 +171,7 @@ def test_faults_of_the_command(
             (["--token-file", str(tmp_path / "gone")], 2, f"--token-file {tmp_path}/gone: No such file or directory"),
             (["--token-file", str(tmp_path / "none")], 2, f"--token-file {tmp_path}/none: has no token"),
             (["--token-file", str(tmp_path / "short")], 2, f"{tmp_path}/short:1: a token is 16 to 128 letters"),
+            (["--token-file", str(tmp_path / "marked")], 2, f"{tmp_path}/marked:2: a token is 16 to 128 letters"),
             (["--log", str(tmp_path / "a/b"), "--listen", "127.0.0.1:0"], 8, f"--log {tmp_path}/a/b: No such file"),
             ([str(recipe)], 2, f"{recipe}: the site site-0 is {recipe} already"),
         ]:

@@ -439,6 +439,22 @@ def test_what_was_meant_to_change_may_differ(tmp_path: Path) -> None:
     assert verify(made, against=original, changed=[path.encode()]).ok
 
 
+def test_what_was_meant_to_change_is_somewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = families.build("data-both")
+    words = ["verify", str(original), "--against", str(original), "--changed"]
+    assert main([*words, "README.txt"]) == main([*words, "/pool/"]) == main([*words, "pool/main"]) == 0
+    capsys.readouterr()
+    for path, meant in (
+        ("READNE.txt", "; did you mean README.txt?"),
+        ("pool/mian", "; did you mean pool/main?"),
+        ("x", ""),
+    ):
+        assert main([*words, "README.txt", "--changed", path]) == 2
+        assert capsys.readouterr() == ("", f"cosremaster: {path} was to be changed, and is in neither image{meant}\n")
+    assert main(["inspect", str(original), "--html", str(tmp_path / "a"), *words[2:], "READNE.txt"]) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_originals_own_faults_do_not_count_twice(tmp_path: Path) -> None:
     original, made = _copy("debian", tmp_path, lambda b: b.flip(b.backup * SECTOR + 16))
     assert failing(verify(made)) == {"gpt.backup-header-sum"}

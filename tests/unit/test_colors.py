@@ -134,14 +134,34 @@ def test_inspect_has_tables_of_the_same_facts_on_a_terminal(
     assert inspect_on_terminal(400, words, monkeypatch, capsys) == wide
 
 
-@pytest.mark.parametrize("width", [20, 40, 80, 120])
+@pytest.mark.parametrize("width", [20, 40, 80, 90, 100, 120])
 def test_inspect_fits_a_narrow_terminal(
     width: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     narrow = inspect_on_terminal(width, ["--deep", "--color=never"], monkeypatch, capsys)
     assert max(map(len, narrow.splitlines())) <= width
-    if width >= 80:  # no word is broken but those in the columns of the boot entries
-        assert {"debirf-live-demo.cgz::rootfs.cxz", "UEFI", "0xEF"} <= words_of(narrow)
+    if width >= 80:  # no word is broken
+        wide = inspect_on_terminal(400, ["--deep", "--color=never"], monkeypatch, capsys)
+        assert main(["inspect", "in.iso", "--deep"]) == 0
+        facts = words_of(capsys.readouterr().out) & words_of(wide)  # without titles
+        assert facts <= words_of(narrow) and "debirf-live-demo.cgz::rootfs.cxz" in facts
+
+
+def test_a_table_that_breaks_words_is_lines(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is for a path that the terminal has no room for beside the other columns."""
+    assert main(["index", "in.iso"]) == 0
+    capsys.readouterr()
+    assert main(["cache", "list"]) == 0
+    lines = capsys.readouterr().out
+    path = lines.splitlines()[0].split(": ")[-1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for width in range(20, 140, 10):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["cache", "list", "--color", "never"]) == 0
+        printed = capsys.readouterr().out
+        assert path in printed and (printed == lines or max(map(len, printed.splitlines()[:-2])) <= width)
 
 
 def test_lines_are_painted_by_their_meaning() -> None:

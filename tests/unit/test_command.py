@@ -224,3 +224,16 @@ def test_many_options_stand_in_sections(capsys: pytest.CaptureFixture[str]) -> N
     assert titles[-1] == "For every command"
     listed = [line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")]
     assert len(listed) == len(set(listed)) > 40
+
+
+@pytest.mark.parametrize(("word", "flag"), [("help", "--help"), ("version", "--version")])
+def test_a_flag_that_other_programs_have_as_a_command_is_named(
+    word: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == main([word, "ls"]) == 2
+    assert f"{word} is neither a command nor a file; did you mean {flag}?" in capsys.readouterr().err
+
+
+def test_a_missing_choice_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("It is one of list, clear, path.")

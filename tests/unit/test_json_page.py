@@ -104,6 +104,11 @@ def test_the_result_says_what_was_done(site: Path, capsys: pytest.CaptureFixture
     assert any("new bytes read back" in line for line in values["proof"])
 
 
+def test_no_number_stands_for_what_is_not_there(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = _run(["pack", "overlay", "new.cpio", "--json"], 0, capsys, _RESULT)
+    assert packed["size"] == {"before": None, "after": (site / "new.cpio").stat().st_size}
+
+
 def test_a_difference_and_a_delta(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*_REMASTER, "-q"]) == 0
     assert main(["in.iso", "out.vcdiff", "--add", "overlay", "--delta", "-q"]) == 0

@@ -23,6 +23,7 @@ from cosremaster.errors import OutputError, RecipeError, UsageError
 from cosremaster.fleet import read_fleet
 from cosremaster.recipe import build
 from cosremaster.serve import app as application
+from cosremaster.serve import catalogs
 from cosremaster.serve import sites as site_images
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, hide_tokens, parse_path
@@ -143,6 +144,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the sources of a site for each request."""
     for name in ("CHECK_INTERVAL", "CHECK_SHARE", "FAILURE_INTERVAL"):
         monkeypatch.setattr(site_images, name, 0)
+    monkeypatch.setattr(catalogs, "FAILURE_INTERVAL", 0)
 
 
 @pytest.fixture
@@ -509,14 +511,43 @@ def test_a_fleet(fleet: Fleet, eager: None) -> None:
     assert [fleet.get(f"/{name}.iso", "HEAD").status for name in ("south", "north", "lab")] == [200, 404, 200]
     assert re.findall(rb'href="([a-z]+).iso"', fleet.get("/").body) == [b"lab", b"south"]
     table.write_text("name\nsouth\n")
-    answer = fleet.get("/lab.iso")
-    assert answer.status == 503 and b"DOMAIN" in answer.body
-    assert fleet.get("/healthz").status == 200
-    assert "\ncosremaster_site_list_faults 1\n" in fleet.get("/metrics").body.decode()
     with pytest.raises(RecipeError):
         open_catalog([path])
     with pytest.raises(UsageError, match="is a fleet, which is served alone"):
         open_catalog([path, fleet.folder / "site-0.toml"])
+
+
+def test_a_fleet_with_faults_stays_what_it_was(fleet: Fleet, eager: None) -> None:
+    path, table, source = fleet.folder / "fleet.toml", fleet.folder / "sites.csv", fleet.folder / "more"
+    path.write_text(FLEET)
+    table.write_text("name,DOMAIN\nnorth,example.org\n")
+    fleet.images = SiteImages(open_catalog([path]), 10)
+    fleet.app = ServeApp(fleet.images, fleet.log, Tokens())
+    before = fleet.get("/north.iso")
+    for spoil, fault in (
+        (lambda: table.write_text("name\nsouth\n"), "variable DOMAIN"),
+        (lambda: table.write_text("name,DOMAIN\na b,example.org\n"), "becomes part of a URL"),
+        (lambda: path.write_text(FLEET + "[["), "is no TOML"),
+        (table.unlink, "No such file"),
+        (path.unlink, "cannot be read"),
+    ):
+        path.write_text(FLEET)
+        table.write_text("name,DOMAIN\nnorth,example.org\n")
+        assert "\ncosremaster_site_list_faults 0\n" in fleet.get("/metrics").body.decode()
+        spoil()
+        answers = [fleet.get(f"/{name}.iso") for name in ("north", "lab", "south")]
+        assert [answer.status for answer in answers] == [200, 200, 404]
+        assert (answers[0].body, answers[0].fields[b"etag"]) == (before.body, before.fields[b"etag"])
+        page = fleet.get("/").body.decode()
+        assert re.search(f"fleet.toml has faults, and its sites stay as they were: .*({fault})", page), page
+        assert "\ncosremaster_site_list_faults 1\n" in fleet.get("/metrics").body.decode()
+    path.write_text(f'{FLEET}[[add]]\nsource = "more"\n')
+    table.write_text("name,DOMAIN\nsouth,example.org\n")
+    assert [fleet.get(f"/{name}.iso", "HEAD").status for name in ("north", "south")] == [200, 404]
+    source.mkdir()  # no file of the fleet changed, and its fault is gone
+    assert [fleet.get(f"/{name}.iso", "HEAD").status for name in ("north", "south")] == [404, 200]
+    log = fleet.stop()
+    assert log.count('"event":"fault"') == 6 and "its sites stay as they were" in log
 
 
 def test_a_folder_of_recipes(fleet: Fleet) -> None:
