@@ -19,6 +19,7 @@ from cosremaster.codecs.gzip.codec import GzipCodec
 from cosremaster.codecs.gzip.deflate import CODERS, FINAL_BLOCK, ISAL, WINDOW, deflate_block
 from cosremaster.errors import CorruptError, Place, ProofError
 from cosremaster.io.output import Output
+from cosremaster.io.parallel import ordered_map
 from cosremaster.io.pieces import Range
 from cosremaster.io.streams import ByteReader
 from cosremaster.records import replace
@@ -153,6 +154,22 @@ def test_blocks_end_nowhere_but_at_a_border() -> None:
         model.decompress(packed[start.packed : cut])
         assert model.decompress(FINAL_BLOCK) == b""
         assert model.eof
+
+
+def test_few_segments_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = list[tuple[int, int]]()
+
+    def note(work: object, items: object, threads: int, limit: int) -> Iterator[object]:
+        noted.append((threads, limit))
+        return ordered_map(work, items, threads, limit)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segments, "cpu_count", lambda: 64)
+    monkeypatch.setattr(segments, "ordered_map", note)
+    packed, seams = _member(block=10_000)
+    assert _decode(packed, seams) == PLAIN
+    ((threads, limit),) = noted
+    assert 1 < threads < limit
+    assert limit * 2 * segments.WHOLE_LIMIT <= 96 << 20  # as docs/architecture.md says
 
 
 @pytest.mark.usefixtures("library", "way")

@@ -26,6 +26,12 @@ from cosremaster.records import Struct
 WHOLE_LIMIT = 8 << 20
 """The most plain bytes, and the most packed ones, of a segment that is inflated beside others."""
 
+THREADS = 4
+"""Threads that inflate at most: more than who reads the plain bytes can keep up with."""
+
+_WAITING = 2
+"""Segments that are in memory beside those that are being inflated."""
+
 _STEP = 1 << 20
 """Plain bytes that are inflated at once."""
 
@@ -115,11 +121,11 @@ class SegmentedGzipReader(GzipReader):
 
     def _inflate_segments(self, segments: Iterable[_Segment]) -> Iterator[tuple[_Segment, Iterable[bytes]]]:
         """Yield ``segments`` in order, each with its plain bytes; small ones are inflated at the same time."""
-        threads = cpu_count()
+        threads = min(cpu_count(), THREADS)
         for is_small, group in groupby(segments, key=lambda segment: segment.is_small):
             if is_small and threads > 1:
                 packed = map(self._take, group)
-                yield from ordered_map(lambda part, stop: part.inflate(stop), packed, threads, threads + 2)
+                yield from ordered_map(lambda part, stop: part.inflate(stop), packed, threads, threads + _WAITING)
                 continue
             for segment in group:
                 parts, place = self._read_parts(segment), self._place_at(segment.start.packed)
