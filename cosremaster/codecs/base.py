@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from cosremaster.errors import Place
-from cosremaster.io.pieces import PieceTable, Range, Source
+from cosremaster.io.pieces import PieceTable, Source
 from cosremaster.io.streams import ByteReader
 from cosremaster.records import NumberRange, Struct, field
 
@@ -94,16 +94,12 @@ class Seam(Struct, frozen=True):
 
     :ivar packed: its offset in the stream.
     :ivar plain: the plain offset there.
-    :ivar window: the last plain bytes before it, all that decoding needs of them; None at the beginning.
+    :ivar window: the last plain bytes before it, all that decoding needs of them.
     """
 
     packed: int
     plain: int
-    window: Range | None
-
-    def read_window(self) -> bytes:
-        """Return the last plain bytes before it."""
-        return b"" if self.window is None else self.window.read(0, self.window.length)
+    window: PieceTable
 
 
 class RepackResult(Struct, frozen=True):

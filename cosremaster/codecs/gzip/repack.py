@@ -40,9 +40,13 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Source, is_
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.progress import skip_bytes
 from cosremaster.records import Struct, field
+from cosremaster.records.tuples import NamedTuple
 
 SEGMENT = 4 << 20
 """The least plain bytes between two seams, which are read at the same time as others."""
+
+MAX_WINDOWS = 256
+"""About so many windows of seams are kept in memory at most, 8 MiB."""
 
 STORE_FROM = 4096
 """The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""
@@ -289,6 +293,15 @@ class _PlainBlock(Struct, frozen=True):
     cached: _DeflateBlock | DeflatedBlock | None
 
 
+class _SeamNote(NamedTuple):
+    """A seam ``inside`` bytes behind the beginning of the piece at place ``piece``; see :class:`Seam`."""
+
+    piece: int
+    inside: int
+    plain: int
+    window: Range | Literal
+
+
 class _MemberWriter:
     """Makes a gzip member front to back; between calls it ends at a byte."""
 
@@ -299,7 +312,7 @@ class _MemberWriter:
         self._unframed: list[Piece] = []  # of the stored blocks that are being made
         self._unframed_crc = 0
         self._crc = self._reused = self._encoded = self._stored = 0
-        self._seams: list[tuple[int, int, Range]] = []  # behind how many pieces, and plain bytes; the window there
+        self._seams: list[_SeamNote] = []
         self.plain = 0
 
     def keep_front(self, front: _Front) -> None:
@@ -418,14 +431,19 @@ class _MemberWriter:
                 self._add_crc(block)
                 skip_bytes(self._job.advance, block.length)
                 self._pieces.append(block.packed)
-                self._note_seam(block.window)
+                self._note_seam(block.window, 0)
         self._encoded += self.plain - start
 
-    def _note_seam(self, window: Range) -> None:
-        """Note that the stream can be read from here by who knows ``window``, unless the last seam is near."""
-        last = self._seams[-1][1] if self._seams else 0
-        if window.length == WINDOW and self.plain - last >= SEGMENT:
-            self._seams.append((len(self._pieces), self.plain, window))
+    def _note_seam(self, window: Range | Literal, inside: int) -> None:
+        """Note that the stream can be read from here by who knows ``window``, unless the last seam is near.
+
+        ``inside``: the packed bytes before this one that will be in the next piece.
+        """
+        last, step = self._seams[-1].plain if self._seams else 0, SEGMENT
+        if isinstance(window, Literal):
+            step = max(step, self._job.plain.length // MAX_WINDOWS)
+        if window.length == WINDOW and self.plain - last >= step:
+            self._seams.append(_SeamNote(len(self._pieces), inside, self.plain, window))
 
     def _deflated_blocks(self, pieces: Iterable[Piece]) -> Iterator[_DeflateBlock | DeflatedBlock]:
         """Yield the blocks of ``pieces``; those that wait need no thread."""
@@ -514,10 +532,13 @@ class _MemberWriter:
         return deflated
 
     def _packed_bytes(self, blocks: Iterable[_DeflateBlock | DeflatedBlock]) -> Iterator[bytes]:
-        """Yield the packed bytes of ``blocks``."""
+        """Yield the packed bytes of ``blocks``, which become a piece."""
+        inside = 0
         for block in blocks:
             assert isinstance(block, _DeflateBlock)
+            inside += len(block.packed)
             self._add_crc(block)
+            self._note_seam(Literal(block.window), inside)
             if block.is_taken:
                 skip_bytes(self._job.advance, block.length)
             else:
@@ -533,8 +554,10 @@ class _MemberWriter:
         """End the member (RFC 1952, 2.3.1) and return it."""
         size = self.plain & 0xFFFFFFFF
         self._pieces.append(Literal(FINAL_BLOCK + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        ends = [0, *accumulate(piece.length for piece in self._pieces)]
-        seams = tuple(Seam(ends[number], plain, window) for number, plain, window in self._seams)
+        starts = [0, *accumulate(piece.length for piece in self._pieces)]
+        seams = tuple(
+            Seam(starts[note.piece] + note.inside, note.plain, PieceTable([note.window])) for note in self._seams
+        )
         return RepackResult(PieceTable(self._pieces), self._reused, self._encoded, self._stored, seams=seams)
 
 

@@ -20,6 +20,7 @@ from cosremaster.codecs.gzip.inflate import DeflateError, ZlibInflater
 from cosremaster.crc import crc32
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, cpu_count, ordered_map
+from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.records import Struct
 
@@ -98,7 +99,7 @@ class SegmentedGzipReader(GzipReader):
         if not seams:
             yield from super()._inflate_member()
             return
-        begin = Seam(self._reader.position - self._origin, 0, None)
+        begin = Seam(self._reader.position - self._origin, 0, PieceTable([]))
         segments = map(_Segment, (begin, *seams), seams)
         for segment, chunks in self._inflate_segments(segments):
             for chunk in chunks:
@@ -106,7 +107,7 @@ class SegmentedGzipReader(GzipReader):
                 self._plain += len(chunk)
                 before = chunk[-WINDOW:] if len(chunk) >= WINDOW else (before + chunk)[-WINDOW:]
                 yield chunk
-            if (self._plain, before) != (segment.end.plain, segment.end.read_window()):
+            if (self._plain, before) != (segment.end.plain, segment.end.window.read()):
                 raise CorruptError(
                     "the plain bytes before this byte are not those that were planned",
                     self._place_at(segment.end.packed),
@@ -129,11 +130,11 @@ class SegmentedGzipReader(GzipReader):
                 continue
             for segment in group:
                 parts, place = self._read_parts(segment), self._place_at(segment.start.packed)
-                yield segment, _inflate_blocks(parts, segment.start.read_window(), segment.plain, place)
+                yield segment, _inflate_blocks(parts, segment.start.window.read(), segment.plain, place)
 
     def _take(self, segment: _Segment) -> _PackedSegment:
         """Read the packed bytes of ``segment``, which are next. :raises CorruptError: the stream ends before."""
-        place, before = self._place_at(segment.start.packed), segment.start.read_window()
+        place, before = self._place_at(segment.start.packed), segment.start.window.read()
         return _PackedSegment(segment, place, tuple(self._read_parts(segment)), before)
 
     def _read_parts(self, segment: _Segment) -> Iterator[bytes]:
