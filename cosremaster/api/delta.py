@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cosremaster.errors import CorruptError, UsageError
 from cosremaster.layers.scan import MAX_EXPAND
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import COPY, PROOF, Progress, SilentProgress, begin_work
+from cosremaster.records.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cosremaster.api.image import StrPath

@@ -7,16 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from cosremaster.api.session import ImageSession
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.lazy_path import make_path
 from cosremaster.progress import COPY, Progress, SilentProgress, begin_work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Unpack
 
     from cosremaster.api.info import ImageInfo, LayerInfo
@@ -279,7 +281,7 @@ class Image:
         from cosremaster.browse.extract import extract_nodes, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
 
-        target, progress = Path(target), progress or SilentProgress()
+        target, progress = make_path(target), progress or SilentProgress()
         nodes = select_nodes(self._session.enter(address))
         size = sum(node.content.size for node in nodes if node.content is not None)
         kinds = [node.kind.noun for node in nodes]
@@ -311,7 +313,7 @@ class Image:
         :raises LayerError: there is no kernel or no initramfs, or several. :raises UsageError: there is no such entry.
         :raises UnsupportedError: iPXE cannot start the entry. :raises OutputError: it cannot be written.
         """
-        target, progress = Path(target), progress or SilentProgress()
+        target, progress = make_path(target), progress or SilentProgress()
         if archive is not None:
             from cosremaster.api.root_export import export_archive  # noqa: PLC0415 - a remaster needs none of it
 
@@ -362,7 +364,7 @@ class Image:
         from cosremaster.api.results import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        name = "" if target is None or delta else Path(target).name
+        name = "" if target is None or delta else make_path(target).name
         if not name and not delta and self._session.opened.image.kind == "disk":
             name = f"{self.path.name}.tar"
         with self._changing(request or Request(), name) as (opened, asked):
@@ -397,7 +399,7 @@ class Image:
         """
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        name = "" if options.get("delta") else Path(target).name  # what a delta makes is what this image is
+        name = "" if options.get("delta") else make_path(target).name  # what a delta makes is what this image is
         with self._changing(request or Request(), name) as (opened, asked):
             if opened is not self._session.opened:
                 self._expect(options.pop("expect", ()), progress)
@@ -459,7 +461,7 @@ class Image:
         begun = time.monotonic()
         request = Request(layer=layer, threads=threads, xz_preset=xz_preset)
         size = parse_size(block_size)
-        with self._changing(request, Path(target).name) as (opened, _):
+        with self._changing(request, make_path(target).name) as (opened, _):
             if opened is not self._session.opened:
                 raise UsageError(f"{target}: a preparation keeps what {self.path} is, which is no tar archive")
             plan, proof = opened.write_base(target, request, size, progress=progress, **options)
@@ -568,9 +570,8 @@ class Image:
         if not makes_tar(image, target):
             yield opened, request
             return
-        from dataclasses import replace  # noqa: PLC0415 - takes time to load
-
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.records.lazy_dataclass import replace  # noqa: PLC0415 - the same
 
         layer = layer_to_take(request)
         reference = self._session.enter_tree(layer or ROOT_NAME)

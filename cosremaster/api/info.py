@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.boot_config.boot_menus import find_boot_menus
@@ -12,7 +11,7 @@ from cosremaster.errors import printable
 from cosremaster.iso.far_images import is_far
 from cosremaster.layers.find import find_archive_files, group_shared_paths
 from cosremaster.layers.formats import holds_format
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.reports.fact_sections import NUMBER, FactSection, make_section
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
@@ -213,10 +212,17 @@ def make_info(parts: InfoParts) -> ImageInfo:
     infos = None if parts.layers is None else layer_infos(image, parts.layers, parts.chosen)
     sizes = {file.path: file.size for file in image.files}
     report = inspect_report(image, archives, parts.layers, parts.chosen, parts.menus)
-    filesystems = tuple(
-        FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose, holds_format(file.noun))
+    rows: list[dict[str, Any]] = [
+        {
+            "path": printable(file.path),
+            "kind": file.noun,
+            "size": sizes[file.path],
+            "purpose": purpose,
+            "is_layer": holds_format(file.noun),
+        }
         for file, purpose in parts.filesystems.by_purpose()
-    )
+    ]
+    filesystems = tuple(FilesystemInfo(**row) for row in rows)
     sections = tuple(info_sections(parts, filesystems, report))
     return ImageInfo(
         path=str(image.place), kind=image.kind, size=image.size,
@@ -228,7 +234,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
         live_memory=parts.live_memory,
         values={
             **report,
-            "filesystems": [asdict(filesystem) for filesystem in filesystems],
+            "filesystems": rows,
             "root": root_report(parts.mounted),
             "live_memory": live_memory_report(parts.live_memory),
         },

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from cosremaster.api.image import Image, StrPath
 from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.request import Request
 
 if TYPE_CHECKING:

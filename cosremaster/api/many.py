@@ -23,8 +23,8 @@ from cosremaster.api.image import open as open_image
 from cosremaster.errors import CosremasterError, OutputError, UsageError, printable
 from cosremaster.io.part_files import remove_stale_parts
 from cosremaster.layers.scan import MAX_EXPAND
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.request import Request
 
 if TYPE_CHECKING:

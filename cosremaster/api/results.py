@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.tree.nodes import Action
 
 if TYPE_CHECKING:

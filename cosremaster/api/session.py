@@ -8,10 +8,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import LayerError
-from cosremaster.io.urls import ImagePath, parse_image_path
+from cosremaster.io.urls import ImagePath, Url, parse_image_place
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.lazy_path import make_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Unpack
 
     from cosremaster.browse.container import Container, NodeRef
@@ -32,13 +35,18 @@ class ImageSession:
 
     def __init__(self, path: ImagePath, *, remember: bool, check_index: bool, max_expand: int) -> None:
         """Remember the path or URL and the options; nothing is read yet."""
-        self.path = parse_image_path(path)
+        self.place = parse_image_place(path)
         self.remember, self.check_index, self.max_expand = remember, check_index, max_expand
         self.closing = ExitStack()
         self._lock = threading.RLock()
         self._source: ByteSource | None = None
         self._containers: dict[Address, tuple[Container, int]] = {}
         self._opened: OpenedImage | None = None
+
+    @property
+    def path(self) -> Path | Url:
+        """The path of the image, or its URL."""
+        return self.place if isinstance(self.place, Url) else make_path(self.place)
 
     @property
     def opened(self) -> OpenedImage:
@@ -48,7 +56,7 @@ class ImageSession:
                 from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - browsing needs none of it
 
                 opened = OpenedImage(
-                    self.path, remember=self.remember, check_index=self.check_index, max_expand=self.max_expand
+                    self.place, remember=self.remember, check_index=self.check_index, max_expand=self.max_expand
                 )
                 self._opened = self.closing.enter_context(opened)
             return self._opened
@@ -60,7 +68,7 @@ class ImageSession:
             if self._source is None:
                 from cosremaster.io.source import open_source  # noqa: PLC0415 - a remaster opens it by itself
 
-                self._source = self.closing.enter_context(open_source(self.path))
+                self._source = self.closing.enter_context(open_source(self.place))
             return self._source
 
     def choose_layer(self, image_layers: ImageLayers, layer: str | None) -> tuple[Layer | None, str]:

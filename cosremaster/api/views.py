@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cosremaster.browse.export import RootArchive

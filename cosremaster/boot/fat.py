@@ -259,6 +259,11 @@ def get_fat_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:
     return int.from_bytes(table[cluster * 4 : cluster * 4 + 4], "little") & 0x0FFFFFFF
 
 
+def count_free_bytes(fat: Fat) -> int:
+    """Return the bytes of the clusters that are free. Raises as :attr:`Fat.first_fat`."""
+    return count_free_clusters(fat.first_fat, fat.bpb.cluster_count, fat.bpb.bits) * fat.bpb.cluster_size
+
+
 def count_free_clusters(table: bytes, cluster_count: int, bits: int) -> int:
     """Return how many of the ``cluster_count`` clusters have a free entry, 0, in a FAT with entries of ``bits`` bits.
 

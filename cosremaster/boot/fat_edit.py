@@ -15,7 +15,6 @@ from cosremaster.boot.fat import (
     MAX_ENTRIES,
     Fat,
     FatFile,
-    count_free_clusters,
     get_fat_entry,
 )
 from cosremaster.boot.fat_names import (
@@ -114,11 +113,6 @@ def check_sound(fat: Fat, files: Iterable[FatFile]) -> None:
             raise UnsupportedError("files in its FAT share clusters or lack them, so none is changed",
                                    fat.place.inside(file.path))  # fmt: skip
         used.update(chain)
-
-
-def count_free_bytes(fat: Fat) -> int:
-    """Return the bytes of the clusters that are free. Raises as :attr:`Fat.first_fat`."""
-    return count_free_clusters(fat.first_fat, fat.bpb.cluster_count, fat.bpb.bits) * fat.bpb.cluster_size
 
 
 def _read_chain(fat: Fat, file: FatFile) -> tuple[int, ...]:

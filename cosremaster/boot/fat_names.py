@@ -5,10 +5,11 @@ Section names are those of "FAT: General Overview of On-Disk Format" (Microsoft,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.units import date_seconds
 
 ENTRY_SIZE = 32
 ATTRIBUTES = 11
@@ -23,7 +24,6 @@ _LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
 _SHORT = lazy_regex(rb"[A-Z0-9!#$%&'()@^_`{}~-]{1,8}(\.[A-Z0-9!#$%&'()@^_`{}~-]{1,3})?")
 _FORBIDDEN = lazy_regex('[\x00-\x1f"*/:<>?\\\\|\x7f]')
 _NO_SHORT_CHARACTER = lazy_regex(rb"[^A-Z0-9!#$%&'()@^_`{}~-]")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST, _LAST = 315_532_800, 4_354_819_198
 """Seconds since 1970 of the first and the last time that an entry can hold: in 1980 and in 2107."""
 
@@ -154,21 +154,17 @@ def compute_checksum(short: Sequence[int]) -> int:
 
 def pack_time(seconds: int) -> bytes:
     """Return time and date, 4 bytes, for ``seconds`` since 1970 in UTC ("Date Format"); 1980 to 2107 can be held."""
-    when = _EPOCH + timedelta(seconds=min(max(seconds, _FIRST), _LAST))
-    time = when.hour << 11 | when.minute << 5 | when.second // 2
-    date = when.year - 1980 << 9 | when.month << 5 | when.day
-    return (time | date << 16).to_bytes(4, "little")
+    when = time.gmtime(min(max(seconds, _FIRST), _LAST))
+    clock = when.tm_hour << 11 | when.tm_min << 5 | when.tm_sec // 2
+    date = when.tm_year - 1980 << 9 | when.tm_mon << 5 | when.tm_mday
+    return (clock | date << 16).to_bytes(4, "little")
 
 
 def parse_time(raw: bytes) -> int:
     """Return the seconds since 1970 of the 4 bytes time and date, taken as UTC; 0 where they are no date."""
     value = int.from_bytes(raw, "little")
-    time, date = value & 0xFFFF, value >> 16
-    try:
-        when = datetime(
-            1980 + (date >> 9), date >> 5 & 15, date & 31, time >> 11, time >> 5 & 63, (time & 31) * 2,
-            tzinfo=timezone.utc,
-        )  # fmt: skip
-    except ValueError:
-        return 0
-    return int((when - _EPOCH).total_seconds())
+    clock, date = value & 0xFFFF, value >> 16
+    seconds = date_seconds(
+        1980 + (date >> 9), date >> 5 & 15, date & 31, clock >> 11, clock >> 5 & 63, (clock & 31) * 2
+    )  # fmt: skip
+    return seconds or 0

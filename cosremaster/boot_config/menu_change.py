@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import LineChange

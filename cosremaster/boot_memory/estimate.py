@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.units import format_size
 
 PAGE = 4096

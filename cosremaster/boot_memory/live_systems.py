@@ -19,9 +19,9 @@ from cosremaster.boot_memory.estimate import (
 from cosremaster.errors import printable
 from cosremaster.layers.boot_facts import BootFacts, BootLine
 from cosremaster.layers.root_stacks import RootChain, RootScheme, RootStack
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import dataclass
 
 _SPARE_DIVISOR = 20
 """live-boot and casper want a twentieth more than du(1) counts (their ``fs_size``)."""

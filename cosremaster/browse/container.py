@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import Names, group_names, walk_names
@@ -14,7 +13,7 @@ from cosremaster.codecs import unsupported_compression
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
-from cosremaster.io.urls import Url, is_url, parse_image_path, split_image_path
+from cosremaster.io.urls import Url, is_url, parse_image_place, split_image_path
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
 from cosremaster.layers.container_heads import FAT_JUMPS, identify_container
 from cosremaster.layers.formats import format_names
@@ -153,7 +152,7 @@ class NodeRef(Struct, frozen=True):
         return format_address((*self.container.address, *tail))
 
 
-def split_address(text: str) -> tuple[Path | Url, Address]:
+def split_address(text: str) -> tuple[str | Url, Address]:
     """Split ``text``, as in ``in.iso::live.cgz::etc/hostname``, into the image's file and the address inside it.
 
     The file may be given by its URL, in which ``%`` is the URL's own.
@@ -163,12 +162,9 @@ def split_address(text: str) -> tuple[Path | Url, Address]:
     first, separator, rest = split_image_path(text)
     if not first:
         raise UsageError(f"address {text!r} names no image")
-    path: Path | Url
-    if is_url(first):
-        path = parse_image_path(first)
-    else:
-        path = Path(os.fsdecode(parse_address(os.fsencode(first).replace(b"/", b"%2F"))[0]))
-    return path, parse_address(rest) if separator and rest else ()
+    if not is_url(first):
+        first = os.fsdecode(parse_address(os.fsencode(first).replace(b"/", b"%2F"))[0])
+    return parse_image_place(first), parse_address(rest) if separator and rest else ()
 
 
 def open_once(

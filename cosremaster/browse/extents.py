@@ -8,7 +8,7 @@ from typing import Any
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.iso.read import has_volume
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK
 

@@ -17,7 +17,7 @@ from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass
 
 ReadNewFile = Callable[[bytes], PieceTable]
 """Returns the bytes that the file at a path (in the changed tree) has in the new image."""

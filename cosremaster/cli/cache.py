@@ -23,8 +23,6 @@ from cosremaster.layers.cache_folder import (
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cosremaster.reports.documents import CacheDocument
 
     _ChoiceType = click.Choice[str]
@@ -80,7 +78,7 @@ def cache_command(action: str, as_json: bool) -> None:
         click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {_folder()}")
 
 
-def _folder() -> Path:
+def _folder() -> str:
     """Return the path of the folder. :raises OutputError: there is none."""
     try:
         return index_folder()
@@ -93,7 +91,7 @@ def _clear() -> int:
     try:
         return clear_indexes()
     except OSError as error:
-        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(_folder()),))) from error
+        raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((_folder(),))) from error
 
 
 def _describe_cache(removed: int | None) -> CacheDocument:
@@ -102,7 +100,7 @@ def _describe_cache(removed: int | None) -> CacheDocument:
     plans, plans_size = measure_remembered(PARTS_SUFFIX)
     return {
         "schema": 1,
-        "folder": str(_folder()),
+        "folder": _folder(),
         "indexes": [
             {"path": str(index.path), "image": printable(indexed_image(index)), "size": index.size, "used": index.used}
             for index in list_indexes()

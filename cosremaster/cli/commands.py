@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from cosremaster.io.files import SHOWN_NAMES
 from cosremaster.io.output import DIGESTS
 from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
+from cosremaster.records.lazy_dataclass import field_names, replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 
@@ -256,7 +256,7 @@ def pop_request(options: dict[str, Any], *, is_shell: bool = False) -> Request:
     order = click.get_current_context().meta.get(ORDER, ())
     items = list(order_items(order, described[: len(paths)], described[len(paths) :], scripts))
     add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
-    others = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
+    others = {name: options.pop(name) for name in field_names(Request) if name in options}
     return Request(add=items, add_iso=add_iso, **others)
 
 

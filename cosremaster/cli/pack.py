@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from cosremaster.cli.options import JSON, QUIET, FileText, OutputPath, StrictCom
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.overlay.request import AddPath
+from cosremaster.records.lazy_dataclass import replace
 from cosremaster.units import format_size
 
 _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 from cosremaster.cli.options import FileText, LocalPath
 from cosremaster.errors import UsageError
 from cosremaster.overlay.request import ID_CHOICES, RUN_PLACES, AddPath, OverlayItem, RunScript
+from cosremaster.records.lazy_dataclass import replace
 
 RUN_OPTIONS = (
     click.option(

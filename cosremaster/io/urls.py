@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, TypeAlias
 
 from cosremaster.errors import ImageError, UsageError, printable
+from cosremaster.lazy_path import make_path, path_text
 from cosremaster.lazy_regex import lazy_regex
 
 if TYPE_CHECKING:
@@ -111,12 +112,18 @@ def parse_image_path(path: ImagePath) -> Path | Url:
     if not text:
         raise UsageError("the path of the image is empty")
     if not is_url(text):
-        from pathlib import Path  # noqa: PLC0415 - a plain listing needs none of it
-
-        return Path(text)
+        return make_path(text)
     if text[:7].lower() == "file://":
         return _local_path(text)
     return Url(text)
+
+
+def parse_image_place(path: ImagePath) -> str | Url:
+    """Return what :func:`parse_image_path` returns, a path as the text of it; raises as that."""
+    if not isinstance(path, Url) and (text := os.fspath(path)) and not is_url(text):
+        return path_text(text)
+    place = parse_image_path(path)
+    return place if isinstance(place, Url) else str(place)
 
 
 def shown_image_path(path: ImagePath) -> str:
@@ -157,10 +164,9 @@ def _without_user(text: str) -> str:
 
 def _local_path(text: str) -> Path:
     """Return the path that a ``file:`` URL means. :raises UsageError: it is on another machine."""
-    from pathlib import Path  # noqa: PLC0415 - few paths are given so
-    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the same
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - few paths are given so
 
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"{printable(text)}: is on the machine {parts.netloc}, and a file: URL is read on this one")
-    return Path(unquote(parts.path))
+    return make_path(unquote(parts.path))

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cosremaster import __about__
 from cosremaster.codecs import codec_named
@@ -41,8 +40,12 @@ from cosremaster.layers.model import IndexedFile
 from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 from cosremaster.layers.system_images import ForeignFile
+from cosremaster.lazy_path import make_path
 from cosremaster.records import NumberRange, Struct
 from cosremaster.records.json import MismatchError, decode_json, encode_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INDEX_FORMAT = 7
 
@@ -100,7 +103,7 @@ class _Body(Struct, frozen=True, forbid_unknown_fields=True):
 
 def index_path(source: ByteSource) -> Path:
     """Return the path of the index of the image in ``source``."""
-    return index_folder() / _file_name(source)
+    return make_path(index_folder()) / _file_name(source)
 
 
 def is_remembered(source: ByteSource) -> bool:

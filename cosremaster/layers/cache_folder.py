@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from cosremaster.layers.blobs import Blob
+from cosremaster.lazy_path import make_path, path_text
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SUFFIX, RUN_SUFFIX, RATES_SUFFIX, PARTS_SUFFIX = ".index", ".run", ".rates", ".parts"
 """How the names end of remembered indexes, of what scripts changed that ran in an image, of how fast work is, and of
@@ -60,7 +63,7 @@ class CachedIndex(NamedTuple):
     head: bytes
 
 
-def index_folder() -> Path:
+def index_folder() -> str:
     """Return the path of the folder, which need not exist.
 
     On Linux it is where the XDG Base Directory Specification says; platformdirs says so too, and takes 4 ms to load.
@@ -70,11 +73,11 @@ def index_folder() -> Path:
     if sys.platform == "linux":
         for cache in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
             if os.path.isabs(cache):
-                return Path(cache) / "cosremaster" / "index"
+                return path_text(os.path.join(cache, "cosremaster", "index"))
         raise FileNotFoundError("there is no home directory, and XDG_CACHE_HOME is not set to an absolute path")
     from platformdirs import user_cache_path  # noqa: PLC0415 - as above
 
-    return Path(user_cache_path("cosremaster")) / "index"
+    return str(user_cache_path("cosremaster") / "index")
 
 
 def read_index(name: str) -> bytes | None:
@@ -156,7 +159,7 @@ def writing_remembered(name: str) -> Iterator[BinaryIO]:
     import fcntl  # noqa: PLC0415 - only the first run with an image writes
 
     path = index_folder()
-    _make_folder(path)
+    _make_folder(make_path(path))
     with _opened_folder(path) as folder:
         unfinished = f".{os.urandom(8).hex()}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,7 +185,7 @@ def list_indexes() -> list[CachedIndex]:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 with os.fdopen(fd, "rb") as file:
                     head = file.read(HEAD)
-                indexes.append(CachedIndex(path / name, status.st_size, status.st_mtime, head))
+                indexes.append(CachedIndex(make_path(path) / name, status.st_size, status.st_mtime, head))
     return sorted(indexes, key=lambda index: index.used, reverse=True)
 
 
@@ -214,7 +217,7 @@ def clear_indexes() -> int:
 
 
 @contextmanager
-def _opened_folder(path: Path) -> Iterator[int]:
+def _opened_folder(path: str) -> Iterator[int]:
     """Open the folder ``path``, and give a descriptor of it.
 
     What others could write to before is emptied first: they may have put indexes there.
@@ -243,7 +246,7 @@ def _make_folder(path: Path) -> None:
 
     :raises OSError: it cannot be made.
     """
-    home = Path(os.path.expanduser("~"))
+    home = make_path(os.path.expanduser("~"))
     parent = next(parent for parent in path.parents if parent.exists())
     if parent in home.parents and home in path.parents:
         raise FileNotFoundError(f"there is no home directory {home}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator
 
-from cosremaster.lazy_dataclass import dataclass
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.tree.nodes import Node, NodeKind
 
 _COMPILED = "compiled Python files"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from pathlib import Path
 
 from cosremaster.errors import UsageError
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.records.lazy_dataclass import dataclass, field
 from cosremaster.suggestions import suggest_file
 
 STANDARD_INPUT = b"-"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.overlay.leftovers import Leftover
+from cosremaster.records.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

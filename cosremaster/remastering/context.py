@@ -95,7 +95,7 @@ class RemasterContext:
         """Note that the scripts which ran since the last call did so in the layer at ``address``."""
         if not self.outcomes:
             return
-        from dataclasses import replace  # noqa: PLC0415 - few remasters run scripts
+        from cosremaster.records.lazy_dataclass import replace  # noqa: PLC0415 - few remasters run scripts
 
         for number, outcome in enumerate(self.outcomes):
             if not outcome.layer:

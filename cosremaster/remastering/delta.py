@@ -18,9 +18,9 @@ from cosremaster.io.parallel import StopFlag, Worker
 from cosremaster.io.shared_sums import views_of
 from cosremaster.io.source import open_file
 from cosremaster.layers.address import format_address
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import COPY, PROOF, begin_work
 from cosremaster.records import Struct, replace
+from cosremaster.records.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cosremaster.deltas.encode import DeltaTable

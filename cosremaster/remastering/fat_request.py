@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern, parse_inner_pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import replace
 
 SEPARATOR = "::"
 """Stands between the address of a file system and a path in it."""
@@ -47,7 +47,7 @@ def split_iso_request(items: Iterable[OverlayItem], removals: Iterable[str | byt
         dest = getattr(item, "dest", None)
         if isinstance(dest, str) and SEPARATOR in dest:
             fat, inner = _split_path(dest, "--add-iso")
-            fat_items.setdefault(fat, []).append(dataclasses.replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
+            fat_items.setdefault(fat, []).append(replace(item, dest="/" + inner.lstrip("/")))  # type: ignore[type-var]
         else:
             tree_items.append(item)
     for removal in removals:

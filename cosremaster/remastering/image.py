@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
@@ -15,6 +14,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
+from cosremaster.lazy_path import make_path
 from cosremaster.progress import COPY, Progress, SilentProgress, expect_work
 from cosremaster.records import replace
 from cosremaster.remastering.layer_index import LayerIndex
@@ -22,6 +22,7 @@ from cosremaster.remastering.open import RemasterImage, check_changeable, open_a
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from typing_extensions import Unpack
 
@@ -151,11 +152,11 @@ class OpenedImage:
 
         check_changeable(self.image)
         writing = OutputOptions(**options)
-        writing.check(Path(target))
+        writing.check(make_path(target))
         normalized = normalize_request(request, self.image)
         if writing.delta:
-            return self._write_delta(Path(target), normalized, writing, progress)
-        normalized = replace(normalized, codec=find_new_codec(self.image, Path(target).name))
+            return self._write_delta(make_path(target), normalized, writing, progress)
+        normalized = replace(normalized, codec=find_new_codec(self.image, make_path(target).name))
         return self._write(target, normalized, writing, progress)
 
     def write_base(
@@ -175,8 +176,8 @@ class OpenedImage:
         check_changeable(self.image)
         check_part_size(part_size)
         writing = OutputOptions(**options)
-        writing.check(Path(target))
-        if find_new_codec(self.image, Path(target).name) is not None:
+        writing.check(make_path(target))
+        if find_new_codec(self.image, make_path(target).name) is not None:
             name = self._file.name
             raise UsageError(f"{target}: a preparation keeps the compression of {name}, so their names end alike")
         normalized = replace(normalize_request(request, self.image), part_size=part_size)
@@ -197,12 +198,13 @@ class OpenedImage:
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             Output(
-                Path(target), inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
+                make_path(target), inputs,
+                force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources,
             ) as output,
             nullcontext()
             if writing.report is None
             else Output(
-                Path(writing.report), inputs, force=writing.force, sync=writing.sync, sources=sources
+                make_path(writing.report), inputs, force=writing.force, sync=writing.sync, sources=sources
             ) as report,
             checking_digests(self._file, expected) as digests,
             RemasterContext(
@@ -330,9 +332,11 @@ class OpenedImage:
             normalized = replace(normalized, codec=find_new_codec(self.image, target))
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
-            nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
+            nullcontext()
+            if report is None
+            else Output(make_path(report), inputs, force=force, sources=sources) as output,
             RemasterContext(
-                self._file, Path(tempfile.gettempdir()), recording, caches=self._caches,
+                self._file, make_path(tempfile.gettempdir()), recording, caches=self._caches,
                 parts=self._open_parts(stores=True),
             ) as context,
         ):  # fmt: skip
@@ -389,7 +393,7 @@ class OpenedImage:
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - who looks at an image plans none
 
         check_changeable(self.image)
-        folder = Path(tempfile.gettempdir())
+        folder = make_path(tempfile.gettempdir())
         if self._blobs is None:
             self._blobs = BlobStore(folder)
         with RemasterContext(

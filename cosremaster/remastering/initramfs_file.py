@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import ImageError, Place, ProofError, UnsupportedError
-from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
@@ -22,6 +20,7 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Seam
+    from cosremaster.io.output import Written
     from cosremaster.iso.encode import ImagePlan
 
 
@@ -168,5 +167,5 @@ def read_initramfs_file(source: ByteSource) -> InitramfsFile:
     """Return the image that is nothing but the file ``source``, an archive."""
     layer_format = identify(partial(source.read, 0)).format
     kind = "initramfs" if layer_format is None or layer_format.is_initramfs else layer_format.name
-    name = os.fsencode(PurePath(source.name).name)
+    name = os.fsencode(os.path.basename(source.name))
     return InitramfsFile(source.place, Range(source, 0, source.size), (WholeFile(name, source.size),), kind)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
@@ -26,6 +25,8 @@ from cosremaster.progress import Progress, SilentProgress
 from cosremaster.records import replace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cosremaster.iso.edits import IsoEdits
     from cosremaster.layers.boot_facts import BootFacts, BootLine
     from cosremaster.layers.kept_plain import PlainKeeper

@@ -21,10 +21,10 @@ from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.early_files import find_early_borders
 from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.progress import ENCODE, Progress, SilentProgress, begin_work
 from cosremaster.records import Struct, field, replace
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.spread_edits import ArchiveEdits

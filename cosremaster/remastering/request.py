@@ -12,13 +12,13 @@ from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern, parse_inner_pattern
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript
 from cosremaster.records import Struct, replace
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector

@@ -14,9 +14,9 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.stacks import open_filesystem
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import dataclass
 from cosremaster.remastering.disk_usage import measure_growth, measure_layer_usage, measure_shown_growth
 from cosremaster.remastering.install_sources import NAME as SOURCES
 from cosremaster.remastering.install_sources import SourceSize, find_source_sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cosremaster.boot.fat_edit import count_free_bytes
+from cosremaster.boot.fat import count_free_bytes
 from cosremaster.boot.uki import INITRAMFS, KERNEL
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.iso.fats import LocatedFat, find_tree_copies

@@ -134,6 +134,25 @@ def test_shared_attributes_in_another_block_of_compressed_metadata(tmp_path: Pat
     assert [described[name][6] for name in ("a", "b", "metadata")] == [((b"user.note", b"shared"),)] * 2 + [()]
 
 
+@pytest.mark.parametrize("options", [(), ("-Eforce-chunk-indexes",)], ids=["map", "indexes"])
+def test_a_large_file_in_very_many_chunks(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Its zeros share a chunk, and each would be a piece of its own: these are made when they are read."""
+    root, size = write_tree(tmp_path / "root", {"a": "-"}), 30_000_000
+    data = bytearray(size)
+    data[:70_000], data[20_000_001:20_000_100] = write_text(70_000), b"m" * 99
+    (root / "a").write_bytes(data)
+    image = make_erofs(root, tmp_path / "in.erofs", "--chunksize=4096", *options)
+    assert image.stat().st_size < 1_000_000
+    with open_source(image) as source:
+        content = ErofsTree(PieceTable([Range(source, 0, source.size)]), Place((image.name,)))[b"a"].content
+        assert content is not None
+        assert (content.size, content.table().read()) == (size, bytes(data))
+        assert len(content.table().pieces) == 1
+        for start, length in ((0, 1), (69_990, 8200), (19_999_000, 3000), (size - 5000, 9000)):
+            assert content.table().read(start, length) == data[start : start + length]
+    assert cosremaster.verify(image).ok
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     files = {"etc/hostname": "old\n", "sbin/init": "#!/bin/sh\n", "etc/link": "-> hostname"}

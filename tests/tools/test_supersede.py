@@ -272,6 +272,15 @@ def test_plan_and_report_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert line in capsys.readouterr().out
 
 
+def test_bytes_in_a_closed_directory_are_named(tmp_path: Path) -> None:
+    """`etc/conf.d` is closed to others, though a file in it is open to all."""
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/conf.d/a": b"b\n", "etc/hostname": b"mine\n"})
+    result = cosremaster.remaster(image, tmp_path / "out.cgz", add=[new])
+    assert result.layers[0].superseded == (b"etc/conf.d/a", b"etc/hostname")
+    (warning,) = result.warnings
+    assert "the old bytes of etc/conf.d/a, which not everybody might read" in warning
+
+
 def test_a_large_file_is_not_left_for_little(tmp_path: Path) -> None:
     image, new = make_image(tmp_path), overlay(tmp_path / "new", {"usr/data/18": b"short\n", "var/last": b"new\n"})
     assert cosremaster.remaster(image, tmp_path / "out.cgz", add=[new]).layers[0].superseded == ()

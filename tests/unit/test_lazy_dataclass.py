@@ -6,14 +6,17 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import subprocess
+import sys
+import typing
 from collections.abc import Callable
-from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from cosremaster.lazy_dataclass import dataclass as quick
 from cosremaster.overlay.request import AddPath
+from cosremaster.records import lazy_dataclass
+from cosremaster.records.lazy_dataclass import dataclass as quick
 
 
 class Base:
@@ -22,13 +25,14 @@ class Base:
     __slots__ = ()
 
 
-def define(decorator: Callable[..., Any]) -> tuple[Any, Any]:
+def define(decorator: Callable[..., Any], field: Callable[..., Any]) -> tuple[Any, Any]:
     """Return a class with positional fields, and one with fields by name that inherits others."""
 
     @decorator(frozen=True, slots=True)
     class Point(Base):
         """A point."""
 
+        kinds: ClassVar[tuple[str, ...]] = ("point",)
         x: int
         y: int = 2
         names: list[str] = field(default_factory=list)
@@ -42,6 +46,7 @@ def define(decorator: Callable[..., Any]) -> tuple[Any, Any]:
     class Named:
         """Named fields."""
 
+        kinds: ClassVar[tuple[str, ...]] = ("named",)
         size: int
         label: str = ""
 
@@ -54,7 +59,10 @@ def define(decorator: Callable[..., Any]) -> tuple[Any, Any]:
     return Point, Child
 
 
-QUICK, STANDARD = define(quick), define(dataclasses.dataclass)
+REPLACE: Callable[..., Any] = getattr(copy, "replace", dataclasses.replace)
+"""From Python 3.13 on there is a protocol for it."""
+
+QUICK, STANDARD = define(quick, lazy_dataclass.field), define(dataclasses.dataclass, dataclasses.field)
 
 
 def outcome(function: Callable[[], Any]) -> Any:
@@ -88,7 +96,25 @@ def outcome(function: Callable[[], Any]) -> Any:
         lambda point, _: repr(dataclasses.replace(point(1), y=5)),
         lambda point, _: dataclasses.replace(point(1), z=5),
         lambda point, _: [entry.name for entry in dataclasses.fields(point)],
-        lambda point, child: (point.__match_args__, child.__match_args__, point.__slots__, child.__slots__),
+        lambda point, child: (point.__match_args__, child.__match_args__),
+        lambda point, child: (point.__slots__, child.__slots__[-1:]),  # Python 3.10 repeats those of the base
+        lambda _, child: [
+            (entry.name, entry.type, entry.default, entry.kw_only, entry.init, entry.hash, dict(entry.metadata))
+            for entry in dataclasses.fields(child(size=1))
+        ],
+        lambda point, _: [
+            (entry.default, entry.default_factory, entry.repr, entry.compare, entry.kw_only)
+            for entry in dataclasses.fields(point)
+        ],
+        lambda point, child: (dataclasses.is_dataclass(point), dataclasses.is_dataclass(child(size=1))),
+        lambda point, child: dataclasses.astuple(point(1, names=[child(size=1)])),
+        lambda point, _: point(1, 2, x=1),
+        lambda point, _: point(y=1),
+        lambda _, child: typing.get_type_hints(child),
+        lambda point, child: (point.kinds, child.kinds, hasattr(point, "x"), hasattr(point, "y")),
+        lambda point, _: point.__annotations__,
+        lambda point, _: repr(REPLACE(point(1, note="b"), y=5)),
+        lambda point, _: REPLACE(point(1), z=5),
         lambda point, _: point(1).names is point(1).names,
         lambda point, _: point(4).twice(),
         lambda _, child: repr(copy.copy(child(size=1))),
@@ -135,9 +161,72 @@ def test_errors_name_the_class() -> None:
         AddPath("site", destination="/")  # type: ignore[call-arg]
 
 
-def test_a_value_goes_through_pickle() -> None:
-    item = AddPath("site", "/opt", owner="root")
-    assert pickle.loads(pickle.dumps(item)) == item
+@dataclasses.dataclass(frozen=True)
+class Tagged(AddPath):
+    """An addition with a tag."""
+
+    tag: str = ""
+
+
+@pytest.mark.parametrize("item", [AddPath("site", "/opt", owner="root"), Tagged("site", tag="a")])
+def test_a_value_goes_through_pickle(item: AddPath) -> None:
+    again = pickle.loads(pickle.dumps(item))
+    assert again == item and repr(again) == repr(item)
+
+
+def test_a_value_with_changes_keeps_what_a_subclass_adds() -> None:
+    assert lazy_dataclass.replace(Tagged("site", tag="a"), dest="/opt") == Tagged("site", "/opt", tag="a")
+    assert lazy_dataclass.replace(AddPath("site", owner="root"), dest="/") == AddPath("site", "/", owner="root")
+    with pytest.raises(TypeError, match="destination"):
+        lazy_dataclass.replace(AddPath("site"), destination="/")  # type: ignore[call-arg]
+
+
+def test_what_runs_after_the_constructor_runs() -> None:
+    @quick(frozen=True, slots=True)
+    class Checked:
+        """A number that is not negative."""
+
+        number: int
+
+        def __post_init__(self) -> None:
+            """Check it."""
+            if self.number < 0:
+                raise ValueError("negative")
+
+    assert Checked(1).number == 1
+    with pytest.raises(ValueError, match="negative"):
+        Checked(-1)
+
+
+@pytest.mark.parametrize("default", [[], {}, dataclasses.field(default=1)], ids=["list", "dictionary", "field"])
+def test_a_default_that_is_none_is_refused(default: Any) -> None:
+    with pytest.raises(TypeError, match=r"^names: .* is no default here; use field\(\) of this module$"):
+        quick(frozen=True, slots=True)(type("Quick", (), {"__annotations__": {"names": "list"}, "names": default}))
+
+
+def test_values_need_no_dataclasses_of_the_standard_library() -> None:
+    """They take as long to load as a listing of a small image; whoever asks for the fields has them."""
+    program = """
+import sys
+from cosremaster.records.lazy_dataclass import dataclass, field, field_names, replace
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    x: int
+    names: list[str] = field(default_factory=list)
+
+point = replace(Point(1, names=["a"]), x=2)
+match point:
+    case Point(x, names):
+        assert (x, names) == (2, ["a"])
+assert point == Point(2, ["a"]) != Point(2) and repr(point) == "Point(x=2, names=['a'])"
+assert field_names(Point) == ("x", "names")
+print(sorted({"dataclasses", "inspect", "copy"} & set(sys.modules)))
+import dataclasses
+print(*(entry.name for entry in dataclasses.fields(point)), dataclasses.asdict(point))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nx names {'x': 2, 'names': ['a']}\n"
 
 
 def test_defining_a_class_compiles_no_method(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_rates_are_remembered_for_the_next_run(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("content", [b"x", b"1\tencode\n", b"0\tencode\txz\n", b"\xff\t\t\n", b"1" * 40 + b"\ta\tb\n"])
 def test_what_does_not_hold_rates_counts_for_nothing(content: bytes) -> None:
     WorkRates().store({(COPY, ""): 5.0})
-    path = cache_folder.index_folder() / NAME
+    path = Path(cache_folder.index_folder()) / NAME
     path.write_bytes(content)
     assert WorkRates().load() == {}
     path.write_bytes(b"7\tcopy\t\n")
@@ -144,7 +144,7 @@ def test_little_work_says_nothing_of_a_machine(monkeypatch: pytest.MonkeyPatch) 
     with progress.run(), begin_work(progress, "pack", 1000, ENCODE) as advance:
         clock.now += 1
         advance(1000)
-    assert not (cache_folder.index_folder() / NAME).exists()
+    assert not (Path(cache_folder.index_folder()) / NAME).exists()
 
 
 def test_an_encoders_bytes_count_when_they_are_fed(tmp_path: Path) -> None:

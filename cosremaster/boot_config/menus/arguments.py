@@ -16,8 +16,8 @@ from cosremaster.boot_config.menus.model import (
     split_arguments,
 )
 from cosremaster.errors import UsageError, printable
-from cosremaster.lazy_dataclass import dataclass
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import dataclass
 
 INIT = b"--"
 """Arguments behind this word go to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
+from cosremaster.units import date_seconds
+
 QUARTER = 15 * 60
 """The unit of offsets from Greenwich Mean Time (8.4.26.1), in seconds."""
-_MONTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_DAYS_TO_1970 = 719162  # from the first of January of the year 1 on
 _YEAR_1900, _YEAR_2156 = -2208988800, 5869584000
 YEAR_1, YEAR_10000 = -62135596800, 253402300800
 """The range of a date with digits, in seconds since 1970; the end is exclusive."""
@@ -41,17 +41,11 @@ def _to_seconds(fields: list[int], offset: int) -> int:
 
     ``offset``: quarters of an hour east of Greenwich, a signed number given as an unsigned byte.
     """
-    year, month, day, hour, minute, second = fields
-    if not (1 <= year <= 9999 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+    seconds = date_seconds(*fields)
+    if seconds is None:
         return 0
-    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    if not 1 <= day <= _MONTHS[month - 1] + (month == 2 and is_leap):
-        return 0
-    before = year - 1
-    days = 365 * before + before // 4 - before // 100 + before // 400 - _DAYS_TO_1970
-    days += sum(_MONTHS[: month - 1]) + (month > 2 and is_leap) + day - 1
     east = QUARTER * (offset - 256 if offset > 127 else offset)
-    return max(0, ((days * 24 + hour) * 60 + minute) * 60 + second - east)
+    return max(0, seconds - east)
 
 
 def pack_short_date(seconds: int) -> bytes:

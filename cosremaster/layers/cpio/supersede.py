@@ -30,16 +30,15 @@ initramfs call ``cpio -i``, which takes the first of two entries."""
 
 
 class _StayingEntry(Struct, frozen=True):
-    """A replaced entry that can stay. ``old``: the entry; ``is_postdated``: the new one has to be, so that it wins."""
+    """A replaced entry that can stay.
+
+    ``old``: the entry; ``is_postdated``: the new one has to be, so that it wins; ``is_private``: not everybody may read
+    the old bytes.
+    """
 
     old: Member
     is_postdated: bool
-
-    @property
-    def is_private(self) -> bool:
-        """Whether not everybody may read the old bytes."""
-        mode = self.old.entry.header.mode
-        return mode & 0o170000 == NodeKind.FILE and not mode & 0o004
+    is_private: bool
 
     @property
     def size(self) -> int:
@@ -155,7 +154,16 @@ def _find_candidates(
         else:
             can_stay = _can_stay(tree, old, node)
         if can_stay and not (unpacker is KERNEL and node.path.startswith(EARLY)):
-            yield node.path, _StayingEntry(old, is_postdated)
+            yield node.path, _StayingEntry(old, is_postdated, _is_private(tree, node.path, old))
+
+
+def _is_private(tree: CpioTree, path: bytes, old: Member) -> bool:
+    """Return whether not everybody may read what ``old`` makes at ``path``: its mode, or a directory above, says so."""
+    mode = old.entry.header.mode
+    if mode & 0o170000 != NodeKind.FILE:
+        return False
+    folders = (tree.get(folder) for folder in ancestors(path))
+    return not mode & 0o004 or any(folder is not None and not folder.mode & 0o001 for folder in folders)
 
 
 def _can_stay(tree: CpioTree, old: Member, new: Node) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from threading import Lock
 
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
+from cosremaster.layers.erofs.chunks import NO_PLACE, ChunkMap, ChunkRun
 from cosremaster.layers.erofs.directories import DIRECTORY_TYPE, ErofsEntry, parse_block
 from cosremaster.layers.erofs.expand import ExtentError, expand_extent
 from cosremaster.layers.erofs.extents import (
@@ -44,7 +46,8 @@ from cosremaster.layers.erofs.xattrs import parse_prefix, parse_xattrs
 from cosremaster.layers.on_demand import MAX_LISTINGS, OnDemandFilesystem
 from cosremaster.tree.nodes import NodeKind, Xattrs
 
-_CHUNK_BITS, _CHUNK_INDEXES, _CHUNK_48 = 0x1F, 0x20, 0x40
+_MAX_RUNS = 4096
+"""Pieces of a file in chunks that are made before they are read."""
 _MAX_TARGET = 1 << 16
 _MAX_CACHED = 24 << 20
 """Plain bytes of extents that stay in memory: tails of many small files may be in one."""
@@ -147,7 +150,7 @@ class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
             return PieceTable([Range(source, 0, inode.size)])
         try:
             if inode.layout is DataLayout.CHUNK_BASED:
-                return PieceTable(self._chunks(inode))
+                return PieceTable(self._chunk_pieces(inode))
             return PieceTable(self._flat(inode))
         except (ValueError, struct.error) as error:
             raise self._damage(inode, "the map of blocks", error) from error
@@ -167,34 +170,39 @@ class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
                 raise ValueError("data behind the inode cross the border of a block")
             yield from self.metadata(inode.is_in_metabox).table.cut(inode.body, inode.body + tail).pieces
 
-    def _chunks(self, inode: ErofsInode) -> Iterator[Piece]:
-        """Yield the data of ``inode``, which are in chunks. :raises ValueError: they are not in the image."""
-        form, block_size = inode.start, self.superblock.block_size
-        if form & ~(_CHUNK_BITS | _CHUNK_INDEXES | _CHUNK_48):
-            raise ValueError(f"the form 0x{form:x} of its chunks is not known")
-        bits = self.superblock.block_bits + (form & _CHUNK_BITS)
-        width = 8 if form & _CHUNK_INDEXES else 4
-        count = -(-inode.size >> bits)
+    def _chunks(self, inode: ErofsInode) -> ChunkMap:
+        """Return where the data of ``inode`` stand, which are in chunks. :raises ValueError: that is damaged."""
         read = self.metadata(inode.is_in_metabox).read
-        at = -(-inode.body // width) * width
-        hole = (1 << 48) - 1 if form & _CHUNK_48 else (1 << 32) - 1
-        for number, start in enumerate(self._list_chunks(read(at, width * count), width, hole)):
-            length = min(1 << bits, inode.size - (number << bits))
-            if start == hole:
-                yield Zeros(length)
-            else:
-                yield from self.table.cut(start * block_size, start * block_size + length).pieces
+        return ChunkMap(inode, self.superblock, read, self.table.length)
 
-    def _list_chunks(self, raw: bytes, width: int, mask: int) -> Iterator[int]:
-        """Yield the first block of each chunk. :raises ValueError: one is on a device that there is not."""
-        if width == 4:
-            for (start,) in struct.iter_unpack("<I", raw):
-                yield start | mask & ~0xFFFFFFFF if start == 0xFFFFFFFF else start
-            return
-        for high, device, low in struct.iter_unpack("<HHI", raw):
-            if device and (low | high << 32) & mask != mask:
-                raise ValueError(f"a chunk is on device {device}, which is not there")
-            yield (low | high << 32) & mask
+    def _chunk_pieces(self, inode: ErofsInode) -> Iterable[Piece]:
+        """Return the data of ``inode``, which are in chunks; where these are many, pieces are made when they are read.
+
+        :raises ValueError: they are not in the image.
+        """
+        chunks = self._chunks(inode)
+        runs = list(islice(chunks.runs(0, inode.size), _MAX_RUNS + 1))
+        if len(runs) > _MAX_RUNS:
+            return (Range(ChunkData(self, inode, chunks), 0, inode.size),)
+        return chain.from_iterable(self._run_pieces(run) for run in runs)
+
+    def _run_pieces(self, run: ChunkRun) -> Iterable[Piece]:
+        """Return the bytes of ``run``."""
+        if run.position == NO_PLACE:
+            return (Zeros(run.length),)
+        return self.table.cut(run.position, run.position + run.length).pieces
+
+    def read_chunks(self, inode: ErofsInode, chunks: ChunkMap, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes of ``inode``, whose data are in ``chunks``, from byte ``offset`` on.
+
+        :raises CorruptError: they are not in the image.
+        """
+        try:
+            for run in chunks.runs(offset, offset + length):
+                for piece in self._run_pieces(run):
+                    yield from piece.chunks()
+        except ValueError as error:
+            raise self._damage(inode, "the map of blocks", error) from error
 
     def listing(self, inode: ErofsInode) -> Iterator[ErofsEntry]:
         """Yield the entries of the directory ``inode``, sorted by name. :raises CorruptError: it is damaged."""
@@ -268,6 +276,12 @@ class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
         """
         if inode.layout.is_compressed:
             self.extents(inode)
+        elif inode.layout is DataLayout.CHUNK_BASED:
+            try:
+                for _ in self._chunks(inode).runs(0, inode.size):
+                    pass
+            except (ValueError, struct.error) as error:
+                raise self._damage(inode, "the map of blocks", error) from error
         else:
             self.data(inode)
 
@@ -360,6 +374,23 @@ class _ExtentCache:
                 self._size += len(plain)
             while self._size > _MAX_CACHED:
                 self._size -= len(self._extents.popitem(last=False)[1])
+
+
+class ChunkData:
+    """The data of a file in very many chunks, as a source of pieces."""
+
+    def __init__(self, filesystem: ErofsFilesystem, inode: ErofsInode, chunks: ChunkMap) -> None:
+        """Remember the file ``inode`` of ``filesystem``, and where its data stand."""
+        self._filesystem, self._inode, self._chunks = filesystem, inode, chunks
+
+    @property
+    def name(self) -> str:
+        """The place of the file system."""
+        return str(self._filesystem.place)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from byte ``offset`` on. :raises CorruptError: the map of blocks is damaged."""
+        return self._filesystem.read_chunks(self._inode, self._chunks, offset, length)
 
 
 class ExtentData:
