@@ -27,15 +27,18 @@ CLEANED = (
 def select_root_nodes(nodes: Iterable[Node], exclude: Sequence[str], *, clean: bool) -> tuple[list[Node], list[str]]:
     """Return ``nodes`` without those that ``exclude`` names, and those of ``exclude`` that name nothing.
 
-    A directory leaves with all that is below it. ``clean``: also without :data:`CLEANED`, and with :data:`EMPTIED`.
+    A directory leaves with all that is below it, and symlinks in the names are followed. ``clean``: also
+    without :data:`CLEANED`, and with :data:`EMPTIED`.
 
     :raises UsageError: one of ``exclude`` is no pattern.
     """
-    patterns = [parse_inner_pattern(os.fsencode(text)) for text in exclude]
-    is_cleaned = join_patterns([Pattern(text) for text in CLEANED])
+    nodes = sorted(nodes, key=lambda node: node.path.split(b"/"))
+    links = {node.path: node.target for node in nodes if node.kind is NodeKind.SYMLINK}
+    patterns = [join_patterns([parse_inner_pattern(os.fsencode(text))], links.get) for text in exclude]
+    is_cleaned = join_patterns([Pattern(text) for text in CLEANED], links.get)
     used, gone, selected = set[int](), set[bytes](), list[Node]()
-    for node in sorted(nodes, key=lambda node: node.path.split(b"/")):
-        matches = [number for number, pattern in enumerate(patterns) if pattern.matches(node.path)]
+    for node in nodes:
+        matches = [number for number, matches_path in enumerate(patterns) if matches_path(node.path)]
         used.update(matches)
         if matches or node.path.rpartition(b"/")[0] in gone or (clean and is_cleaned(node.path)):
             gone.add(node.path)

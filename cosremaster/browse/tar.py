@@ -21,9 +21,7 @@ _TYPES = {
 
 
 class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached property has where to be kept
-    """A tar archive of ``nodes`` as a source of pieces:
-
-    directories first, then data in the order in which they are read.
+    """A tar archive of ``nodes`` as a source of pieces.
 
     A tar archive cannot hold sockets; they are left out. Equal nodes make equal bytes. Headers stay in memory, 512
     bytes or more for each node; data are read when they are needed. ``sparse``: holes of 4 KiB and more are left out,
@@ -125,7 +123,7 @@ def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xatt
     if len(head) > tarfile.BLOCKSIZE:
         size = tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape").size
         records = head[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + size]
-    records += encode_records([*more, *(encode_attribute(*xattr) for xattr in xattrs)])
+    records += encode_records([*more, *(record for xattr in xattrs for record in encode_attribute(*xattr))])
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size = tarfile.XHDTYPE, len(records)
     padding = bytes(-len(records) % tarfile.BLOCKSIZE)
@@ -133,11 +131,15 @@ def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xatt
 
 
 def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:
-    """Return the tar archive of ``nodes``, whose paths are relative to its root; ``sparse``: as in the stream."""
+    """Return the tar archive of ``nodes``, whose paths are relative to its root; ``sparse``: as in the stream.
+
+    Data come in the order in which they are read, and directories last, each behind those in it: who unpacks makes
+    missing parents, and what comes later would change the time of a directory.
+    """
     nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
     folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
     others = [node for node in nodes if node.kind not in (NodeKind.DIRECTORY, NodeKind.FILE)]
-    return TarStream((*folders, *files_in_order(nodes), *others), sparse=sparse)
+    return TarStream((*files_in_order(nodes), *others, *reversed(folders)), sparse=sparse)
 
 
 def _without_content(node: Node) -> Node:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cosremaster.errors import UsageError, printable
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.tree.paths import normal_name
+from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
 
 _TOKEN = lazy_regex(rb"\*\*/|\*\*|\*|\?|\\[^/]|.", re.DOTALL)
 _MEANING = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
@@ -58,9 +58,31 @@ def parse_inner_pattern(text: bytes) -> Pattern:
     return pattern
 
 
-def join_patterns(patterns: Sequence[Pattern]) -> Callable[[bytes], object]:
-    """Return what tells of a normal path, in one step, whether one of ``patterns`` matches it: None where none does."""
-    return re.compile(b"|".join(pattern.expression for pattern in patterns), re.DOTALL).fullmatch
+def join_patterns(
+    patterns: Sequence[Pattern], link_target: Callable[[bytes], bytes | None] = lambda path: None
+) -> Callable[[bytes], object]:
+    """Return what tells of a normal path, in one step, whether one of ``patterns`` matches it: None where none does.
+
+    ``link_target``: returns the text of the symlink at a path, None where there is no symlink. Symlinks before the
+    first wildcard are followed as in a chroot, but for a last part.
+    """
+    return re.compile(b"|".join(_follow_symlinks(pattern, link_target) for pattern in patterns), re.DOTALL).fullmatch
+
+
+def _follow_symlinks(pattern: Pattern, link_target: Callable[[bytes], bytes | None]) -> bytes:
+    """Return the regular expression for ``pattern`` behind the symlinks before its first wildcard.
+
+    That of a pattern whose symlinks lead in a loop matches nothing else than the pattern itself.
+    """
+    try:
+        real = resolve_in_root(pattern.literal_prefix, link_target, follow_last=not pattern.is_literal)
+    except SymlinkLoopError:
+        return pattern.expression
+    if real == pattern.literal_prefix:
+        return pattern.expression
+    if pattern.is_literal:
+        return re.escape(real)
+    return (re.escape(real) + b"/" if real else b"") + pattern.wildcard_regex.pattern
 
 
 def _unescape(tokens: list[bytes]) -> bytes | None:

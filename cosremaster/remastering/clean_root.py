@@ -20,11 +20,18 @@ def with_cleaning(
     What the items add is not cleaned.
     """
     patterns = {text: Pattern(text) for text in CLEANED}
-    matches = join_patterns(tuple(patterns.values()))
+
+    def link_target(path: bytes) -> bytes | None:
+        """Return the text of the symlink at ``path``."""
+        node = tree.get(path)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    matches = join_patterns(tuple(patterns.values()), link_target)
+    each = {text: join_patterns((pattern,), link_target) for text, pattern in patterns.items()}
     used = set[bytes]()
     for path in tree:
         if matches(path):
-            used.update(text for text, pattern in patterns.items() if pattern.matches(path))
+            used.update(text for text, matches_path in each.items() if matches_path(path))
     emptied = [
         Addition((replace(node, content=BytesContent(b""), link=None),), b"", True, True, "maas-clean")
         for node in map(tree.get, EMPTIED)

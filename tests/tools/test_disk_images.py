@@ -271,6 +271,8 @@ def test_a_damaged_journal_is_told_with_its_place(
         assert said in capsys.readouterr().err
         (tmp_path / noun).mkdir()
         mount = subprocess.run(["mount", "-o", "loop", dirty, tmp_path / noun], capture_output=True, check=False)
+        if not mount.returncode:
+            run(["umount", tmp_path / noun])
         assert mount.returncode, noun
 
 

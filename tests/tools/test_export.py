@@ -23,7 +23,7 @@ from cosremaster.demo.image import build_archive, initramfs, regular, root_items
 from cosremaster.io.spool import Spool
 from cosremaster.layers import kept_plain
 from tests.fixtures import tools
-from tests.fixtures.tools import run
+from tests.fixtures.tools import leave_out, run
 from tests.support.decoders import note_xz_decoders
 from tests.support.small import CGZ, write_small
 
@@ -266,6 +266,65 @@ def test_a_clean_root_without_excluded_paths(root: Path, unpacker: str, capsys: 
     assert len(plain) < 1_000_000, "holes take no place"
     assert main(["export", "root.tar", "--maas", "whole"]) == 0
     assert run(["tar", "-tzf", "whole.tar.gz"]).count(b"\n") == len(list(root.rglob("*")))
+
+
+@pytest.mark.parametrize("unpacker", ["tar", "bsdtar"])
+def test_directories_keep_their_times(root: Path, unpacker: str) -> None:
+    """GNU tar sets the time of a directory when it leaves it: a file that came later changed that."""
+    tools.require(unpacker)
+    for folder in [path for path in root.rglob("*") if path.is_dir()]:
+        os.utime(folder, (1_500_000_000, 1_500_000_000))
+    run(["tar", "-C", str(root), "-Scf", "root.tar", "."])
+    assert main(["export", "root.tar", "--maas", "a"]) == 0
+    assert main(["extract", "root.tar", "b.tar", "--as", "tar"]) == 0
+    for archive in ("a.tar.gz", "b.tar"):
+        new = root.with_name(f"new-{archive}")
+        new.mkdir()
+        run([unpacker, "-xpf", archive, "-C", str(new)])
+        assert {path.stat().st_mtime for path in new.rglob("*") if path.is_dir()} == {1_500_000_000}
+        for path in (path for path in new.rglob("*") if not path.is_symlink()):
+            assert path.stat().st_mode == (root / path.relative_to(new)).stat().st_mode
+
+
+def test_labels_go_where_either_option_of_gnu_tar_looks(root: Path) -> None:
+    """GNU tar writes a label of SELinux among the other attributes with --xattrs, and restores it with the same."""
+    if os.geteuid() != 0:
+        leave_out("Only root sets labels.")
+    tools.require("setfattr")
+    run(["setfattr", "-n", "security.selinux", "-v", "system_u:object_r:etc_t:s0", root / "etc/os-release"])
+    run(["tar", "--xattrs", "--xattrs-include=*", "-C", root, "-cf", "root.tar", "."])
+    assert main(["export", "root.tar", "--maas", "a"]) == 0
+    new = root.with_name("new")
+    new.mkdir()
+    run(["tar", "--xattrs", "--xattrs-include=*", "-xpf", "a.tar.gz", "-C", new])
+    path, name = "etc/os-release", "security.selinux"
+    assert os.getxattr(new / path, name) == os.getxattr(root / path, name)
+    assert b"RHT.security.selinux=system_u:object_r:etc_t:s0\n" in gzip.decompress(Path("a.tar.gz").read_bytes())
+
+
+def test_symlinks_in_names_of_what_is_left_out_are_followed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Patterns are those of --remove; and a clean root has no keys, wherever /etc/ssh leads."""
+    (root / "usr/lib/firmware").mkdir(parents=True)
+    (root / "usr/lib/firmware/a.bin").write_bytes(b"a")
+    (root / "lib").symlink_to("usr/lib")
+    (root / "etc/ssh").rename(root / "usr/ssh")
+    (root / "etc/ssh").symlink_to("/usr/ssh")
+    run(["tar", "-C", root, "-cf", "root.tar", "."])
+    before = {path for path in root.rglob("*") if "ssh_host" in path.name}
+    assert before
+    for pattern in ("/lib/firmware", "lib/firmware/**", "lib/*/*.bin"):
+        assert main(["export", "root.tar", "--maas", "a", "--force", "--maas-clean", "--exclude", pattern]) == 0
+        assert "nothing is called" not in capsys.readouterr().err
+        names = run(["tar", "-tzf", "a.tar.gz"]).decode()
+        assert "a.bin" not in names
+        assert "ssh_host" not in names
+        assert "\nlib\n" in names
+    assert main(["export", "root.tar", "--maas", "b", "--exclude", "lib"]) == 0
+    names = run(["tar", "-tzf", "b.tar.gz"]).decode()
+    assert "a.bin" in names
+    assert "\nlib\n" not in names
+    assert main(["root.tar", "c.tar.gz", "--maas-clean"]) == 0
+    assert "ssh_host" not in run(["tar", "-tzf", "c.tar.gz"]).decode()
 
 
 def test_images_of_container_managers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,14 +116,18 @@ def has_named_acl(attributes: Xattrs) -> bool:
     return any(name in KEYWORDS for name, _ in attributes)
 
 
-def encode_attribute(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Return the pax record of an extended attribute, under the keyword by which programs look for it."""
-    if name == _SELINUX:
-        return pax.SELINUX, value.rstrip(b"\0")
+def encode_attribute(name: bytes, value: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the pax records of an extended attribute, under the keywords by which programs look for it.
+
+    GNU tar looks for a label of SELinux at the first with ``--selinux``, and at the other with ``--xattrs``.
+    """
     acl = format_acl(value) if name in _NAMES else None
     if acl is not None:
-        return _NAMES[name], acl
-    return pax.SCHILY_XATTR + name.replace(b"%", b"%25").replace(b"=", b"%3D"), value
+        yield _NAMES[name], acl
+        return
+    if name == _SELINUX:
+        yield pax.SELINUX, value.rstrip(b"\0")
+    yield pax.SCHILY_XATTR + name.replace(b"%", b"%25").replace(b"=", b"%3D"), value
 
 
 def decode_keyword(name: bytes) -> bytes:

@@ -113,7 +113,7 @@ class HeaderWriter:
             if len(owner) > _OWNER_NAME or keyword in records:
                 records[keyword] = owner
         if fields.link is None:
-            records.update(encode_attribute(*xattr) for xattr in node.xattrs)
+            records.update(record for xattr in node.xattrs for record in encode_attribute(*xattr))
         head = encode_pax(_with_charset(records), fields.name, node.mtime) if records else b""
         return head + self._assemble(fields, name, prefix, texts[:5], texts[5:], blocks.USTAR_MAGIC)
 
