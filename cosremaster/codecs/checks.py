@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
 
 from cosremaster.crc import crc64_xz
+from cosremaster.io.streams import new_sha256
 
 NONE, CRC32, CRC64, SHA256 = 0, 1, 4, 10
 NAMES = {NONE: "none", CRC32: "CRC32", CRC64: "CRC64", SHA256: "SHA-256"}
@@ -20,7 +20,7 @@ class RunningCheck:
     def __init__(self, kind: int) -> None:
         """Begin with no bytes."""
         self._crc = 0
-        self._sha = hashlib.sha256() if kind == SHA256 else None
+        self._sha = new_sha256() if kind == SHA256 else None
         self._step: Callable[[bytes | memoryview, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64_xz}.get(kind)
         self._size = SIZES[kind]
 

@@ -175,6 +175,17 @@ class Digest(Protocol):
         """Add ``data``."""
         ...
 
+    def digest(self) -> bytes:
+        """Return the digest of all bytes so far."""
+        ...
+
+
+def new_sha256() -> Digest:
+    """Return a SHA-256 of no bytes. ``hashlib`` loads OpenSSL, which most commands that look do not need."""
+    import hashlib  # noqa: PLC0415 - as above
+
+    return hashlib.sha256()
+
 
 def hash_chunks(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
     """Yield ``chunks`` unchanged; each is added to ``digest`` before."""

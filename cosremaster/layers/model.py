@@ -12,7 +12,7 @@ from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.parallel import cpu_count, prefetch_batches
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
+from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks, new_sha256
 from cosremaster.layers.address import Address, archive_number, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, DeadBytes, EditResources, LayerFormat, Repacking
@@ -372,12 +372,10 @@ def index_file(
     """
     identification = identification or identify_table(packed)
     header = _read_header(packed, place) if identification.prefix else None
-    import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
-
-    digest, sums = hashlib.sha256(), PackedSums()
+    digest, sums = None, PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
-    is_hashed = options.digests and not identification.reads_on_demand
-    if is_hashed:
+    if options.digests and not identification.reads_on_demand:
+        digest = new_sha256()
         chunks = sums.watch(hash_chunks(chunks, digest))
         if packed.length >= _LARGE and cpu_count() > 1:  # beside decoding
             chunks = prefetch_batches(chunks)
@@ -388,8 +386,8 @@ def index_file(
     has_rest = any(chunk.strip(b"\0") for chunk in packed.cut(end, packed.length).chunks())
     is_single = len(streams) == 1 and len(streams[0].archives) == 1 and not has_rest and header is None
     return IndexedFile(
-        path=path, digest=digest.digest() if is_hashed else b"", sums=sums.packed(), archive=streams[0].archives[0],
-        streams=() if is_single else streams, has_rest=has_rest, header=header,
+        path=path, digest=b"" if digest is None else digest.digest(), sums=sums.packed(),
+        archive=streams[0].archives[0], streams=() if is_single else streams, has_rest=has_rest, header=header,
     )  # fmt: skip
 
 

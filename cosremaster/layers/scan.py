@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cosremaster.codecs import SNIFF_SIZE
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, sha256_of
+from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, new_sha256, sha256_of
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.layers.identify import Identification, identify
 from cosremaster.records.tuples import NamedTuple
@@ -172,13 +172,11 @@ class MemberScanner:
         Several concatenated ones are the system's own (``boot/initrd.img``), no layer to edit; so is one with something
         behind it, and a damaged one, which is noted. :raises CorruptError: the data end too early, or it is a bomb.
         """
-        from hashlib import sha256  # noqa: PLC0415 - a plain listing needs none of it
-
-        digest = sha256()
+        digest = new_sha256() if self.options.digests else None
         outer = _FailureNote()
         chunks = outer.watch(reader.read_parts(size))
         inside = reader.place.inside(name)
-        packed = ByteReader(hash_chunks(chunks, digest) if self.options.digests else chunks, inside)
+        packed = ByteReader(chunks if digest is None else hash_chunks(chunks, digest), inside)
         try:
             streams = tuple(scan_streams(packed, identification, self.options, self._depth + 1))
             archives = [archive for stream in streams for archive in stream.archives]
@@ -193,7 +191,7 @@ class MemberScanner:
             self.unreadable.append(UnreadableFile(number, size, CorruptError(error.message, error.place)))
         for _ in packed.read_rest():
             pass
-        return digest.digest() if self.options.digests else b""
+        return b"" if digest is None else digest.digest()
 
 
 class _FailureNote:

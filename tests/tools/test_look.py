@@ -291,6 +291,29 @@ def test_commands_that_look_load_no_parser_and_nothing_that_writes(tmp_path: Pat
     assert plain.stdout
 
 
+def test_a_file_inside_a_layer_is_read_without_what_hashes_writes_or_parses(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    address = "in.iso::debirf-live-demo.cgz::rootfs.cxz::etc/hostname"
+    rare = {
+        "click", "rich", "pydantic", "msgspec", "json", "tempfile", "shutil", "logging", "hashlib", "_hashlib",
+        "dataclasses", "inspect", "datetime", "pathlib", "urllib", "ipaddress",
+        "cosremaster.api.info", "cosremaster.remastering", "cosremaster.boot_config", "cosremaster.boot_memory",
+        "cosremaster.reports", "cosremaster.overlay", "cosremaster.io.output", "cosremaster.layers.cpio.edit",
+        "cosremaster.codecs.gzip.repack", "cosremaster.layers.cache",
+    }  # fmt: skip
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]); sys.stdout.flush();"
+        f"print(code, sorted({rare!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "cat", address],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stderr == b"0 []\n" and done.stdout
+
+
 def test_the_version_needs_no_parser() -> None:
     program = (
         "import sys; from cosremaster.cli import main; code = main(['--version']);"
