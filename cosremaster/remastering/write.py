@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cosremaster.errors import CosremasterError, Place, ProofError
 from cosremaster.io.output import Output, Written
@@ -44,9 +44,10 @@ def write_image(
 
     ``read_back``: also compare every byte of the file, read from the disk.
 
-    :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
+    :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned. :raises
+        ImageError: somebody wrote to ``source`` meanwhile, whatever went wrong of that.
     """
-    with begin_second_proof(image, source) as second:
+    with _blaming_changes(source), begin_second_proof(image, source) as second:
         with begin_work(progress, "write", plan.table.length, COPY) as advance:
             written = output.write(plan.table, source, advance)
         total = sum(run.end - run.start for run in written.new_runs)
@@ -65,6 +66,16 @@ def write_image(
     check_input()
     output.publish(progress.warn)
     return proof
+
+
+@contextmanager
+def _blaming_changes(source: ByteSource) -> Iterator[None]:
+    """Raise in place of an error that ``source`` has changed, where it has: a result of two states proves nothing."""
+    try:
+        yield
+    except CosremasterError:
+        source.check_unchanged()
+        raise
 
 
 def begin_second_proof(image: RemasterImage, source: ByteSource) -> AbstractContextManager[SecondProof | None]:

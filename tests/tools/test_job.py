@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,14 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.base import BlockCache
 from cosremaster.demo.image import build_archive, outer_items, regular, root_items
-from cosremaster.errors import CorruptError, OutputError, UsageError
+from cosremaster.errors import CorruptError, ImageError, OutputError, UsageError
 from cosremaster.io import descriptors
 from cosremaster.io import precopy as headstart
 from cosremaster.io import source as io_source
 from cosremaster.io.parallel import BATCH, CancelledError, StopFlag, Worker, ordered_map, prefetch, prefetch_batches
 from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.model import Layer
+from cosremaster.progress import Advance
 from cosremaster.remastering import pack
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.pack import Packing, RepackedLayer
@@ -55,6 +57,44 @@ def test_an_opened_image_serves_many_threads_and_is_indexed_once(tmp_path: Path)
     assert set(results[::2]) == {(tmp_path / "alone.iso").read_bytes()}
     assert len(set(results[1::2])) == 1
     assert [title for title in listener.steps if title.startswith("index")] == [f"index {CGZ}"]
+
+
+class _Writer(Listener):
+    """Writes to the file `path` when a result begins to be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    @contextmanager
+    def step(self, title: str, total: int | None) -> Iterator[Advance]:
+        """Write zeros in the middle of the file."""
+        if title == "write":
+            with self._path.open("r+b") as file:
+                file.seek(self._path.stat().st_size // 2)
+                file.write(bytes(64))
+        with super().step(title, total) as advance:
+            yield advance
+
+
+def _pack_alone(folder: Path, name: str, *packer: str) -> bytes:
+    """The file `name` of a folder in an archive, packed."""
+    plain = tools.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=folder, stdin=f"{name}\n".encode())
+    return tools.run(packer, stdin=plain)
+
+
+def test_an_input_that_changes_while_it_is_copied_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of two states fails its proof, but nothing is wrong with what was planned."""
+    monkeypatch.delattr(os, "copy_file_range")  # nothing is copied before the step
+    tools.require("cpio", "xz", "gzip")
+    image, out = tmp_path / "in.gz", tmp_path / "out.gz"
+    (tmp_path / "data").write_bytes(os.urandom(1_000_000))
+    (tmp_path / "root.xz").write_bytes(_pack_alone(tmp_path, "data", "xz", "-0", "--check=crc32"))
+    image.write_bytes(_pack_alone(tmp_path, "root.xz", "gzip", "-n"))
+    motd = cosremaster.InlineFile("/motd", b"hi")
+    with pytest.raises(ImageError, match=r"in\.gz: changed while it was being read$"):
+        cosremaster.remaster(image, out, add=[motd], layer="in.gz::root.xz", progress=_Writer(image), remember=False)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("digest", ["sha256", "md5"])
