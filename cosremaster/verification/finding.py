@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 from cosremaster.errors import Place
+from cosremaster.records.lazy_dataclass import dataclass, replace
 
 
 class Level(enum.Enum):

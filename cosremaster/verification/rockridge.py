@@ -6,7 +6,6 @@ import stat
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.iso.ecma119.records import DIRECTORY, DirectoryRecord
@@ -21,6 +20,7 @@ from cosremaster.iso.rockridge.read import (
 )
 from cosremaster.iso.spans import Span
 from cosremaster.records import Struct
+from cosremaster.records.lazy_dataclass import replace
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, note
 from cosremaster.verification.subject import Subject, SubjectTree
