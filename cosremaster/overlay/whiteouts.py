@@ -37,10 +37,13 @@ def split_whiteouts(nodes: Iterable[Node], place: Place, warn: Callable[[str], N
     opaque: list[bytes] = []
     for node in nodes:
         directory, _, name = node.path.rpartition(b"/")
-        if not name.startswith(PREFIX):
+        is_in_whiteout = b"/" + PREFIX in b"/" + directory  # an archive need not have an entry for a directory
+        if not name.startswith(PREFIX) and not is_in_whiteout:
             other_nodes.append(node)
             continue
         origin = place.inside(node.path)
+        if is_in_whiteout:
+            raise OverlayError("cannot be added: it is in a whiteout, which is an empty file", origin)
         if node.kind is NodeKind.DIRECTORY:
             raise OverlayError("cannot be added: a whiteout is an empty file, and this is a directory", origin)
         if name == OPAQUE:

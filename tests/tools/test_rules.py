@@ -188,6 +188,14 @@ def test_an_opaque_directory_that_brings_the_same_changes_nothing() -> None:
     assert edits.is_empty and edits.unchanged == (b"conf/sub/x", b"conf/y")
 
 
+@pytest.mark.parametrize("name", [b".wh.b/c", b"a/.wh.b/c", b"a/.wh.b/d/.wh.c"])
+def test_what_is_in_a_whiteout_is_refused(name: bytes) -> None:
+    """An archive need not have an entry for the directory."""
+    with pytest.raises(OverlayError, match=r"cannot be added: it is in a whiteout, which is an empty file$"):
+        whited(name)
+    assert whited(b"a/x.wh.b/c")
+
+
 @pytest.mark.parametrize("name", [b".wh.", b"a/.wh..", b".wh..."])
 def test_a_whiteout_of_no_name_is_refused(name: bytes) -> None:
     with pytest.raises(OverlayError, match=r"^overlay » \S*\.wh\S*: cannot be added: a whiteout that hides no name$"):
