@@ -42,8 +42,10 @@ def prove_image(
     """
     new = read_image(result, old)
     _check_equal(new.size, plan.table.length, "the image's length", old)
-    lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
-    lines += _prove_limine(old, new, plan)
+    copies = _Copies(old, new, plan)
+    lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan, copies)]
+    lines += _prove_partitions(old, new, plan, copies)
+    lines += _prove_limine(old, new, plan, copies)
     lines += _prove_embed_areas(old, new, plan)
     lines.append(prove_new_bytes(written, result, advance))
     return tuple(lines)
@@ -55,13 +57,26 @@ def _check_equal(actual: object, expected: object, what: str, image: IsoImage) -
         raise ProofError(f"{what} is {actual} in the result, not {expected}", image.place)
 
 
-def _is_copied(old: IsoImage, start: int, new: IsoImage, new_start: int, length: int, plan: ImagePlan) -> bool:
-    """Return True if ``length`` bytes of both images are the same, except for the planned overwrites.
+class _Copies:
+    """Compares bytes of both images, the same ones once: a boot image may be a partition too."""
 
-    The bytes begin at byte ``start`` of the old image, and at byte ``new_start`` of the new one.
-    """
-    expected = PieceTable([old.source]).patched(plan.overwrites.items()).cut(start, start + length)
-    return have_same_bytes(expected, PieceTable([new.source.cut(new_start, new_start + length)]))
+    def __init__(self, old: IsoImage, new: IsoImage, plan: ImagePlan) -> None:
+        """Begin without any."""
+        self._expected = PieceTable([old.source]).patched(plan.overwrites.items())
+        self._new = new
+        self._compared: dict[tuple[int, int, int], bool] = {}
+
+    def are_same(self, start: int, new_start: int, length: int) -> bool:
+        """Return True if ``length`` bytes of both images are the same, except for the planned overwrites.
+
+        The bytes begin at byte ``start`` of the old image, and at byte ``new_start`` of the new one.
+        """
+        key = start, new_start, length
+        if key not in self._compared:
+            expected = self._expected.cut(start, start + length)
+            copied = PieceTable([self._new.source.cut(new_start, new_start + length)])
+            self._compared[key] = have_same_bytes(expected, copied)
+        return self._compared[key]
 
 
 def _describe_copied(plan: ImagePlan, start: int, length: int) -> str:
@@ -208,7 +223,7 @@ def _prove_embed_areas(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterato
         yield f"CoreOS header: {len(starts)} areas at the same places of their files"
 
 
-def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan, copies: _Copies) -> Iterator[str]:
     """Prove the El Torito entries, and the pointers inside boot images and in the MBR."""
     if old.catalog is None:
         return
@@ -228,20 +243,20 @@ def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         if old_boot.entry.lba in replaced:
             yield f"{what}: {words} exchanged{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=True)}"
             continue
-        is_same = _is_copied(old, lba_offset(old_boot.entry.lba), new, lba_offset(lba), old_boot.length, plan)
+        is_same = copies.are_same(lba_offset(old_boot.entry.lba), lba_offset(lba), old_boot.length)
         _check_equal(is_same, True, f"{what} leads to the same bytes:", old)
         copied = _describe_copied(plan, lba_offset(old_boot.entry.lba), old_boot.length)
         yield f"{what}: {words} {copied}{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=False)}"
     yield from _prove_mbr_pointer(old, new, plan)
 
 
-def _prove_limine(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+def _prove_limine(old: IsoImage, new: IsoImage, plan: ImagePlan, copies: _Copies) -> Iterator[str]:
     """Prove that the MBR of Limine names the same bytes as before."""
     if old.limine is None:
         return
     _check_equal(new.limine, map_limine(old.limine, plan.layout), "the place of Limine's stage 2", old)
     for (old_start, length), (start, _) in zip(old.limine.halves, new.limine.halves if new.limine else (), strict=True):
-        is_same = _is_copied(old, old_start, new, start, length, plan)
+        is_same = copies.are_same(old_start, start, length)
         _check_equal(is_same, True, "Limine's stage 2 is the same:", old)
     is_kept = new.limine == old.limine
     yield f"MBR: Limine, its stage 2 {'unchanged' if is_kept else 'followed'}"
@@ -274,7 +289,7 @@ def _prove_boot_tables(
     return f"; {' and '.join(words)} {state}" if words else ""
 
 
-def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan, copies: _Copies) -> Iterator[str]:
     """Check that partitions are at their planned places; those after the data must hold the same bytes."""
     names = [partition.name for partition in new.partitions]
     _check_equal(names, [partition.name for partition in old.partitions], "the list of partitions", old)
@@ -283,7 +298,7 @@ def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator
         _check_equal((after.start, after.end), place, f"{before.name}: its place", old)
         if not plan.drops_hfsplus:
             _check_equal(after.label, before.label, f"{before.name}: its type", old)
-        yield f"{before.name}: {_prove_partition(old, new, before, after, plan)}"
+        yield f"{before.name}: {_prove_partition(old, new, before, after, plan, copies)}"
     for old_gpt, new_gpt in zip_longest(old.gpt, new.gpt):
         is_kept = new_gpt and old_gpt and new_gpt.header.guid == old_gpt.header.guid
         _check_equal(is_kept, True, "a copy of the GPT is kept:", old)
@@ -293,7 +308,9 @@ def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator
         yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {sums}, GUIDs as before"
 
 
-def _prove_partition(old: IsoImage, new: IsoImage, before: Partition, after: Partition, plan: ImagePlan) -> str:
+def _prove_partition(
+    old: IsoImage, new: IsoImage, before: Partition, after: Partition, plan: ImagePlan, copies: _Copies
+) -> str:  # fmt: skip
     """Check the bytes of a partition after the data, and return the words for a partition."""
     count = after.end - after.start
     words = f"{after.label} at sector {after.start:,}, {count:,} sectors"
@@ -301,7 +318,7 @@ def _prove_partition(old: IsoImage, new: IsoImage, before: Partition, after: Par
         if before.is_filler or any(gpt.header.entries_lba < before.end for gpt in old.gpt[1:]):
             return f"{words}, moved with the image's end"
         length = (before.end - before.start) * SECTOR
-        is_same = _is_copied(old, before.start * SECTOR, new, after.start * SECTOR, length, plan)
+        is_same = copies.are_same(before.start * SECTOR, after.start * SECTOR, length)
         _check_equal((count * SECTOR, is_same), (length, True), f"{before.name}: length and equality", old)
         return f"{words}, {length:,} bytes {_describe_copied(plan, before.start * SECTOR, length)}"
     if any(boot.entry.lba == after.span.start for boot in new.boot_images):

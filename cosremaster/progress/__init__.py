@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 Advance = Callable[[int], None]
 """Called with the number of bytes that were processed since the last call."""
@@ -75,23 +75,28 @@ class SilentProgress:
         """Drop the warning; it is in the result too."""
 
 
+def _measures_runs(progress: object) -> TypeGuard[MeasuresRuns]:
+    """Return whether ``progress`` measures runs: as isinstance, which looks through the protocol at each call."""
+    return hasattr(progress, "run") and hasattr(progress, "expect") and hasattr(progress, "work")
+
+
 def begin_work(
     progress: Progress, title: str, total: int | None, kind: str, method: str = ""
 ) -> AbstractContextManager[Advance]:
     """Begin the step ``title`` of work of a ``kind``."""
-    if isinstance(progress, MeasuresRuns):
+    if _measures_runs(progress):
         return progress.work(title, total, kind, method)
     return progress.step(title, total)
 
 
 def running(progress: Progress) -> AbstractContextManager[None]:
     """Begin a run of several steps, where ``progress`` measures runs."""
-    return progress.run() if isinstance(progress, MeasuresRuns) else nullcontext()
+    return progress.run() if _measures_runs(progress) else nullcontext()
 
 
 def expect_work(progress: Progress, kind: str, count: int) -> None:
     """Tell ``progress``, where it measures runs, that ``count`` bytes of work of a ``kind`` will follow."""
-    if isinstance(progress, MeasuresRuns):
+    if _measures_runs(progress):
         progress.expect(kind, count)
 
 

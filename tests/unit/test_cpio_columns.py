@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.columns import unpack_columns
 from cosremaster.layers.cpio.members import Members
-from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
+from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry, InodeNumbers
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import normal_names
 
@@ -89,3 +91,19 @@ def test_a_name_through_a_symlink_needs_the_look_at_each_entry() -> None:
     members = read_members([directory(b"d"), symlink(b"l", b"d"), regular(b"l/x", b"1")])
     assert unpack_columns(members, members.names) is None
     assert not check_each(members).broken_rules
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_highest_inode_number_is_known_without_a_search(seed: int) -> None:
+    """Numbers of both kinds, in copies too; a copy that gets more leaves the first as it is."""
+    chance, numbers, added = random.Random(seed), InodeNumbers(), list[int]()
+    assert numbers.highest == 0
+    for _ in range(20):
+        some = [chance.choice((0, 1, chance.randrange(1000), chance.randrange(1 << 25))) for _ in range(3)]
+        if chance.random() < 0.1:
+            some.append(chance.randrange(1 << 25, 1 << 32))
+        before, numbers = numbers, numbers.copy()
+        numbers.add(some)
+        assert before.highest == max(added, default=0)
+        added += some
+        assert numbers.highest == max(added)

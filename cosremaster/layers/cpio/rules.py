@@ -57,25 +57,20 @@ _NO_PARENT = "no entry before it makes its parent directory"
 class InodeNumbers:
     """Inode numbers: small ones as bits, as there may be a million, and large ones in a set."""
 
-    def __init__(self, bits: bytearray | None = None, large: set[int] | None = None) -> None:
+    def __init__(self, bits: bytearray | None = None, large: set[int] | None = None, highest: int = 0) -> None:
         """Begin with no numbers, or with what :meth:`copy` gives."""
         self._bits, self._large = bits or bytearray(), large or set()
+        self.highest = highest
+        """The highest number, 0 without any."""
 
     def copy(self) -> InodeNumbers:
         """Return a copy."""
-        return InodeNumbers(bytearray(self._bits), set(self._large))
+        return InodeNumbers(bytearray(self._bits), set(self._large), self.highest)
 
-    @property
-    def highest(self) -> int:
-        """The highest number, 0 without any."""
-        if self._large:
-            return max(self._large)
-        used = self._bits.rstrip(b"\0")
-        return 8 * (len(used) - 1) + used[-1].bit_length() - 1 if used else 0
-
-    def add(self, numbers: Iterable[int]) -> list[bool]:
+    def add(self, numbers: Sequence[int]) -> list[bool]:
         """Add ``numbers``, and return for each whether it is new."""
         bits, large, are_new = self._bits, self._large, list[bool]()
+        self.highest = max(self.highest, max(numbers, default=0))
         for number in numbers:
             if number >= _SMALL:
                 are_new.append(number not in large)
@@ -193,7 +188,7 @@ class CheckedEntries:
         rest = iter(entries)
         while group := list(islice(rest, _AT_ONCE)):
             paths = normal_names([entry.name for entry in group])
-            are_new = self._tree.inodes.add(entry.fields[0] for entry in group)
+            are_new = self._tree.inodes.add([entry.fields[0] for entry in group])
             for entry, path, has_new_inode in zip(group, paths, are_new, strict=True):
                 for rule in _check_entry(entry, path, self._tree, has_new_inode=has_new_inode):
                     self._single.append(BrokenRule(entry.name, rule))

@@ -116,9 +116,9 @@ def _is_compressed(layer: Layer) -> bool:
 def _find_numbers(layer: Layer, edits: Edits) -> dict[bytes, list[int]]:
     """Return by path the numbers of the entries of ``layer`` that ``edits`` remove or replace."""
     numbers: dict[bytes, list[int]] = defaultdict(list)
-    for number, path in enumerate(layer.paths):
-        if path in edits.removed_paths:
-            numbers[path].append(number)
+    paths, removed = layer.paths, edits.removed_paths
+    for number in [number for number, path in enumerate(paths) if path in removed]:
+        numbers[paths[number]].append(number)
     return numbers
 
 
