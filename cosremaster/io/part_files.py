@@ -55,11 +55,16 @@ class PartFile:
         remove_stale_parts(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         for _ in range(_TRIES):
-            self.path = part_path(folder)
-            self.fd = os.open(self.path, flags, 0o666)
-            lock_part(self.fd)
-            if _is_at(self.fd, self.path):
-                return
+            self.path, self.fd = part_path(folder), -1
+            try:
+                self.fd = os.open(self.path, flags, 0o666)
+                lock_part(self.fd)
+                if _is_at(self.fd, self.path):
+                    return
+            except BaseException as error:
+                if not isinstance(error, OSError):  # an interruption, maybe before the descriptor was kept
+                    self.close()
+                raise
             os.close(self.fd)  # somebody took it for stale before it was locked
         raise FileNotFoundError(2, "temporary files vanish", str(folder))
 
