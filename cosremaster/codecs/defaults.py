@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cosremaster.errors import UsageError
+
 if TYPE_CHECKING:
     from cosremaster.codecs.base import StreamParameters
 
@@ -13,6 +15,12 @@ _ENDS = {
     ".cxz": "xz", ".zst": "zstd", ".tzst": "zstd", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".lz4": "lz4",
     ".lzo": "lzop", ".tzo": "lzop",
 }  # fmt: skip
+
+_UNWRITTEN = {".lzma": "lzma", ".tlz": "lzma", ".lz": "lzip", ".z": "compress", ".br": "brotli"}
+"""Ends that say a codec for which there are no new streams."""
+
+_KINDS = {"tar": "tar", "cpio": "cpio", "squashfs": "squashfs", "sqfs": "squashfs", "sfs": "squashfs", "erofs": "erofs",
+          "zip": "zip", "7z": "7z", "qcow2": "qcow2"}  # fmt: skip
 
 _WHOLE = {
     "cgz": "cpio",
@@ -38,7 +46,12 @@ _LZ4_BLOCK = 7
 def codec_in_name(name: str) -> str | None:
     """Return the codec that the end of ``name`` says, as in ``root.tar.gz``; None where it says none."""
     _, dot, end = name.lower().rpartition(".")
-    return _ENDS.get(dot + end)
+    return _ENDS.get(dot + end) or _UNWRITTEN.get(dot + end)
+
+
+def kind_in_name(name: str) -> str | None:
+    """Return the kind of archive or file system that the end of ``name`` says, before a codec's; None for none."""
+    return _KINDS.get(split_codec(name)[0].rpartition(".")[2].lower())
 
 
 def initramfs_codec(codec: str | None) -> str | None:
@@ -79,10 +92,12 @@ _NEW: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 
 
 def new_parameters(codec: str) -> StreamParameters:
-    """Return the parameters of a new stream of ``codec``. :raises KeyError: there are none of such a codec.
+    """Return the parameters of a new stream of ``codec``. :raises UsageError: there are none of such a codec.
 
     :raises ImportError: its library is not installed.
     """
+    if codec not in _NEW:
+        raise UsageError(f"nothing new is written under {codec}: .gz, .xz, .zst, .bz2, .lz4 and .lzo are possible")
     module, class_name, arguments = _NEW[codec]
     parameters: StreamParameters = getattr(import_module(f"cosremaster.codecs.{module}"), class_name)(*arguments)
     return parameters

@@ -263,13 +263,21 @@ def find_new_codec(image: SourceImage, target: str) -> str | None:
     """Return the codec that the name ``target`` says of ``image``, an archive file, where the two names differ in it.
 
     A name that stays as it was changes nothing, whatever the file is in truth.
+
+    :raises UsageError: the name says another kind of archive, or a file system.
     """
     if not image.is_single_file:
         return None
-    from cosremaster.codecs.defaults import codec_in_name, initramfs_codec  # noqa: PLC0415 - an ISO goes without
+    from cosremaster.codecs.defaults import codec_in_name, initramfs_codec, kind_in_name  # noqa: PLC0415 - an ISO goes without
 
+    own = os.fsdecode(image.files[0].path)
+    kind, own_kind = kind_in_name(target), "cpio" if image.kind == "initramfs" else image.kind
+    if kind not in (None, own_kind, kind_in_name(own)):
+        raise UsageError(
+            f"{target}: the name says {kind}, and {own} stays {own_kind} (cosremaster pack makes one of another)"
+        )
     codec = codec_in_name(target)
-    if codec == codec_in_name(os.fsdecode(image.files[0].path)):
+    if codec == codec_in_name(own) or (image.kind == "initramfs" and target.lower().endswith(".lz")):  # or LZMA there
         return None
     return initramfs_codec(codec) if image.kind == "initramfs" else codec
 

@@ -611,3 +611,31 @@ def test_the_name_of_the_output_says_its_codec(
     for name in ("other.gz", "image"):
         assert main([str(tmp_path / "lies.gz"), str(tmp_path / name)]) == 0
         assert (tmp_path / name).read_bytes() == before.read_bytes()
+
+
+def test_a_name_that_says_another_kind_is_refused(
+    trees: dict[bool, Path],
+    site: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A tar archive was written under each such name, with exit code 0."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.tar.xz").write_bytes(run(["xz"], stdin=make("gnu", trees[True], tmp_path / "a.tar").read_bytes()))
+    before = sorted(tmp_path.iterdir())
+    kinds = {
+        "out.squashfs": "squashfs", "out.sfs": "squashfs", "out.erofs": "erofs", "out.cpio": "cpio", "out.cgz": "cpio",
+        "out.cpio.xz": "cpio", "out.zip": "zip", "out.QCOW2": "qcow2",
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        assert main(["in.tar.xz", name, "--add", str(site)]) == 2
+        assert f"{name}: the name says {kind}, and in.tar.xz stays tar" in capsys.readouterr().err
+    for end, codec in {"lzma": "lzma", "tlz": "lzma", "lz": "lzip", "Z": "compress", "br": "brotli"}.items():
+        assert main(["in.tar.xz", f"out.tar.{end}", "--add", str(site)]) == 2
+        assert f"nothing new is written under {codec}" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    Path("in.tar.lzma").write_bytes(run(["xz", "--format=lzma"], stdin=Path("a.tar").read_bytes()))
+    for name in ("out.tar.lzma", "out.bak"):  # which say the same, or nothing
+        assert main(["in.tar.lzma", name, "--add", str(site)]) == 0
+        assert run(["xz", "--format=lzma", "-dc"], stdin=Path(name).read_bytes())[:2] == b"./"
