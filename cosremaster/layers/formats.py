@@ -156,6 +156,10 @@ class ArchiveIndex(Protocol):
         """The normal path of each entry, in the archive's order; of a format that is read front to back."""
         raise LookupError("paths are those of the tree")
 
+    def unpacked_paths(self, layer: Layer) -> Sequence[bytes]:
+        """Return the path that each entry of ``layer``, the archive of the index, unpacks to."""
+        return self.paths
+
     @property
     def entry_count(self) -> int:
         """How many entries the archive has."""

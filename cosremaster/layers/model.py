@@ -21,8 +21,8 @@ from cosremaster.layers.packed_sums import PackedSums
 from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
 from cosremaster.records import Struct, replace
 from cosremaster.tree.limits import Limits
-from cosremaster.tree.nodes import Edits, Node
-from cosremaster.tree.paths import normal_name
+from cosremaster.tree.nodes import Edits, Node, resolve_links
+from cosremaster.tree.paths import join, normal_name, parent_of
 
 if TYPE_CHECKING:
     from cosremaster.boot.uimage import UImageHeader
@@ -162,8 +162,13 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
 
     @cached_property
     def paths(self) -> Sequence[bytes]:
-        """The normal path of each of its entries, in its order."""
-        return self.index.paths
+        """The normal path that each of its entries unpacks to, in its order."""
+        return self.index.unpacked_paths(self)
+
+    def path_of(self, entry: ContainerEntry) -> bytes:
+        """Return the path that ``entry`` unpacks to."""
+        path, tree = normal_name(entry.name), self.tree()
+        return path if path in tree else join(resolve_links(parent_of(path), tree.get), path.rpartition(b"/")[2])
 
     def tree(self) -> Mapping[bytes, Node]:
         """Return its nodes by path, made once; of several archives in a file also those of ``preceding``.

@@ -29,7 +29,6 @@ from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.spread_edits import ArchiveEdits
 from cosremaster.tree.nodes import Edits
-from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import with_new_contents
 
 if TYPE_CHECKING:
@@ -334,7 +333,7 @@ def _edit_archive(
     """
     if edits is None and len(new_files) == 1 and not layer.format.random_access:
         return layer.replace(*new_files[0])
-    contents = [(normal_name(entry.name), table) for entry, table in new_files]
+    contents = [(layer.path_of(entry), table) for entry, table in new_files]
     for path, _ in contents:
         if edits is not None and path in edits.removed_paths:
             raise UsageError(

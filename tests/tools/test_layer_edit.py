@@ -459,18 +459,26 @@ def test_what_busybox_stops_at_is_reported(name: str) -> None:
     assert rules([*STOPPERS[name], LAST])
 
 
+def test_what_could_not_be_unpacked_is_refused() -> None:
+    with pytest.raises(OverlayError):
+        edited(build_archive([directory(b"d"), LAST]), [new(b"d/" + b"x" * 256)])
+
+
 @pytest.mark.parametrize(
-    ("items", "nodes", "remove"),
+    ("nodes", "remove", "names"),
     [
-        ([directory(b"d")], [new(b"d/" + b"x" * 256)], []),
-        ([directory(b"d"), symlink(b"l", b"d"), regular(b"l/x", b"old")], [], [b"d"]),
-        ([directory(b"d"), symlink(b"l", b"d"), regular(b"l/x", b"old")], [new(b"l/x")], []),
+        ([], [b"d"], [b"l"]),
+        ([new(b"l/x")], [], [b"d", b"l", b"d/x"]),
+        ([new(b"d/x")], [], [b"d", b"l", b"d/x"]),
+        ([new(b"d/y")], [b"l/x"], [b"d", b"l", b"d/y"]),
+        ([new(b"d/y")], [], [b"d", b"l", b"l/x", b"d/y"]),
     ],
-    ids=["name too long", "parent removed", "other name of an entry"],
 )
-def test_what_could_not_be_unpacked_is_refused(items: list[DemoEntry], nodes: list[Node], remove: list[bytes]) -> None:
-    with pytest.raises((OverlayError, ProofError)):
-        edited(build_archive([*items, LAST]), nodes, remove)
+def test_a_file_under_the_name_of_a_symlink(nodes: list[Node], remove: list[bytes], names: list[bytes]) -> None:
+    """It is one of the directory to which the symlink leads, and goes with it or alone."""
+    items = [directory(b"d"), symlink(b"l", b"d"), regular(b"l/x", b"old")]
+    after = spans(edited(build_archive([*items, LAST]), nodes, remove))
+    assert after.keys() == {*names, LAST.path, b"TRAILER!!!"}
 
 
 def test_a_new_entry_must_not_have_an_inode_number_of_another() -> None:

@@ -359,3 +359,66 @@ def test_every_command_names_what_it_cannot_open(
     (sentence,) = sentences
     assert noun in sentence
     assert sentence.endswith("which cannot be looked into")
+
+
+# Names that lead through symlinks
+
+
+def _through_links(tmp_path: Path, *, is_single: bool) -> Path:
+    """An initramfs with a merged `lib`, and entries behind it that go there by its old name, by GNU cpio."""
+    tools.require("cpio")
+    first = write_tree(tmp_path / "first", {"usr/lib/x": "1", "usr/lib/y": "y"})
+    (first / "lib").symlink_to("usr/lib")
+    second = write_tree(tmp_path / "second", {"lib/x": "2", "lib/z": "z"})
+    archives = [
+        run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=folder, stdin=names)
+        for folder, names in ((first, b"usr\nusr/lib\nlib\nusr/lib/x\nusr/lib/y\n"), (second, b"lib/x\nlib/z\n"))
+    ]
+    image = tmp_path / "initramfs"
+    image.write_bytes((_without_trailer(archives[0]) if is_single else archives[0]) + archives[1])
+    return image
+
+
+def _unpack_all(archive: bytes, folder: Path) -> dict[str, str]:
+    """The files of all archives of a file, unpacked one over the other by GNU cpio, the later ones last."""
+    folder.mkdir()
+    end = b"TRAILER!!!\0"
+    for part in archive.split(end)[:-1]:
+        run(["cpio", "-iud", "--quiet"], cwd=folder, stdin=part.lstrip(b"\0") + end + bytes(512))
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+@pytest.mark.parametrize("folder", ["lib", "usr/lib"])
+def test_names_that_lead_through_a_symlink(tmp_path: Path, folder: str, *, is_single: bool) -> None:
+    image, out = _through_links(tmp_path, is_single=is_single), tmp_path / "out"
+    before = {"usr/lib/x": "2", "usr/lib/y": "y", "usr/lib/z": "z"}
+    assert _unpack_all(image.read_bytes(), tmp_path / "before") == before
+    with cosremaster.open(image, remember=False) as opened:
+        assert opened.read(f"{folder}/x") == b"2"
+        names = [entry.path for entry in opened.ls("usr/lib")]
+    assert names == [b"usr/lib/x", b"usr/lib/y", b"usr/lib/z"]
+    new = [cosremaster.InlineFile(f"/{folder}/x", b"new")]
+    cosremaster.remaster(image, out, add=new, remove=[f"/{folder}/z"], remember=False)
+    assert _unpack_all(out.read_bytes(), tmp_path / "after") == {"usr/lib/x": "new", "usr/lib/y": "y"}
+    out.unlink()
+    cosremaster.remaster(image, out, remove=[f"/{folder}/x"], remember=False)
+    assert _unpack_all(out.read_bytes(), tmp_path / "removed") == {"usr/lib/y": "y", "usr/lib/z": "z"}
+
+
+def test_a_layer_whose_name_leads_through_a_symlink(tmp_path: Path) -> None:
+    """The root file system stands at its old name, and is changed beside the archive around it."""
+    tools.require("cpio", "gzip")
+    root = write_tree(tmp_path / "root", FILES)
+    holder = write_tree(tmp_path / "holder", {"init": "#!/bin/sh\n", "usr/lib/y": "y"})
+    (holder / "lib").symlink_to("usr/lib")
+    (holder / "usr/lib/root.gz").write_bytes(gzip.compress(pack_tree(root, "plain"), mtime=0))
+    names = b"init\nusr\nusr/lib\nlib\nlib/root.gz\n"
+    image, out = tmp_path / "initramfs", tmp_path / "out"
+    image.write_bytes(run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=holder, stdin=names))
+    new = cosremaster.InlineFile("/etc/motd", b"new")
+    cosremaster.remaster(image, out, add=[new], layer=["initramfs", "initramfs::lib/root.gz"], remember=False)
+    (tmp_path / "after").mkdir()
+    run(["cpio", "-iud", "--quiet"], cwd=tmp_path / "after", stdin=out.read_bytes())
+    inner = gzip.decompress((tmp_path / "after/usr/lib/root.gz").read_bytes())
+    assert _unpack_all(inner, tmp_path / "inner")["etc/motd"] == "new"

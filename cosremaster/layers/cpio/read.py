@@ -78,6 +78,14 @@ class CpioIndex(ArchiveIndex):
                     self.members.names = dotted
         return self._paths
 
+    def unpacked_paths(self, layer: Layer) -> Sequence[bytes]:
+        """Return the path that each entry unpacks to: a directory in its name may be a symlink."""
+        if self.names or not (self.members.targets or layer.preceding):
+            return self.paths
+        from cosremaster.layers.cpio.paths import unpacked_paths  # noqa: PLC0415 - imports this module
+
+        return unpacked_paths(layer)
+
     @property
     def entry_count(self) -> int:
         """How many entries stand before the trailer."""
