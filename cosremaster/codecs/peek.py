@@ -23,5 +23,5 @@ def peek_streams(
             break
         if not decompressor.eof:
             break
-        head = decompressor.unused_data.lstrip(b"\0")
+        head = (decompressor.unused_data or b"").lstrip(b"\0")  # of lz4 it may be None
     return plain
