@@ -21,6 +21,9 @@ from cosremaster.progress import Progress
 from cosremaster.tree.nodes import Node
 from cosremaster.verification.finding import Finding, Level, fails, holds, note
 
+UNSUPPORTED = "layer.unsupported"
+"""The check whose findings are archives that cannot be read."""
+
 
 def check_layers(source: ByteSource, progress: Progress, options: ScanOptions) -> Iterator[Finding]:
     """Decode every file of the tree that holds an archive, from its first byte to its last."""
@@ -62,7 +65,7 @@ def _describe_error(error: CosremasterError, place: Place) -> Finding:
     """Return the finding that a layer at ``place`` cannot be read."""
     if isinstance(error, CorruptError):
         return fails("layer.corrupt", error.message, error.place or place)
-    return note("layer.unsupported", error.message, error.place or place)
+    return note(UNSUPPORTED, error.message, error.place or place)
 
 
 def _check_decoded(

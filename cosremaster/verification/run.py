@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from cosremaster.errors import UnsupportedError
-from cosremaster.io.source import open_source
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import ImagePath
 from cosremaster.layers.identify import is_archive_file
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
@@ -15,10 +15,10 @@ from cosremaster.verification.boot_entries import check_boot
 from cosremaster.verification.checksum_lists import check_lists
 from cosremaster.verification.compare import check_against
 from cosremaster.verification.coreos import check_embed_areas
-from cosremaster.verification.finding import Finding, VerificationReport
+from cosremaster.verification.finding import Finding, Level, VerificationReport
 from cosremaster.verification.firmware import check_firmware
 from cosremaster.verification.implanted import check_implanted
-from cosremaster.verification.layers import check_archive_file, check_layers
+from cosremaster.verification.layers import UNSUPPORTED, check_archive_file, check_layers
 from cosremaster.verification.media_tags import check_media_tags
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
@@ -61,7 +61,8 @@ def verify(
     :param deep: decode every layer, and check the files that checksum lists name.
     :raises ImageError: when a file cannot be opened or read.
     :raises UsageError: a path in ``changed`` is in neither image.
-    :raises UnsupportedError: when it is UDF without ISO 9660, or an archive that is to be compared.
+    :raises UnsupportedError: when it is UDF without ISO 9660, an archive that is to be compared, or of a kind that
+        cannot be read.
     """
     progress = progress or SilentProgress()
     with open_source(path) as source:
@@ -71,9 +72,7 @@ def verify(
             if against is not None:
                 raise UnsupportedError("is no ISO: only ISOs are compared with their originals", source.place)
             options = ScanOptions(max_expand=max_expand)
-            return VerificationReport(
-                source.place, source.size, tuple(check_archive_file(source, options, with_data=deep))
-            )
+            return _report_archive_file(source, check_archive_file(source, options, with_data=deep))
         subject = read_subject(source)
         findings = list(_run_checks(subject))
         if deep:
@@ -90,6 +89,15 @@ def verify(
             return report.with_findings(
                 check_against(original_subject, subject, changed, changed_volume=changed_volume)
             )
+
+
+def _report_archive_file(source: ByteSource, findings: Iterable[Finding]) -> VerificationReport:
+    """Return the report on ``source``, a file alone. :raises UnsupportedError: none of it could be checked."""
+    report = VerificationReport(source.place, source.size, tuple(findings))
+    unread = [finding for finding in report.findings if finding.check == UNSUPPORTED]
+    if unread and all(finding.level is Level.NOTE for finding in report.findings):
+        raise UnsupportedError(unread[0].message, unread[0].place)
+    return report
 
 
 def _run_checks(subject: Subject) -> Iterator[Finding]:

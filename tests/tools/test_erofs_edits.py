@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
+from cosremaster.cli import main
 from cosremaster.errors import OverlayError, Place, UnsupportedError, UsageError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.erofs.tree import ErofsTree
@@ -331,3 +332,7 @@ def test_more_devices_are_refused(tmp_path: Path) -> None:
     image = make_erofs(root, tmp_path / "in.erofs", "--chunksize=4096", f"--blobdev={tmp_path / 'blob'}")
     with pytest.raises(UnsupportedError, match="data are on 1 more device "):
         cosremaster.read(f"{image}::etc/text")
+    for options in ([], ["--deep"]):
+        assert main(["verify", str(image), *options]) == 5
+    with pytest.raises(UnsupportedError, match="data are on 1 more device "):
+        cosremaster.verify(image)
