@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from cosremaster.browse.order import files_in_order
+from cosremaster.browse.order import nodes_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.records import Struct
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
@@ -21,7 +21,7 @@ _TYPES = {
 
 
 class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached property has where to be kept
-    """A tar archive of ``nodes`` as a source of pieces.
+    """A tar archive of ``nodes``, which are in the right order, as a source of pieces.
 
     A tar archive cannot hold sockets; they are left out. Equal nodes make equal bytes. Headers stay in memory, 512
     bytes or more for each node; data are read when they are needed. ``sparse``: holes of 4 KiB and more are left out,
@@ -133,13 +133,10 @@ def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xatt
 def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:
     """Return the tar archive of ``nodes``, whose paths are relative to its root; ``sparse``: as in the stream.
 
-    Data come in the order in which they are read, and directories last, each behind those in it: who unpacks makes
-    missing parents, and what comes later would change the time of a directory.
+    Their order is that of :func:`~cosremaster.browse.order.nodes_in_order`.
     """
     nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
-    folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
-    others = [node for node in nodes if node.kind not in (NodeKind.DIRECTORY, NodeKind.FILE)]
-    return TarStream((*files_in_order(nodes), *others, *reversed(folders)), sparse=sparse)
+    return TarStream(tuple(nodes_in_order(nodes)), sparse=sparse)
 
 
 def _without_content(node: Node) -> Node:

@@ -50,6 +50,13 @@ class DecodedSource:
         return str(self._place)
 
     @property
+    def is_sequential(self) -> bool:
+        """Whether going back decodes again."""
+        if self._parameters.is_identity and self._convert is None:
+            return False
+        return self._kept is None or not self._kept.is_complete
+
+    @property
     def tail(self) -> bytes:
         """The last plain bytes, as they were given."""
         return self._tail

@@ -22,6 +22,14 @@ def ancestors(path: bytes) -> Iterator[bytes]:
         slash = path.find(b"/", slash + 1)
 
 
+def tree_order(path: bytes) -> bytes:
+    """Return the key by which paths are sorted so that all below a directory follows it before anything else does.
+
+    Bytes alone put ``lib/python3.11`` between ``lib/python3`` and ``lib/python3/a``.
+    """
+    return path.replace(b"/", b"\0")
+
+
 def join(directory: bytes, path: bytes) -> bytes:
     """Return the path of ``path`` in ``directory``; either may be empty."""
     return directory + b"/" + path if directory and path else directory or path

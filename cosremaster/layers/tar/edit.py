@@ -18,7 +18,7 @@ from cosremaster.layers.tar.paths import follow_symlinks
 from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-from cosremaster.tree.paths import normal_name, normal_names
+from cosremaster.tree.paths import normal_name, normal_names, tree_order
 from cosremaster.tree.replacements import find_lasting_directories
 
 _END = 2 * blocks.BLOCK
@@ -34,7 +34,9 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     tree, index, start = cast("TarTree", layer.tree()), index_of(layer), layer.span[0]
     lasting = find_lasting_directories(tree, edits)
     writer = _make_writer(layer, tree, edits)
-    new = list(_place_new(layer, [node for node, _ in edits.additions if node.path not in lasting], writer))
+    added = [node for node, _ in edits.additions if node.path not in lasting]
+    added.sort(key=lambda node: tree_order(node.path))  # GNU tar gives a directory its mode and time when it leaves it
+    new = list(_place_new(layer, added, writer))
     if edits.removed_paths:
         pieces = list(_place_kept(layer, tree, edits, _Renewed(lasting, writer)))
     else:
