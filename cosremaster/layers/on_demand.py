@@ -311,7 +311,7 @@ class OnDemandTree(ListedTree, Generic[AnyEntry, AnyInode]):
         uid, gid = filesystem.owners_of(inode)
         return Node(
             path=path, kind=kind, mode=inode.mode & 0o7777, uid=uid, gid=gid, mtime=inode.mtime, rdev=inode.rdev,
-            target=filesystem.target(inode) if kind is NodeKind.SYMLINK else b"",
+            target=filesystem.target(inode).partition(b"\0")[0] if kind is NodeKind.SYMLINK else b"",  # as Linux has it
             content=InodeContent(filesystem, inode) if kind is NodeKind.FILE else None,
             link=inode.number if inode.nlink > 1 and kind is not NodeKind.DIRECTORY else None,
             is_opaque=kind is NodeKind.DIRECTORY and _OPAQUE in xattrs, xattrs=xattrs,

@@ -196,6 +196,28 @@ def test_a_directory_that_seems_a_file(images: dict[str, bytes], tmp_path: Path)
     assert main([str(image), str(tmp_path / "out.tar"), "--add", f"{image.parent}:/a"]) == 4
 
 
+@pytest.mark.parametrize("text", [b"host\0ame", b""], ids=["a zero byte", "none"])
+def test_a_symlink_whose_text_is_odd(
+    text: bytes, images: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends at a zero byte, as in Linux; without any it cannot be made."""
+    data, target = bytearray(images["plain"]), tmp_path / "out"
+    position = position_of(bytes(data), b"etc/link")
+    inode = open_tree(bytes(data)).filesystem.inode(position // 32)
+    assert data[inode.body : inode.body + 8] == b"hostname"
+    struct.pack_into("<I", data, position + 8, len(text))
+    data[inode.body : inode.body + len(text)] = text
+    image = tmp_path / "in.erofs"
+    image.write_bytes(seal(data))
+    if text:
+        assert main(["extract", str(image), str(target)]) == 0
+        assert (target / "etc/link").readlink() == Path("host")
+    else:
+        assert main(["extract", str(image), str(target)]) == 5
+        assert "etc/link: is a symlink without a target" in capsys.readouterr().err
+        assert not target.exists()
+
+
 def test_an_edit_of_an_image_with_as_many_inodes_as_fit(images: dict[str, bytes]) -> None:
     read_and_edit(patch(images["plain"], 1024 + 16, "<Q", (1 << 64) - 1))
 

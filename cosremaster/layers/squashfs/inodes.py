@@ -129,7 +129,8 @@ def list_facts(data: bytes, references: Iterable[int], ids: Sequence[int], block
                 row = _DIRECTORY_BITS | mode & _MODE, ids[uid], ids[gid], mtime, 0, b"", _NO_DEVICE, False
             elif kind == SYMLINK and length <= _MAX_TEXT and at + text_at + length <= end:
                 text = data[at + text_at : at + text_at + length]
-                row = _SYMLINK_BITS | mode & _MODE, ids[uid], ids[gid], mtime, length, text, _NO_DEVICE, False
+                if 0 not in text:
+                    row = _SYMLINK_BITS | mode & _MODE, ids[uid], ids[gid], mtime, length, text, _NO_DEVICE, False
         facts.append(row)
     return facts
 
