@@ -318,11 +318,11 @@ def test_symlinks_in_names_of_what_is_left_out_are_followed(root: Path, capsys: 
         names = run(["tar", "-tzf", "a.tar.gz"]).decode()
         assert "a.bin" not in names
         assert "ssh_host" not in names
-        assert "\nlib\n" in names
+        assert "lib" in names.splitlines()
     assert main(["export", "root.tar", "--maas", "b", "--exclude", "lib"]) == 0
     names = run(["tar", "-tzf", "b.tar.gz"]).decode()
     assert "a.bin" in names
-    assert "\nlib\n" not in names
+    assert "lib" not in names.splitlines()
     assert main(["root.tar", "c.tar.gz", "--maas-clean"]) == 0
     assert "ssh_host" not in run(["tar", "-tzf", "c.tar.gz"]).decode()
 
