@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cosremaster.layers.erofs.extents import INTERLACED, LZ4, ErofsExtent
 from cosremaster.layers.erofs.tree import ErofsTree
 from cosremaster.layers.erofs.write import apply_edits
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from tests.fixtures import tools
 from tests.support.archives_of_trees import write_tree
 from tests.support.erofs_trees import FIXED, describe_image, make_erofs, make_newer_erofs, write_text
 
@@ -240,6 +242,24 @@ def test_a_name_that_is_twice_in_a_directory_is_a_finding(images: dict[str, byte
     assert images["plain"].count(b"22232425") == 1
     image.write_bytes(seal(bytearray(images["plain"].replace(b"22232425", b"22222425"))))
     assert any("not all different" in finding.message for finding in cosremaster.verify(image).findings)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["itself", "its parent"])
+def test_a_directory_that_is_not_where_it_says_is_a_finding(
+    number: int, images: dict[str, bytes], tmp_path: Path
+) -> None:  # fmt: skip
+    """fsck.erofs unpacks no such image."""
+    tools.require("fsck.erofs")
+    image, data, tree = tmp_path / "in.erofs", images["plain"], open_tree(images["plain"])
+    inode = tree.directory_inode(b"usr")
+    assert inode is not None
+    listing = tree.filesystem.data(inode).read()
+    assert data.count(listing) == 1
+    image.write_bytes(patch(data, data.index(listing) + 12 * number, "<Q", tree.filesystem.superblock.root + 1))
+    assert subprocess.run(["fsck.erofs", "--extract", str(image)], check=False, capture_output=True).returncode
+    for deep in (False, True):
+        (finding,) = [finding for finding in cosremaster.verify(image, deep=deep).findings if "/usr" in finding.message]
+        assert "lead elsewhere" in finding.message
 
 
 def test_turned_bytes_that_two_files_share(images: dict[str, bytes]) -> None:

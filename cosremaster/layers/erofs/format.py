@@ -35,17 +35,14 @@ class ErofsIndex(OnDemandIndex["ErofsTree"]):
         return ErofsTree(table, layer.place)
 
     def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
-        """Yield a sentence about each directory in which Linux does not find all names, with its place.
+        """Yield a sentence about each directory that Linux or fsck.erofs does not take, with its place.
 
         :raises CorruptError: an inode, or what leads to its data, is damaged.
         """
         if not with_data:
             self.open_tree(layer).check_inodes()
-        for path, inode in self.open_tree(layer).list_unsorted():
-            message = (
-                f"the names of directory /{printable(path)} are not sorted, or not all different, so that Linux does"
-                " not find all of them"
-            )
+        for path, inode, fault in self.open_tree(layer).list_faulty_directories():
+            message = f"the names of directory /{printable(path)} {fault}"
             yield message, layer.place if inode.is_in_metabox else layer.place.at(inode.position)
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:

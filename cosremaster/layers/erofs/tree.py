@@ -12,6 +12,7 @@ from cosremaster.layers.erofs.filesystem import ErofsFilesystem
 from cosremaster.layers.erofs.inodes import ErofsInode
 from cosremaster.layers.on_demand import OnDemandTree
 from cosremaster.tree.nodes import NodeKind
+from cosremaster.tree.paths import parent_of
 
 
 class ErofsTree(OnDemandTree[ErofsEntry, ErofsInode]):
@@ -35,15 +36,22 @@ class ErofsTree(OnDemandTree[ErofsEntry, ErofsInode]):
             if node.kind is NodeKind.FILE:
                 self.filesystem.find_data(self.filesystem.inode(entry.nid))
 
-    def list_unsorted(self) -> Iterator[tuple[bytes, ErofsInode]]:
-        """Yield path and inode of each directory whose names are not sorted, or not all different.
+    def list_faulty_directories(self) -> Iterator[tuple[bytes, ErofsInode, str]]:
+        """Yield path and inode of each directory that Linux or fsck.erofs does not take, and what is wrong with it.
 
-        Linux looks for a name by halves.
+        Linux looks for a name by halves; fsck.erofs unpacks nothing where the entries of a directory for itself and its
+        parent lead elsewhere.
         """
+        root = self.filesystem.root
         directories = (path for path, entry in self.filesystem.walk() if entry.type == DIRECTORY_TYPE)
         for path in chain((b"",), directories):
-            inode = self.directory_inode(path)
-            if inode is not None:
-                names = [entry.name for entry in self.filesystem.full_listing(inode)]
-                if names != sorted(set(names)):
-                    yield path, inode
+            inode, parent = self.directory_inode(path), self.directory_inode(parent_of(path))
+            if inode is None or parent is None:
+                continue
+            entries = list(self.filesystem.full_listing(inode))
+            names = [entry.name for entry in entries]
+            if names != sorted(set(names)):
+                yield path, inode, "are not sorted, or not all different, so that Linux does not find all of them"
+            expected = {b".": inode.nid, b"..": parent.nid if path else root.nid}
+            if any(expected.get(name, nid) != nid for name, nid, _ in entries):
+                yield path, inode, "lead elsewhere where they are those of itself and of its parent"
