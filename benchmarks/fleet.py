@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import cosremaster
 from benchmarks import images
@@ -61,14 +62,14 @@ def write_base(folder: Path, count: int = SITES) -> Path:
 
 def _run(fleet: Path, out: Path, jobs: int) -> None:
     """Makes the fleet."""
-    command = f"{sys.executable} -m cosremaster fleet {fleet} --output-dir {out} --jobs {jobs} --quiet"
+    command = f"{quote(sys.executable)} -m cosremaster fleet {fleet} --output-dir {out} --jobs {jobs} --quiet"
     shell(f'XDG_CACHE_HOME="{fleet.parent}/cache" {command}', fleet.parent)
 
 
 def _times(folder: Path) -> Mapping[str, Side]:
     base = write_base(folder)
     fleet = write_fleet(folder, base, "fleet.toml")
-    shell(f'XDG_CACHE_HOME="{folder}/cache" {sys.executable} -m cosremaster index {base} > /dev/null', folder)
+    shell(f'XDG_CACHE_HOME="{folder}/cache" {quote(sys.executable)} -m cosremaster index {base} > /dev/null', folder)
 
     def copies(work: Path) -> None:
         for number in range(SITES):

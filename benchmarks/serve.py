@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from benchmarks import images
 from benchmarks.fleet import write_base, write_fleet
@@ -120,7 +121,7 @@ def _sides(folder: Path) -> Mapping[str, Side]:
     """Both servers with the same images: requests of many clients, a whole image, ranges one after another."""
     base = write_base(folder, SITES)
     fleet = write_fleet(folder, base, "fleet.toml")
-    shell(f'XDG_CACHE_HOME="{folder}/cache" {sys.executable} -m cosremaster fleet {fleet} --quiet', folder)
+    shell(f'XDG_CACHE_HOME="{folder}/cache" {quote(sys.executable)} -m cosremaster fleet {fleet} --quiet', folder)
     (folder / "wrk.lua").write_text(_WRK.format(size=base.stat().st_size, sites=SITES))
     latencies: dict[str, float] = {}
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import socket
 import sys
 import tarfile
@@ -28,7 +29,7 @@ from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
 from cosremaster.records import replace
 from cosremaster.tree.nodes import Node, NodeKind
-from tests.fixtures.tools import EPOCH, require, run
+from tests.fixtures.tools import EPOCH, require, require_libarchive, run
 from tests.support.additions import context
 from tests.support.archives import read, warned
 from tests.support.layers import with_layer_of
@@ -94,6 +95,8 @@ def pack(tree: Path, target: Path, how: str) -> Path:
 def test_what_real_packers_wrote(
     tree: Path, tmp_path: Path, name: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "cpio" in name:
+        require_libarchive()
     found, _ = warned(pack(tree, tmp_path / name, how))
     facts = {
         path: (node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.rdev)
@@ -125,6 +128,7 @@ def test_what_real_packers_wrote(
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
 def test_names_do_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: str) -> None:
     require("tar", "bsdtar")
+    require_libarchive()
     for name, packer in (("a.tar", ["tar", "--format=pax"]), ("b.tar", ["tar", "--format=gnu"])):
         run([*packer, "-cf", tmp_path / name, "."], cwd=tree)
     run(["bsdtar", "--format=7zip", "-cf", tmp_path / "c.7z", UTF8.decode()], cwd=tree, env={"LC_ALL": "C.UTF-8"})
@@ -144,6 +148,7 @@ def test_names_do_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: s
 
 def test_zip_and_7z(tree: Path, tmp_path: Path) -> None:
     require("bsdtar")
+    require_libarchive()
     (tree / "etc/motd").chmod(0o750)
     run(["bsdtar", "--format=zip", "-cf", tmp_path / "a.zip", "etc", "empty", "large", "link"], cwd=tree)
     run(["bsdtar", "--format=7zip", "-cf", tmp_path / "a.7z", "etc", "empty", "large", "link"], cwd=tree)
@@ -215,11 +220,14 @@ HOSTILE = {
 def test_hostile_entries_are_refused_by_name(case: str, tmp_path: Path) -> None:
     info, sentence = HOSTILE[case]
     path = tar_of(tmp_path / "bad.tar", (member("fine"), b"x"), (info, b""))
-    with pytest.raises(OverlayError, match=rf"^{path} {sentence}" if sentence.startswith("»") else sentence):
+    with pytest.raises(
+        OverlayError, match=rf"^{re.escape(str(path))} {sentence}" if sentence.startswith("»") else sentence
+    ):
         read(path)
 
 
 def test_a_socket_is_refused_by_name(tmp_path: Path) -> None:
+    require_libarchive()
     path = tmp_path / "socket.cpio"
     path.write_bytes(build_archive([DemoEntry(b"run/talk", 0o140777, b"")]))
     with pytest.raises(OverlayError, match=r"» run/talk: cannot be added: it is a socket$"):
@@ -245,7 +253,7 @@ def test_endless_sparse_files_count_as_they_would_be_written(tmp_path: Path, mon
     found = read(sparse_tar(tmp_path / "b.tar", 1_000_000))
     assert data(found[b"hole"]) == bytes(1_000_000)
     monkeypatch.setattr(archives, "MAX_CONTENT", 900_000)
-    with pytest.raises(SizeError, match=r"^\S*b\.tar: the archive's files come to more than 900,000 bytes$"):
+    with pytest.raises(SizeError, match=r"^/.*b\.tar: the archive's files come to more than 900,000 bytes$"):
         read(tmp_path / "b.tar")
 
 
@@ -289,7 +297,7 @@ def test_huge_headers_are_refused(tmp_path: Path) -> None:
         text = b"%d path=" % size
         file.write(text + b"a" * (size - len(text) - 1) + b"\n")
         file.write(member("short").tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
-    with pytest.raises(CosremasterError, match=r"^\S*huge\.tar"):
+    with pytest.raises(CosremasterError, match=r"^/.*huge\.tar"):
         read(path)
 
 
@@ -304,6 +312,7 @@ def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["two.cpio", "two.cpio.gz"])
 def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -> None:
+    require_libarchive()
     one = build_archive([DemoEntry(b"x", 0o100644, b"x" * 300_000)])
     pack = gzip.compress if name.endswith("gz") else bytes
     (tmp_path / name).write_bytes(pack(one + bytes(512) + build_archive([DemoEntry(b"y", 0o100644, b"y")])))
@@ -382,6 +391,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     if not content.strip(b"\0") and content:
         assert read(path) == {}, "two blocks of zeros are an empty tar"
         return
+    require_libarchive()
     with pytest.raises(OverlayError, match=r"x\.tar: cannot be read as an archive: Unrecognized archive format$"):
         read(path)
 
@@ -509,6 +519,8 @@ def _flip(path: Path) -> None:
 def test_the_checksum_behind_an_archive_is_compared(tmp_path: Path, name: str) -> None:
     """It stands behind the blocks of zeros, or the trailer, at which the archive ends."""
     require("xz", "zstd", "lz4", "bsdtar")
+    if "cpio" in name:
+        require_libarchive()
     (tmp_path / "top").mkdir()
     (tmp_path / "top/noise").write_bytes(random.Random(2).randbytes(200_001))
     kind, _, codec = name[2:].partition(".")
@@ -568,6 +580,7 @@ def test_standard_input_needs_no_c_library(tmp_path: Path, monkeypatch: pytest.M
 )  # fmt: skip
 def test_both_readers_agree(tree: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """libarchive, which reads the same archives where it may."""
+    require_libarchive()
     with (tree / "holes").open("wb") as file:
         file.seek(300_000)
         file.write(b"middle")
@@ -660,8 +673,14 @@ def test_a_tar_on_standard_input(tmp_path: Path, compress: Callable[[bytes], byt
 
     add("out.iso", compress(path.read_bytes()))
     assert data(with_layer_of(tmp_path / "out.iso")[b"data/x"]) == b"from a pipe"
+
+
+def test_what_is_no_tar_on_standard_input(tmp_path: Path) -> None:
+    require_libarchive()
+    source = write_small(tmp_path)
+    words = [sys.executable, "-m", "cosremaster", str(source), str(tmp_path / "no.iso"), "--add", "-:/data"]
     with pytest.raises(AssertionError, match=r"standard input: cannot be read as an archive: Unrecognized"):
-        add("no.iso", build_archive([DemoEntry(b"x", 0o100644, b"x")]))
+        run(words, stdin=build_archive([DemoEntry(b"x", 0o100644, b"x")]))
     assert not (tmp_path / "no.iso").exists()
 
 

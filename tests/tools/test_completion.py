@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -39,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     program.write_text(
         '#!/bin/sh\nif [ -n "$_COSREMASTER_COMPLETE" ]; then\n'
-        f"    PYTHONPATH={REPOSITORY} exec {sys.executable} -m cosremaster\n"
+        f"    PYTHONPATH={quote(str(REPOSITORY))} exec {quote(sys.executable)} -m cosremaster\n"
         'fi\nprintf "%s\\n" "$@" > words\n'
     )
     program.chmod(0o755)

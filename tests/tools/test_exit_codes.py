@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -32,9 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ended(folder: Path, words: str, redirection: str, **environment: str) -> tuple[int, str]:
     """The exit code of the program under a shell, and what it says on standard error."""
-    command = f"exec {sys.executable} -m cosremaster {words} {redirection}"
+    command = f"exec {quote(sys.executable)} -m cosremaster {words} {redirection}"
     if redirection.startswith("|"):
-        command = f"set -o pipefail; {sys.executable} -m cosremaster {words} 2>err.txt {redirection}"
+        command = f"set -o pipefail; {quote(sys.executable)} -m cosremaster {words} 2>err.txt {redirection}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False, timeout=60,
         env={**os.environ, **environment},

@@ -148,7 +148,7 @@ def test_a_path_table_that_reaches_into_files_is_refused(tmp_path: Path) -> None
     first = raw.index(b"alpha/sub") // BLOCK  # a file's data
     raw[16 * BLOCK + 140 : 16 * BLOCK + 144] = first.to_bytes(4, "little")
     source.write_bytes(raw)
-    with pytest.raises(ImageError, match=r"^\S+/in\.iso "):
+    with pytest.raises(ImageError, match=r"^/.+/in\.iso "):
         graft(source, ("new", b"new"))
     assert not (tmp_path / "out.iso").exists()
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -213,7 +214,7 @@ def test_a_row_is_one_tree_or_one_archive(tmp_path: Path, capsysbinary: pytest.C
 
 def test_a_closed_pipe_ends_quietly(here: Path) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m cosremaster cat in.iso::vmlinuz | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}",
+        f"{quote(sys.executable)} -m cosremaster cat in.iso::vmlinuz | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", capture_output=True, cwd=here, check=True,
     )  # fmt: skip
     assert b"Traceback" not in done.stderr

@@ -45,6 +45,7 @@ def make_tree(folder: Path) -> Path:
 def old_archive(tree: Path, form: str) -> bytes:
     """``tree`` as GNU cpio packs it."""
     tools.require("cpio", "find")
+    tools.require_libarchive()
     names = b"\n".join(sorted(tools.run(["find", "."], cwd=tree).splitlines())) + b"\n"
     return tools.run(["cpio", "-o", "-H", form, "--quiet"], cwd=tree, stdin=names)
 
@@ -163,6 +164,7 @@ def test_two_bytes_are_no_magic() -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_mutated_ones_yield_located_errors_or_an_index(data: st.DataObject) -> None:
+    tools.require_libarchive()
     plain = bytearray(SAMPLES[data.draw(st.sampled_from(FORMS))])
     for _ in range(data.draw(st.integers(1, 4))):
         plain[data.draw(st.integers(0, len(plain) - 1))] = data.draw(st.integers(0, 255))

@@ -122,7 +122,7 @@ def test_the_action_builds_an_image_and_its_page(tmp_path: Path) -> None:
         assert f'echo "{name}=' in script
     program = tmp_path / "bin" / "cosremaster"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosremaster "$@"\n', encoding="ascii")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosremaster "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([program, "demo", "--keep", tmp_path / "demo"], env=environment, check=True, capture_output=True)

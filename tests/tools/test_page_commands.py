@@ -39,7 +39,7 @@ def _run(command: str, folder: Path) -> tuple[int, str]:
     program = folder.parent / "bin" / "cosremaster"
     if not program.exists():
         program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosremaster "$@"\n', "ascii")
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosremaster "$@"\n', "utf-8")
         program.chmod(0o755)
     path = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
     ran = subprocess.run(["sh", "-ec", command], cwd=folder, env={**os.environ, **path}, capture_output=True, text=True,

@@ -321,6 +321,7 @@ def test_lists_for_access_do_not_fit(image: Path, tmp_path: Path) -> None:
 
 def test_lists_of_archives_are_read_as_linux_has_them(tmp_path: Path) -> None:
     tools.require("setfacl", "bsdtar")
+    tools.require_libarchive()
     (tmp_path / "site").mkdir()
     for arguments in (("u:1234:r,g:77:rwx",), ("u:1234:r", "-d"), ("o::x",)):
         path = tmp_path / "site" / arguments[0].replace(":", "-")

@@ -24,6 +24,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.precopy import Precopy
 from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
+from tests.fixtures.tools import require_libarchive
 from tests.support.small import CGZ, broken_inside, packed_root, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
@@ -196,6 +197,8 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_error(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arrange, code, sentence = CASES[case]
+    if case == "no archive":
+        require_libarchive()
     monkeypatch.chdir(tmp_path)
     words = arrange(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
