@@ -158,7 +158,7 @@ class DigestCache:
     """
 
     def __init__(self, progress: Progress) -> None:
-        """Create an empty cache; ``progress`` gets a step for each table that :meth:`read` reads."""
+        """Create an empty cache; ``progress`` gets a step for all tables that :meth:`read` reads."""
         self._progress = progress
         self._digests: dict[tuple[object, ...], dict[str, str]] = {}
 
@@ -175,7 +175,8 @@ class DigestCache:
                 merged.setdefault(table.pieces, (path, table, set()))[2].add(digest)
         if not merged:
             return
-        title = f"sum {len(merged):,} files" if len(merged) > 1 else f"sum {printable(next(iter(merged.values()))[0])}"
+        paths = {path for path, _, _ in merged.values()}  # of a changed file both tables, the old one and the new
+        title = f"sum {len(paths):,} files" if len(paths) > 1 else f"sum {printable(paths.pop())}"
         total = sum(table.length for _, table, _ in merged.values())
         with begin_work(self._progress, title, total, SUM) as advance:
             for pieces, (_, table, names) in merged.items():

@@ -19,5 +19,7 @@ def test_all_files_are_a_step() -> None:
     assert cache.get(tables[3], "md5") == hashlib.md5(b"\3" * 4).hexdigest()
     cache.read([(b"again", tables[0], "md5"), (b"new", PieceTable([Literal(b"x")]), "md5")])
     assert listener.steps == {"sum 5 files": (15, 15), "sum new": (1, 1)}
+    cache.read((b"both", PieceTable([Literal(text)]), "md5") for text in (b"old", b"newer"))
+    assert listener.steps["sum both"] == (8, 8)
     cache.read([])
-    assert len(listener.steps) == 2
+    assert len(listener.steps) == 3
