@@ -55,7 +55,7 @@ def ordered_map(
         waiting for a thread; None for twice the number of threads.
     :param report: called by the calling thread when work ends, and some times in a second while it waits.
     """
-    stop = StopFlag()
+    stop, pool = StopFlag(), _ThreadPool(threads)
     events: SimpleQueue[None] = SimpleQueue()  # gets an item whenever a worker ends
     source = iter(items)
     workers: deque[Worker[Result]] = deque()  # in the order of their items
@@ -64,7 +64,7 @@ def ordered_map(
     try:
         while True:
             if pending and (len(workers) < threads or sum(not worker.has_ended for worker in workers) < threads):
-                workers.append(Worker(partial(work, pending.pop(), stop), events))
+                workers.append(Worker(partial(work, pending.pop(), stop), events, pool.start))
             elif len(workers) >= threads and workers[0].has_ended:
                 yield workers.popleft().result()
             elif has_more and not pending and len(workers) < limit:
@@ -77,8 +77,45 @@ def ordered_map(
                 return
     finally:
         stop.set()
+        pool.close()
         for worker in workers:
             worker.join()
+
+
+class _ThreadPool:
+    """At most ``most`` threads, each of which makes one call after another.
+
+    The C library keeps freed memory for the threads that used it. A thread for each call would have more of it kept:
+    the next one may start before the last one has ended.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Begin without threads."""
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._most, self._count = most, 0
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Let a thread make ``call``, which raises nothing; there must be one that has ended its calls."""
+        if self._count < self._most:
+            self._count += 1
+            threading.Thread(target=self._run, name="cosremaster-work", daemon=True).start()
+        self._calls.put(call)
+
+    def _run(self) -> None:
+        """Make calls until the pool is closed."""
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # what it holds is in memory no longer than it lasts
+
+    def close(self) -> None:
+        """End the threads when they have made the calls before."""
+        for _ in range(self._count):
+            self._calls.put(None)
+
+
+def _start_thread(call: Callable[[], None]) -> None:
+    """Make ``call`` on a thread of its own."""
+    threading.Thread(target=call, name="cosremaster-work").start()
 
 
 def _pull(source: Iterator[Item], pending: list[Item]) -> bool:
@@ -105,19 +142,22 @@ def _wait_for(queue: SimpleQueue[None], report: Callable[[], None]) -> None:
 
 
 class Worker(Generic[Result]):
-    """Runs ``work`` on a thread of its own, which puts an item into ``events`` at its end.
+    """Runs ``work`` on a thread of its own, or as ``start`` does, and puts an item into ``events`` at its end.
 
     (concurrent.futures would load logging at every start.)
     """
 
-    def __init__(self, work: Callable[[], Result], events: SimpleQueue[None] | None = None) -> None:
-        """Start the thread."""
+    def __init__(
+        self, work: Callable[[], Result], events: SimpleQueue[None] | None = None,
+        start: Callable[[Callable[[], None]], None] = _start_thread,
+    ) -> None:  # fmt: skip
+        """Start the work."""
         self._work: Callable[[], Result] | None = work
         self._events = events
         self._result: list[Result] = []
         self._error: BaseException | None = None
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="cosremaster-work").start()
+        start(self._run)
 
     def _run(self) -> None:
         """Do the work and keep its result or its exception."""

@@ -425,6 +425,21 @@ def test_threads_work_at_the_same_time() -> None:
     assert sorted(ordered_map(lambda _item, _stop: together.wait(), range(2), 2)) == [0, 1]
 
 
+def test_work_takes_no_more_threads_than_allowed_and_these_end_with_it() -> None:
+    threads = list[threading.Thread]()
+
+    def work(item: int, _stop: StopFlag) -> int:
+        """Note the thread; each stays in memory, so no other is taken for it."""
+        threads.append(threading.current_thread())
+        return item
+
+    assert list(ordered_map(work, range(200), 3)) == list(range(200))
+    assert len(threads) == 200 and 1 < len(set(threads)) <= 3
+    for thread in set(threads):
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def test_an_exception_comes_where_its_result_would_have() -> None:
     results = ordered_map(lambda item, _stop: 6 // item, [3, 2, 0, 1], 2)
     assert [next(results), next(results)] == [2, 3]
