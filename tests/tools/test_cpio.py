@@ -195,7 +195,9 @@ def test_names_of_any_length_and_bytes_come_through(reader: str, length: int) ->
     name = name[: length - 1] + b"\xfe"
     archive = _archive(_entry(name, b"data"), _entry(b"after"))
     assert [entry.name for entry in _read(archive)] == [name, b"after", cpio.TRAILER]
-    assert tools.run([*READERS[reader], "-it"], stdin=archive).split(b"\n")[:2] == [name, b"after"]
+    listed = tools.run([*READERS[reader], "-it"], stdin=archive).split(b"\n")[:2]
+    shown = bytes(byte if byte < 0x80 else ord("?") for byte in name)  # by busybox 1.38, not by 1.35
+    assert listed == [name, b"after"] or (reader == "busybox" and listed == [shown, b"after"])
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

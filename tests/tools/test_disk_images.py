@@ -499,7 +499,7 @@ def test_a_damaged_block_of_attributes_is_told(tmp_path: Path, capsys: pytest.Ca
     data = image.read_bytes()
     image.write_bytes(data.replace(b"LargeLarge", b"largeLarge", 1))
     assert subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False).returncode == 4
-    with pytest.raises(CorruptError, match="attribute of ext4 inode 12 is damaged: the checksum of their block"):
+    with pytest.raises(CorruptError, match=r"attribute of ext4 inode 1[23] is damaged: the checksum of their block"):
         list(_nodes(image).values())
     out = tmp_path / "x.tar.gz"
     assert main(["export", str(image), "--maas", "x", "--output", str(out)]) == 4

@@ -86,6 +86,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     os.symlink("deep", root / "opt/link")
     for path in [root, *root.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)  # whatever the umask
         os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
     return root
 
