@@ -47,6 +47,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.close(os.open(os.fsencode(root) + b"/etc/n\xffame", os.O_CREAT | os.O_WRONLY))
     (root / "usr/fifo").chmod(0o644)
     for path in [root, *root.rglob("*")]:
+        if not path.is_symlink() and path != root / "tmp":
+            path.chmod(path.stat().st_mode & 0o755)  # whatever the umask
         os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
     return root
 
