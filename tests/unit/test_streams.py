@@ -240,7 +240,7 @@ def test_a_file_is_read_at_any_offset_and_its_end_and_change_are_told(tmp_path: 
 def test_a_missing_file_or_a_directory_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be opened: No such file"):
         open_source(tmp_path / "missing")
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="is a directory, and no image"):
         open_source(tmp_path)
 
 
