@@ -280,6 +280,8 @@ class OpenedImage:
             output.add_companion(note)
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the delta that was replaced")
+            if target.suffix.lower() in (".iso", ".img"):
+                context.warnings.add(f"{target}: is a delta, which no machine boots, though its name says an image")
             expect_work(context.progress, COPY, self._file.size)
             plan = self._plan(normalized, context, None)
             store = BlobStore(output.folder)

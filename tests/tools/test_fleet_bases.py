@@ -105,7 +105,9 @@ def test_an_image_and_a_delta_are_other_outputs(folder: Path, capsys: pytest.Cap
     fleet = Path(_write_fleet("out", "in.iso"))
     assert main(["fleet", str(fleet), "--quiet"]) == 0
     fleet.write_text(fleet.read_text().replace("\noutput", "\ndelta = true\noutput"))
+    capsys.readouterr()
     assert main(["fleet", str(fleet), "--quiet"]) == 0
+    assert "is a delta, which no machine boots" in capsys.readouterr().err
     assert Path("out/north.iso").read_bytes()[:4] == b"\xd6\xc3\xc4\0"
     assert main(["fleet", str(fleet), "--quiet", "--read-back"]) == 2
     fleet.write_text(fleet.read_text().replace('"south"', '"north.iso.json"').replace('.iso"\n[[add]]', '"\n[[add]]'))

@@ -329,6 +329,15 @@ def test_a_delta_appears_whole_with_its_note_or_not_at_all(tmp_path: Path, monke
     assert (tmp_path / "d.vcdiff.sha256").read_text().endswith("  d.vcdiff\n")
 
 
+def test_a_delta_under_the_name_of_an_image_is_told(tmp_path: Path) -> None:
+    with cosremaster.open(write_small(tmp_path)) as image:
+        for name, is_told in {"d.vcdiff": False, "d": False, "d.ISO": True, "d.img": True}.items():
+            warnings = image.remaster(tmp_path / name, EARLY, delta=True).warnings
+            assert [text for text in warnings if "which no machine boots" in text and name in text] == (
+                [f"{tmp_path / name}: is a delta, which no machine boots, though its name says an image"] * is_told
+            )
+
+
 def test_what_a_delta_cannot_be_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, delta = str(write_small(tmp_path)), str(tmp_path / "d.vcdiff")
     for words, sentence in {
