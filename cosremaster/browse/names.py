@@ -10,7 +10,7 @@ from typing import TypeAlias
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.identify import identify
-from cosremaster.layers.scan import ScanOptions, scan_streams
+from cosremaster.layers.scan import ScannedStream, ScanOptions, scan_streams
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
@@ -45,9 +45,10 @@ def walk_names(names: Names, path: bytes) -> Iterator[bytes]:
 
 
 def list_names(source: ByteSource, max_expand: int) -> Names | None:
-    """Return the names in the archives of ``source``, or None if it is no archive that is read front to back.
+    """Return the names in the archives of ``source``, or None where these alone do not tell what is unpacked.
 
-    ``max_expand`` is the ratio above which a stream is refused. Raises as indexing does.
+    That is so of what is no archive that is read front to back, and where names lead through symlinks. ``max_expand``
+    is the ratio above which a stream is refused. Raises as indexing does.
     """
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) in (b"CD001", b"BEA01"):
         return None  # an ISO, or UDF alone, whatever it begins with
@@ -56,4 +57,14 @@ def list_names(source: ByteSource, max_expand: int) -> Names | None:
         return None
     reader = ByteReader(source.chunks(identification.prefix, source.size - identification.prefix), source.place)
     streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
-    return group_names(path for stream in streams for archive in stream.archives for path in archive.contents.paths)
+    links = list[bytes]()
+    names = group_names(_list_paths(streams, links))
+    return None if any(link in names for link in links) else names
+
+
+def _list_paths(streams: Iterable[ScannedStream], links: list[bytes]) -> Iterator[bytes]:
+    """Yield the paths in ``streams`` as names say them, and add those of symlinks to ``links``."""
+    for stream in streams:
+        for archive in stream.archives:
+            links += archive.contents.unfollowed_symlinks
+            yield from archive.contents.paths

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from cosremaster.archives.entry import ArchiveEntry
     from cosremaster.errors import Place
@@ -159,6 +159,11 @@ class ArchiveIndex(Protocol):
     def unpacked_paths(self, layer: Layer) -> Sequence[bytes]:
         """Return the path that each entry of ``layer``, the archive of the index, unpacks to."""
         return self.paths
+
+    @property
+    def unfollowed_symlinks(self) -> Iterable[bytes]:
+        """The paths of symlinks that :attr:`paths` does not follow, where names alone were read."""
+        return ()
 
     @property
     def entry_count(self) -> int:

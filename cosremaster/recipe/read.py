@@ -305,7 +305,8 @@ class RecipeReader:
         """Check the patterns to remove and the paths to rename."""
         for key, patterns in (("remove", document.remove), ("remove_iso", document.remove_iso)):
             for number, pattern in enumerate(patterns):
-                self._check((key, number), parse_inner_pattern, os.fsencode(pattern))
+                if not self._faults.has_fault_at((key, number)):  # else it became an empty text
+                    self._check((key, number), parse_inner_pattern, os.fsencode(pattern))
         for number, rename in enumerate(document.rename_iso):
             path: KeyPath = ("rename_iso", number)
             if self._faults.has_fault_at(path):

@@ -6,7 +6,7 @@ Little is imported: a plain listing of an initramfs needs this alone (browse/nam
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import eq
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,20 +40,21 @@ _TYPE_BITS, _FILE_BITS = 0o170000, 0o100000  # S_IFMT and S_IFREG
 class CpioIndex(ArchiveIndex):
     """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read.
 
-    ``has_trailer``: without one ``trailer`` is what an edit puts behind the last entry.
+    ``links``: of those the names of symlinks. ``has_trailer``: without one ``trailer`` is what an edit puts behind the
+    last entry.
     """
 
-    __slots__ = ("_paths", "has_trailer", "members", "names", "trailer")
+    __slots__ = ("_paths", "has_trailer", "links", "members", "names", "trailer")
 
     def __init__(
-        self, members: Members, trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), *,
+        self, members: Members, trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), links: Sequence[bytes] = (), *,
         has_trailer: bool = True,
     ) -> None:  # fmt: skip
-        """:param names: of the entries, in place of ``members``."""
+        """:param names: of the entries, in place of ``members``; ``links`` of those that are symlinks."""
         self.members = members
         self.has_trailer = has_trailer
         self.trailer = trailer
-        self.names = names
+        self.names, self.links = names, links
         self._paths: Sequence[bytes] | None = None
 
     @property
@@ -85,6 +86,11 @@ class CpioIndex(ArchiveIndex):
         from cosremaster.layers.cpio.paths import unpacked_paths  # noqa: PLC0415 - imports this module
 
         return unpacked_paths(layer)
+
+    @property
+    def unfollowed_symlinks(self) -> Iterable[bytes]:
+        """The paths of symlinks, where names alone were read."""
+        return normal_names(self.links) if self.links else ()
 
     @property
     def entry_count(self) -> int:
@@ -274,8 +280,8 @@ def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, membe
 
 
 def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
-    """Index the names of the entries alone."""
-    names: list[bytes] = []
+    """Index the names of the entries alone, and which are symlinks."""
+    names, links = list[bytes](), list[bytes]()
     while True:
         names += cpio.skip_entries(reader, _FILE + _OTHER)
         try:
@@ -284,13 +290,14 @@ def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
             if not names:
                 raise
             trailer = cpio.missing_trailer(cpio.NEWC, 0)
-            return CpioIndex(Members.empty(), trailer, tuple(names), has_trailer=False)
+            return CpioIndex(Members.empty(), trailer, tuple(names), links, has_trailer=False)
         if entry.name != cpio.TRAILER:
-            _checked_type(reader, entry)
+            if _checked_type(reader, entry) in SYMLINK:
+                links.append(entry.name)
             names.append(entry.name)
         cpio.skip_data(reader, end, entry.name)
         if entry.name == cpio.TRAILER:
-            return CpioIndex(Members.empty(), entry, tuple(names))
+            return CpioIndex(Members.empty(), entry, tuple(names), links)
 
 
 def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
