@@ -16,7 +16,7 @@ Made by `make bench WRITE=1`; nothing here is typed by hand. Each row compares t
 machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Where a row
 says "synced", our result is on the disk before it has its name, and a copy is followed by `sync FILE`; elsewhere ours
 run with `--no-sync`, as the other side does not wait for the disk either. Timings decide no
-test. Rows may have been measured one after another; those of another day than this page's say so.
+test. Rows may have been measured one after another; those of another day or machine than this page's say so below.
 
 {machine}
 
@@ -79,18 +79,20 @@ def stale_lines(text: str, known: Iterable[Compared]) -> list[str]:
 
 
 def renewed(text: str, rows: Sequence[Row], known: Collection[Compared]) -> str:
-    """The page ``text`` with ``rows`` in place of what was measured before on the same machine, or behind it.
+    """The page ``text`` with ``rows`` in place of what was measured before, or behind it.
 
-    Rows of comparisons that are not among ``known`` leave it. :raises ValueError: it is of another machine.
+    Where day or machine are others than those of the page, the rows say so. Rows of comparisons that are not among
+    ``known`` leave it.
     """
     stale = stale_lines(text, known)
     lines = [line for line in text.splitlines() if line not in stale]
-    day, _, here = machine().partition(", ")
-    (before,) = (old.partition(", ")[0] for old in lines if old.partition(", ")[2] == here)
-    dated = "" if day == before else f"({day}) "
+    now = machine()
+    day, _, here = now.partition(", ")
+    own = {rest: own_day for own_day, comma, rest in (line.partition(", ") for line in lines) if comma}
+    mark = "" if own.get(here) == day else f"({day}) " if here in own else f"({now}) "
     for row in rows:
         head = _raw_head(row.compared)
-        raw = head + dated + _raw(row).removeprefix(head)
+        raw = head + mark + _raw(row).removeprefix(head)
         for begin, line in ((_table_head(row.compared), f"| {shown(row)} |"), (head, raw)):
             same = [number for number, old in enumerate(lines) if old.startswith(begin)]
             if not same:  # measured for the first time

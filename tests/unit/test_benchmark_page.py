@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.groups import COMPARED
-from benchmarks.measure import Compared
-from benchmarks.pages import stale_lines
+from benchmarks.measure import Compared, Row
+from benchmarks.pages import renewed, stale_lines
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -22,3 +24,24 @@ def test_a_row_of_nothing_is_stale() -> None:
     known = Compared("copy", "ours", "`cp`", "cp", 1.0)
     page = "| copy | `cp` | at most 1 |\n| copy | `dd` | at most 1 |\n- copy, against `dd`: 1 / 2\n"
     assert stale_lines(page, [known]) == ["| copy | `dd` | at most 1 |", "- copy, against `dd`: 1 / 2"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "mark"),
+    [
+        ("2026-11-26, a CPU, 2 cores", ""),
+        ("2026-11-29, a CPU, 2 cores", "(2026-11-29) "),
+        ("2026-11-29, a CPU, 4 cores", "(2026-11-29, a CPU, 4 cores) "),
+    ],
+)
+def test_a_row_of_another_day_or_machine_says_so(machine: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.pages.machine", lambda: machine)
+    known = [Compared(what, "ours", "`cp`", "cp", 1.0) for what in ("copy", "move")]
+    page = "2026-11-26, a CPU, 2 cores\n\n| copy | `cp` | at most 1 |\n\n- copy, against `cp`: 1 / 2\n"
+    rows = [Row(compared, "s", (3.0,), (2.0,)) for compared in known]
+    new = renewed(page, rows, known).splitlines()
+    assert new[0] == page.splitlines()[0]
+    assert [line for line in new if line.startswith("- ")] == [
+        f"- {what}, against `cp`: {mark}3 / 2" for what in ("copy", "move")
+    ]
+    assert sum(line.startswith(("| copy | `cp` | at most 1 | 1.5 |", "| move | `cp` |")) for line in new) == 2
