@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import timezone
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import TypeAlias
 
 from cosremaster.lazy_regex import lazy_regex
@@ -231,10 +232,16 @@ def _validator_fields(representation: Representation) -> Fields:
     modified = representation.modified
     return [
         (b"etag", b'"%b"' % representation.etag.encode()),
-        *([] if modified is None else [(b"last-modified", formatdate(modified, usegmt=True).encode())]),
+        *([] if modified is None else [(b"last-modified", _format_date(modified))]),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", b"no-cache, no-transform"),
     ]
+
+
+@lru_cache(64)
+def _format_date(seconds: float) -> bytes:
+    """Return ``seconds`` since 1970 as a date of HTTP; those of the base come in every answer."""
+    return formatdate(seconds, usegmt=True).encode()
 
 
 def _is_range_valid(fields: Fields, representation: Representation, now: float) -> bool:
