@@ -111,7 +111,7 @@ class ServeApp:
         self._digesters = ThreadPoolExecutor(DIGESTERS, thread_name_prefix="digest")
         self._pending: dict[tuple[str, str], asyncio.Future[Any]] = {}
         self._is_stopping = False
-        self._told: tuple[str, ...] = ()
+        self._logged_problems: tuple[str, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the life of the server; other protocols are refused."""
@@ -233,9 +233,9 @@ class ServeApp:
         catalog = self._sites.catalog
         names, problems = catalog.names(), catalog.problems
         for problem in problems:
-            if problem not in self._told:
+            if problem not in self._logged_problems:
                 self._log.add("fault", error=problem)
-        self._told = problems
+        self._logged_problems = problems
         return names
 
     async def _use_site(self, name: str, stack: ExitStack) -> ServedSite:

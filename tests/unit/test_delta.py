@@ -329,12 +329,12 @@ def test_a_delta_appears_whole_with_its_note_or_not_at_all(tmp_path: Path, monke
     assert (tmp_path / "d.vcdiff.sha256").read_text().endswith("  d.vcdiff\n")
 
 
-def test_a_delta_under_the_name_of_an_image_is_told(tmp_path: Path) -> None:
+def test_a_delta_under_the_name_of_an_image_has_a_warning(tmp_path: Path) -> None:
     with cosremaster.open(write_small(tmp_path)) as image:
-        for name, is_told in {"d.vcdiff": False, "d": False, "d.ISO": True, "d.img": True}.items():
+        for name, warns in {"d.vcdiff": False, "d": False, "d.ISO": True, "d.img": True}.items():
             warnings = image.remaster(tmp_path / name, EARLY, delta=True).warnings
             assert [text for text in warnings if "which no machine boots" in text and name in text] == (
-                [f"{tmp_path / name}: is a delta, which no machine boots, though its name says an image"] * is_told
+                [f"{tmp_path / name}: is a delta, which no machine boots, though its name says an image"] * warns
             )
 
 

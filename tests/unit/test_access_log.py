@@ -1,0 +1,60 @@
+"""The access log of serve writes all lines, few times, and counts what it loses."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from cosremaster.serve import access_log
+from cosremaster.serve.access_log import AccessLog
+
+
+def _events(text: str) -> list[str]:
+    """Return the event of each line of ``text``."""
+    return [json.loads(line)["event"] for line in text.splitlines()]
+
+
+def test_lines_that_come_meanwhile_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "GATHERING", 1000)
+    writes: list[str] = []
+    log = AccessLog(writes.append)
+    names = [f"answer {number}" for number in range(500)]
+    for name in names:
+        log.add(name)
+    log._thread.join(0.1)
+    assert writes == []  # a thread that each line wakes has written some
+    log.close()
+    assert [_events(text) for text in writes] == [names]
+
+
+def test_a_line_is_written_without_another_behind_it() -> None:
+    is_written = threading.Event()
+    log = AccessLog(lambda _: is_written.set())
+    log.add("answer")
+    assert is_written.wait(60)
+    log.close()
+
+
+def test_lines_above_the_longest_queue_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "GATHERING", 1000)
+    monkeypatch.setattr(access_log, "LONGEST_QUEUE", 3)
+    writes: list[str] = []
+    log = AccessLog(writes.append)
+    for number in range(5):
+        log.add(f"answer {number}")
+    log.close()
+    assert _events("".join(writes)) == ["answer 0", "answer 1", "answer 2"]
+    assert log.lost == 2
+
+
+def test_lines_that_cannot_be_written_are_counted() -> None:
+    def fail(text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    log = AccessLog(fail)
+    log.add("answer")
+    log.add("answer")
+    log.close()
+    assert log.lost == 2
