@@ -181,11 +181,12 @@ class FrozenTable:
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` on, fewer where the table ends."""
         length = max(0, min(length, self.size - offset))
-        for number, start, count in self._parts(offset, length):
-            if count < length or number >= _FIXED:
-                break
-            data = self.base.read(start, count) if number == 1 else self._own[start : start + count]
-            if number and len(data) == count:  # the usual case: all of it from a single place
+        index = bisect_right(self._starts, offset) - 1
+        number = self._numbers[index] if length else 0
+        if 0 < number < _FIXED and offset + length <= self._starts[index + 1]:  # the usual case: from a single place
+            start = self._offsets[index] + offset - self._starts[index]
+            data = self.base.read(start, length) if number == 1 else self._own[start : start + length]
+            if len(data) == length:
                 return data
         buffer = bytearray(length)
         self.fill(offset, [memoryview(buffer)])

@@ -7,7 +7,6 @@ Behind the head a fault can only cut the connection: what a client has is then t
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +14,16 @@ from contextlib import ExitStack, suppress
 from typing import Any, TypeAlias
 
 from cosremaster.errors import CosremasterError, LayerError, UsageError
-from cosremaster.lazy_regex import lazy_regex
-from cosremaster.records.tuples import NamedTuple
 from cosremaster.serve.access_log import AccessLog
+from cosremaster.serve.exchange import Exchange, RefusalError, Reply
 from cosremaster.serve.metrics import METRICS_TYPE, Metrics
 from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page
-from cosremaster.serve.ranges import (
-    Answer,
-    ByteRange,
-    Fields,
-    answer_request,
-    has_unknown_position,
-    plain_answer,
-)
+from cosremaster.serve.paths import PathReader, ServedPath, hide_tokens, parse_path
+from cosremaster.serve.ranges import Answer, ByteRange, Fields, answer_request, plain_answer
 from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages, find_boot_file
-from cosremaster.serve.tokens import EVERYTHING, SHORTEST, Access, Tokens
+from cosremaster.serve.tokens import EVERYTHING, Access, Tokens
+
+__all__ = ["ConnectionCutError", "ServeApp", "ServedPath", "hide_tokens", "parse_path"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -44,59 +38,10 @@ PLANNERS = 2
 """Threads that plan. So many others look whether sources changed, so that no planned site waits for a plan."""
 DIGESTERS = 1
 """Threads that read whole images for their digest, which takes long."""
-LONGEST_LOGGED = 300
-"""Characters of a path in the log."""
-
-_OWN_PAGES = {"": "index", "healthz": "health", "metrics": "metrics"}
-_SUFFIXES = ((".iso", "image"), (".iso.sha256", "digest"), (".sha256", "digest"))
-_TOKEN_PART = lazy_regex(r"(/s/+)[^/]+", re.IGNORECASE)
-_TOKEN_WORD = lazy_regex(rf"[A-Za-z0-9._~-]{{{SHORTEST},}}", re.ASCII)
-_HINT = (
-    "bytes=u-u comes from an iPXE that was built for another platform: it cannot boot an image over HTTP"
-    " (github.com/ipxe/ipxe/issues/767); /SITE/boot.ipxe may work with it"
-)
-
-
-class ServedPath(NamedTuple):
-    """What a path means. ``kind``: ``index``, ``image``, ``digest``, ``boot``, ``health``, ``metrics``, or nothing."""
-
-    kind: str
-    site: str = ""
-    file: str = ""
-    token: str | None = None
 
 
 class ConnectionCutError(Exception):
     """An answer cannot be completed: the server behind this application closes the connection."""
-
-
-class RefusalError(Exception):
-    """A request that gets a plain answer instead of what it asked for."""
-
-    def __init__(self, answer: Answer) -> None:
-        """Keep the answer."""
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-class Exchange:
-    """A request, and what the log says of its answer."""
-
-    def __init__(self, scope: Scope, tokens: Tokens) -> None:
-        """Begin with the request in ``scope``; none of the ``tokens`` is to be in the log."""
-        self.method: str = scope["method"]
-        self.fields: Fields = [(name.lower(), value) for name, value in scope["headers"]]
-        self.client: str = (scope.get("client") or ("",))[0]
-        self.target = parse_path(scope["path"])
-        self.path = hide_tokens(scope["path"], tokens)
-        self.begun = time.perf_counter()
-        self.status, self.sent, self.is_begun = 0, 0, False
-        self.error: str | None = None
-
-    def text_of(self, name: bytes) -> str | None:
-        """Return the field ``name`` for the log, shortened; None without it."""
-        values = [value for key, value in self.fields if key == name]
-        return b", ".join(values)[:200].decode("utf-8", "backslashreplace") if values else None
 
 
 class ServeApp:
@@ -105,6 +50,7 @@ class ServeApp:
     def __init__(self, sites: SiteImages, log: AccessLog, tokens: Tokens, title: str = "Sites") -> None:
         """Keep the arguments."""
         self._sites, self._log, self._tokens, self._title = sites, log, tokens, title
+        self._paths = PathReader(tokens)
         self.metrics = Metrics()
         self._planners = ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan")
         self._checkers = ThreadPoolExecutor(PLANNERS, thread_name_prefix="check")
@@ -116,11 +62,48 @@ class ServeApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the life of the server; other protocols are refused."""
         if scope["type"] == "http":
-            await self._serve_request(Exchange(scope, self._tokens), receive, send)
+            fields = [(name.lower(), value) for name, value in scope["headers"]]
+            client: str = (scope.get("client") or ("",))[0]
+            target, shown = self._paths.read(scope["path"])
+            await self._serve_request(Exchange(scope["method"], target, shown, fields, client), receive, send)
         elif scope["type"] == "lifespan":
             await self._follow_life(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1003})
+
+    def answer_at_once(self, method: str, path: str, fields: Fields, client: str) -> Reply | None:
+        """Return the answer to a GET or HEAD that ``client`` made with ``fields``, counted and logged.
+
+        None, and nothing has happened, where it has to be waited for, or has a fault: a call of this application then
+        answers it.
+        """
+        target, shown = self._paths.read(path)
+        exchange = Exchange(method, target, shown, fields, client)
+        try:
+            reply = self._reply_at_once(exchange)
+        except Exception:  # the other way says which
+            return None
+        if reply is not None:
+            exchange.status, exchange.sent = reply.status, len(reply.body)
+            exchange.end(self.metrics, self._log)
+        return reply
+
+    def _reply_at_once(self, exchange: Exchange) -> Reply | None:
+        """Return the answer to a request for few bytes of an image whose sources were looked at a moment ago.
+
+        None if it is for something else. :raises CosremasterError: they cannot be read.
+        """
+        try:
+            self._check(exchange)
+        except RefusalError as refusal:
+            return _make_reply(exchange, refusal.answer, _literal_body(refusal.answer))
+        site = self._sites.fresh_site(exchange.target.site) if exchange.target.kind == "image" else None
+        if site is None or site.image.is_slow:
+            return None
+        answer = answer_request(exchange.method, exchange.fields, site.image.representation, time.time())
+        if exchange.method == "HEAD":
+            return Reply(answer.status, answer.fields, b"")
+        return _make_reply(exchange, answer, _read_body(answer, site.image)) if answer.length <= CHUNK else None
 
     async def _follow_life(self, receive: Receive, send: Send) -> None:
         """Answer the messages of start and stop."""
@@ -154,9 +137,7 @@ class ServeApp:
             await self._fail(exchange, send, 500, f"{type(error).__name__}: {error}")
         finally:
             self.metrics.in_progress -= 1
-            self.metrics.sent_bytes += exchange.sent
-            self.metrics.answers[_known_method(exchange.method), exchange.status] += 1
-            self._log_exchange(exchange)
+            exchange.end(self.metrics, self._log)
 
     async def _fail(self, exchange: Exchange, send: Send, status: int, reason: str) -> None:
         """Answer with ``reason``. :raises ConnectionCutError: an answer has begun."""
@@ -166,10 +147,16 @@ class ServeApp:
             raise ConnectionCutError(reason)
         text = reason if status == 503 else "the server has a fault; its log says more"
         answer = plain_answer(status, text, None, (b"retry-after", b"10"))
-        await self._send_short(exchange, send, answer, _literal_body(answer))
+        await self._send_reply(exchange, send, _make_reply(exchange, answer, _literal_body(answer)))
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Answer a request. :raises CosremasterError: it cannot be, now."""
+        reply = None
+        with suppress(CosremasterError):  # what follows says which
+            reply = self._reply_at_once(exchange)
+        if reply is not None:
+            await self._send_reply(exchange, send, reply)
+            return
         try:
             access = self._check(exchange)
             if exchange.target.kind in ("image", "digest", "boot"):
@@ -186,7 +173,7 @@ class ServeApp:
             answer = self._own_page(exchange, access)
         except RefusalError as refusal:
             answer = refusal.answer
-        await self._send_short(exchange, send, answer, _literal_body(answer))
+        await self._send_reply(exchange, send, _make_reply(exchange, answer, _literal_body(answer)))
 
     def _check(self, exchange: Exchange) -> Access:
         """Return what the client of a request may have. :raises RefusalError: not what it asks for."""
@@ -336,27 +323,20 @@ class ServeApp:
             return SiteRow(name, None, "")
         return SiteRow(name, site.image.representation.size, site.image.representation.etag)
 
-    async def _send_short(self, exchange: Exchange, send: Send, answer: Answer, data: bytes) -> None:
-        """Send ``answer`` with the body ``data``, which a HEAD does not get."""
-        exchange.is_begun, exchange.status = True, answer.status
-        body = data if exchange.method != "HEAD" else b""
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.fields})
-        await send({"type": "http.response.body", "body": body})
-        exchange.sent = len(body)
+    async def _send_reply(self, exchange: Exchange, send: Send, reply: Reply) -> None:
+        """Send ``reply``."""
+        exchange.is_begun, exchange.status = True, reply.status
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.fields})
+        await send({"type": "http.response.body", "body": reply.body})
+        exchange.sent = len(reply.body)
 
     async def _send_answer(
         self, exchange: Exchange, receive: Receive, send: Send, answer: Answer, file: ServedFile
     ) -> None:
         """Send ``answer``, whose ranges are those of ``file``."""
-        if exchange.method == "HEAD" or not answer.body:
-            await self._send_short(exchange, send, answer, b"")
-            return
-        if answer.length <= CHUNK and not file.is_slow:
-            data = [
-                part if isinstance(part, bytes) else file.read(part.start, part.end - part.start)
-                for part in answer.body
-            ]
-            await self._send_short(exchange, send, answer, data[0] if len(data) == 1 else b"".join(data))
+        if exchange.method == "HEAD" or not answer.body or (answer.length <= CHUNK and not file.is_slow):
+            body = b"" if exchange.method == "HEAD" else _read_body(answer, file)
+            await self._send_reply(exchange, send, Reply(answer.status, answer.fields, body))
             return
         steps = _cut_body(answer)
         loop, is_slow = asyncio.get_running_loop(), file.is_slow
@@ -386,53 +366,16 @@ class ServeApp:
             with suppress(asyncio.CancelledError):
                 await gone
 
-    def _log_exchange(self, exchange: Exchange) -> None:
-        """Write the line of an answer."""
-        self._log.add(
-            "answer",
-            client=exchange.client,
-            method=exchange.method,
-            path=exchange.path,
-            status=exchange.status,
-            range=exchange.text_of(b"range"),
-            sent=exchange.sent,
-            seconds=round(time.perf_counter() - exchange.begun, 6),
-            agent=exchange.text_of(b"user-agent"),
-            error=exchange.error,
-            hint=_HINT if has_unknown_position(exchange.fields) else None,
-        )
+
+def _make_reply(exchange: Exchange, answer: Answer, body: bytes) -> Reply:
+    """Return ``answer`` with its ``body``, which a HEAD does not get."""
+    return Reply(answer.status, answer.fields, body if exchange.method != "HEAD" else b"")
 
 
-def parse_path(path: str) -> ServedPath:
-    """Return what ``path``, decoded, means; no kind is nothing. No part of it becomes a path of this machine."""
-    empty, *parts = path.split("/")
-    token = None
-    if len(parts) > 2 and parts[0] == "s":
-        token, parts = parts[1], parts[2:]
-    if empty or not 0 < len(parts) <= 2:
-        return ServedPath("", token=token)
-    if len(parts) == 2:
-        return ServedPath("boot" if all(parts) else "", parts[0], parts[1], token)
-    name = parts[0]
-    if name in _OWN_PAGES:
-        return ServedPath(_OWN_PAGES[name], token=token)
-    for suffix, kind in _SUFFIXES:
-        if name.endswith(suffix) and name != suffix:
-            return ServedPath(kind, name.removesuffix(suffix), token=token)
-    return ServedPath("", token=token)
-
-
-def hide_tokens(path: str, tokens: Tokens) -> str:
-    """Return ``path`` for the log, without what stands where a token does, and without ``tokens`` anywhere."""
-    if len(path) > LONGEST_LOGGED:  # what may be part of a token goes
-        path = path[:LONGEST_LOGGED].rpartition("/")[0] + "/..."
-    path = _TOKEN_PART.sub(r"\1***", path)
-    return _TOKEN_WORD.sub(lambda match: "***" if tokens.find_access(match.group()) else match.group(), path)
-
-
-def _known_method(method: str) -> str:
-    """Return ``method`` for the metrics, which have no room for words of strangers."""
-    return method if method in ("GET", "HEAD") else "other"
+def _read_body(answer: Answer, file: ServedFile) -> bytes:
+    """Return the body of ``answer``, whose ranges are those of ``file``."""
+    parts = [part if isinstance(part, bytes) else file.read(part.start, part.end - part.start) for part in answer.body]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _literal_body(answer: Answer) -> bytes:

@@ -25,6 +25,8 @@ _RANGE = lazy_regex(r"(\d+)-(\d*)|-(\d+)", 0)
 _ENTITY_TAG = lazy_regex(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"', 0)
 _TAG_LIST = lazy_regex(r'[ \t,]*(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+', 0)
 _UNKNOWN_POSITION = lazy_regex(rb"bytes=\D+-\D+", 0)
+_USUAL_RANGE = lazy_regex(rb"bytes=(\d{1,18})-(\d{1,18})", 0)
+_PRECONDITIONS = frozenset((b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since"))
 _LONGEST_NUMBER = 30
 """Digits of a position: what is longer lies behind the end of everything, and int() would take time for it."""
 
@@ -65,11 +67,12 @@ def answer_request(method: str, fields: Fields, representation: Representation, 
 
     Preconditions are evaluated in the order of RFC 9110, 13.2.2; a Range field that is malformed is ignored (14.2).
     """
-    status = check_preconditions(fields, representation)
+    has_conditions = any(name in _PRECONDITIONS for name, _ in fields)
+    status = check_preconditions(fields, representation) if has_conditions else None
     if status == 412:
         return plain_answer(412, "the image has changed: its ETag or date is not the one asked for", representation)
     if status == 304:
-        return Answer(304, _validator_fields(representation), (), 0)
+        return Answer(304, [*_validator_fields(representation)], (), 0)
     whole = ByteRange(0, representation.size)
     value = _single_field(fields, b"range")
     if method != "GET" or value is None or not _is_range_valid(fields, representation, now):
@@ -107,6 +110,11 @@ def parse_ranges(value: bytes, size: int) -> Sequence[ByteRange] | RangeFault | 
     Ranges that overlap or touch are one, so no byte is sent twice. None for a malformed field, and for another unit;
     a fault where no range is satisfiable, or there are too many.
     """
+    usual = _USUAL_RANGE.fullmatch(value)
+    if usual is not None:
+        start, end = int(usual[1]), int(usual[2]) + 1
+        if start < end and start < size:
+            return [ByteRange(start, min(end, size))]
     unit, equals, text = value.decode("latin-1").partition("=")
     if unit.strip().lower() != "bytes" or not equals:
         return None
@@ -224,24 +232,19 @@ def _content_range(each: ByteRange, size: int) -> bytes:
     return b"bytes %d-%d/%d" % (each.start, each.end - 1, size)
 
 
-def _validator_fields(representation: Representation) -> Fields:
+@lru_cache(256)
+def _validator_fields(representation: Representation) -> tuple[tuple[bytes, bytes], ...]:
     """Return the fields by which a client tells this representation from others.
 
     Caches ask again before they use what they have, and nobody on the way compresses it.
     """
     modified = representation.modified
-    return [
+    return (
         (b"etag", b'"%b"' % representation.etag.encode()),
-        *([] if modified is None else [(b"last-modified", _format_date(modified))]),
+        *([] if modified is None else [(b"last-modified", formatdate(modified, usegmt=True).encode())]),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", b"no-cache, no-transform"),
-    ]
-
-
-@lru_cache(64)
-def _format_date(seconds: float) -> bytes:
-    """Return ``seconds`` since 1970 as a date of HTTP; those of the base come in every answer."""
-    return formatdate(seconds, usegmt=True).encode()
+    )
 
 
 def _is_range_valid(fields: Fields, representation: Representation, now: float) -> bool:

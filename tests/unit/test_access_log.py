@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 
 import pytest
@@ -47,6 +48,25 @@ def test_lines_above_the_longest_queue_are_counted(monkeypatch: pytest.MonkeyPat
     log.close()
     assert _events("".join(writes)) == ["answer 0", "answer 1", "answer 2"]
     assert log.lost == 2
+
+
+def test_a_line_is_that_of_the_json_module() -> None:
+    writes: list[str] = []
+    log = AccessLog(writes.append)
+    values: dict[str, str | int | float] = {
+        "path": '/"\\\n\0\x7f\udcff\u2028ä😀',
+        "status": 206,
+        "seconds": 3.1e-05,
+        "sent": 1 << 40,
+        "zero": 0.0,
+    }
+    log.add("answer", **values, error=None)
+    log.close()
+    (line,) = "".join(writes).splitlines()
+    made = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["time"])
+    assert made == {"time": made["time"], "event": "answer", **values}
+    assert line == json.dumps(made, separators=(",", ":"))
 
 
 def test_lines_that_cannot_be_written_are_counted() -> None:

@@ -1,0 +1,78 @@
+"""A request, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cosremaster.records.tuples import NamedTuple
+from cosremaster.serve.paths import ServedPath
+from cosremaster.serve.ranges import Answer, Fields, has_unknown_position
+
+if TYPE_CHECKING:
+    from cosremaster.serve.access_log import AccessLog
+    from cosremaster.serve.metrics import Metrics
+
+_LONGEST_VALUE = 200
+"""Bytes of a field in the log."""
+_HINT = (
+    "bytes=u-u comes from an iPXE that was built for another platform: it cannot boot an image over HTTP"
+    " (github.com/ipxe/ipxe/issues/767); /SITE/boot.ipxe may work with it"
+)
+
+
+class RefusalError(Exception):
+    """A request that gets a plain answer instead of what it asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Keep the answer."""
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class Reply(NamedTuple):
+    """An answer all of whose body is at hand. ``fields``: those of its head."""
+
+    status: int
+    fields: Fields
+    body: bytes
+
+
+class Exchange:
+    """A request, and what the log says of its answer.
+
+    ``fields``: names in lower case; ``target``: what its path means; ``path``: how the log shows that.
+    """
+
+    __slots__ = ("begun", "client", "error", "fields", "is_begun", "method", "path", "sent", "status", "target")
+
+    def __init__(self, method: str, target: ServedPath, path: str, fields: Fields, client: str) -> None:
+        """Begin with a request of ``client``."""
+        self.method, self.target, self.path, self.fields, self.client = method, target, path, fields, client
+        self.begun = time.perf_counter()
+        self.status, self.sent, self.is_begun = 0, 0, False
+        self.error: str | None = None
+
+    def text_of(self, name: bytes) -> str | None:
+        """Return the field ``name`` for the log, shortened; None without it."""
+        values = [value for key, value in self.fields if key == name]
+        return b", ".join(values)[:_LONGEST_VALUE].decode("utf-8", "backslashreplace") if values else None
+
+    def end(self, metrics: Metrics, log: AccessLog) -> None:
+        """Count and log the answer."""
+        method, range_text = self.method, self.text_of(b"range")
+        metrics.sent_bytes += self.sent
+        metrics.answers[method if method in ("GET", "HEAD") else "other", self.status] += 1
+        log.add(
+            "answer",
+            client=self.client,
+            method=method,
+            path=self.path,
+            status=self.status,
+            range=range_text,
+            sent=self.sent,
+            seconds=round(time.perf_counter() - self.begun, 6),
+            agent=self.text_of(b"user-agent"),
+            error=self.error,
+            hint=_HINT if range_text is not None and has_unknown_position(self.fields) else None,
+        )
