@@ -100,6 +100,8 @@ class ServeApp:
         site = self._sites.fresh_site(exchange.target.site) if exchange.target.kind == "image" else None
         if site is None or site.image.is_slow:
             return None
+        if self._sites.is_due(site) and not self._is_stopping:
+            self._checkers.submit(self._sites.check_site, site.name)  # so that nobody has to wait for it later
         answer = answer_request(exchange.method, exchange.fields, site.image.representation, time.time())
         if exchange.method == "HEAD":
             return Reply(answer.status, answer.fields, b"")

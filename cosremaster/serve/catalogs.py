@@ -122,7 +122,8 @@ class FleetCatalog:
         fleet, sites = self._read()
         if name not in sites:
             raise UsageError(f"{self._path}: there is no site {name} any more")
-        return SiteSource(fleet.base, sites[name].request, self._files, fleet.expect)
+        files = tuple(path for path in self._files if not path.is_dir())  # what a site has in a folder, it adds
+        return SiteSource(fleet.base, sites[name].request, files, fleet.expect)
 
     def _read(self) -> tuple[Fleet, dict[str, FleetSite]]:
         """Return the fleet, and its sites by name: as they are now, or else as they were before there were faults."""

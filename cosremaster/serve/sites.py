@@ -24,6 +24,7 @@ from cosremaster.overlay.request import host_paths
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import parse_item
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
+from cosremaster.serve.looks import Pace, Watched, WatchedFiles, join_looks
 from cosremaster.serve.ranges import Representation
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ class ServedSite:
     Who reads it does so inside :meth:`using`.
     """
 
-    def __init__(self, name: str, source: SiteSource, state: Fingerprint, prepared: Prepared) -> None:
-        """Keep the arguments; ``state`` is that of the source's inputs."""
-        self.name, self.source, self.state, self._prepared = name, source, state, prepared
+    def __init__(
+        self, name: str, source: SiteSource, inputs: tuple[Watched, ...], state: Fingerprint, prepared: Prepared
+    ) -> None:
+        """Keep the arguments; ``inputs`` are the files of the source, and ``state`` is theirs."""
+        self.name, self.source, self.inputs, self.state, self._prepared = name, source, inputs, state, prepared
         self._use = SharedUse(prepared.close, name)
         etag = prepared.identity()
         self._is_remote = isinstance(source.base, Url)
@@ -114,7 +117,7 @@ class ServedSite:
         image = Representation(prepared.size, etag, modified, IMAGE_TYPE)
         self.image = ServedFile(image, prepared.read, self._is_remote)
         self.warnings = prepared.warnings
-        self.fresh_until = 0.0
+        self.fresh_until = self.renewal = 0.0
         self._lock = threading.Lock()
         self._digest: ServedFile | None = None
         self._boot: Mapping[str, ServedFile] | None = None
@@ -235,6 +238,7 @@ class SiteImages:
         """Begin without images."""
         self.catalog, self._limit = catalog, limit
         self._sites: OrderedDict[str, ServedSite] = OrderedDict()
+        self._files = WatchedFiles()
         self._bases: dict[Path | Url, tuple[Fingerprint, Image]] = {}
         self._failures: dict[str, tuple[float, CosremasterError]] = {}
         self._lock = threading.Lock()
@@ -264,11 +268,22 @@ class SiteImages:
         site = self._sites.get(name)
         if site is None:
             return None
-        begun = time.monotonic()
-        if take_fingerprint(site.source.inputs) != site.state:
+        look = join_looks(each.look(_pace()) for each in site.inputs)
+        if look.state != site.state:
+            site.fresh_until = 0.0
             return None
-        self._refresh(site, begun)
+        site.fresh_until, site.renewal = look.until, look.renewal
         return site
+
+    def is_due(self, site: ServedSite) -> bool:
+        """Return whether it is time to look at the sources of ``site`` again, though they count a little longer.
+
+        It is so for no other who asks before somebody does.
+        """
+        if time.monotonic() < site.renewal:
+            return False
+        site.renewal = site.fresh_until
+        return True
 
     def find_site(self, name: str) -> ServedSite:
         """Return the image of the site ``name`` as its sources are now. Only one thread at a time asks for a site.
@@ -295,23 +310,19 @@ class SiteImages:
         self._keep(site)
         return site
 
-    def _refresh(self, site: ServedSite, begun: float) -> None:
-        """Remember that the sources of ``site`` were looked at, which began at ``begun``."""
-        now = time.monotonic()
-        site.fresh_until = now + max(CHECK_INTERVAL, CHECK_SHARE * (now - begun))
-
     def _plan_site(self, name: str) -> ServedSite:
         """Return the planned image of the site ``name``. :raises CosremasterError: it cannot be planned."""
         source = self.catalog.read_site(name)
+        inputs = self._files.find(source.inputs)  # before the plan: what changes meanwhile is seen the next time
+        look = join_looks([each.look_again(_pace()) for each in inputs])
         begun = time.monotonic()
-        state = take_fingerprint(source.inputs)  # before the plan: what changes meanwhile is seen the next time
-        looked = time.monotonic() - begun
         prepared = self._open_base(source).prepare(source.request)
-        site = ServedSite(name, source, state, prepared)
+        site = ServedSite(name, source, inputs, look.state, prepared)
         if not has_volume(PreparedSource(prepared, name, is_far=False)):
             site.close()
             raise UnsupportedError("is no ISO 9660 image, and no other is served", Place((str(source.base),)))
-        self._refresh(site, time.monotonic() - looked)
+        taken = time.monotonic() - begun
+        site.fresh_until, site.renewal = look.until + taken, look.renewal + taken
         return site
 
     def _open_base(self, source: SiteSource) -> Image:
@@ -370,6 +381,11 @@ class SiteImages:
             for _, image in self._bases.values():
                 image.close()
             self._bases.clear()
+
+
+def _pace() -> Pace:
+    """Return how often is looked."""
+    return Pace(CHECK_INTERVAL, CHECK_SHARE)
 
 
 def find_boot_file(site: ServedSite, name: str) -> ServedFile:
