@@ -60,8 +60,11 @@ def tree(tmp_path: Path) -> Path:
     os.symlink("/a/../b", top / "link")
     for name in (LATIN, UTF8):
         Path(os.fsdecode(os.fsencode(top) + b"/" + name)).write_bytes(name)
+    for file in (top / "empty", top / "large", *(top / os.fsdecode(name) for name in (LATIN, UTF8))):
+        file.chmod(0o644)  # whatever the umask
     os.mkfifo(top / "pipe", 0o600)
     (top / "own").mkdir()
+    (top / "own").chmod(0o755)
     return top
 
 
@@ -69,7 +72,7 @@ def pack(tree: Path, target: Path, how: str) -> Path:
     """The tree packed by a real packer, with devices and owners made under fakeroot."""
     require("fakeroot", "tar", "cpio", "bsdtar", "find", "bash")
     script = f"""
-        mknod -m 640 null c 1 3; mknod disk b 259 1000; chown 1000:1234567 own; chown -h 7:8 link
+        mknod -m 640 null c 1 3; mknod -m 644 disk b 259 1000; chown 1000:1234567 own; chown -h 7:8 link
         find . -exec touch -h -d @{EPOCH} {{}} +
         {how}
     """

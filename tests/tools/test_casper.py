@@ -11,6 +11,8 @@ from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, directory, regular, root_items
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
+from tests.support.initramfs import TOOLS as INITRAMFS_TOOLS
+from tests.support.initramfs import unpack_initramfs
 
 
 def _ucode(vendor: bytes) -> bytes:
@@ -21,7 +23,7 @@ def _ucode(vendor: bytes) -> bytes:
 @pytest.fixture
 def casper(tmp_path: Path) -> Path:
     """The ISO; what Ubuntu has had since 23.10: microcode of both vendors, modules, all plain, then zstd."""
-    tools.require("xorriso", "zstd", "unmkinitramfs", "cpio")
+    tools.require("xorriso", "zstd", *INITRAMFS_TOOLS)
     modules = build_archive([directory(b"usr"), directory(b"usr/lib"), regular(b"usr/lib/nic.ko", os.urandom(3001))])
     main_archive = run(["zstd", "-q", "-9"], stdin=build_archive(root_items()))
     disc = tmp_path / "disc"
@@ -47,8 +49,8 @@ def test_casper(casper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "casper/initrd::#4: 1 added" in capsys.readouterr().out
     # Taken out by another tool, unpacked by another.
     run(["xorriso", "-osirrox", "on", "-indev", str(out), "-extract", "/casper", str(tmp_path / "taken")])
-    run(["unmkinitramfs", str(tmp_path / "taken/initrd"), str(tmp_path / "tree")])
-    assert (tmp_path / "tree/main/preseed.cfg").read_text() == "d-i example\n"
+    _, unpacked = unpack_initramfs(tmp_path / "taken/initrd", tmp_path / "tree")
+    assert (unpacked / "preseed.cfg").read_text() == "d-i example\n"
     before, after = ((path / "initrd").read_bytes() for path in (tmp_path / "disc/casper", tmp_path / "taken"))
     plain = before.index(b"\x28\xb5\x2f\xfd")
     assert after[:plain] == before[:plain]

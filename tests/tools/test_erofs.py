@@ -147,7 +147,7 @@ def test_a_large_file_in_very_many_chunks(options: tuple[str, ...], tmp_path: Pa
         content = ErofsTree(PieceTable([Range(source, 0, source.size)]), Place((image.name,)))[b"a"].content
         assert content is not None
         assert (content.size, content.table().read()) == (size, bytes(data))
-        assert len(content.table().pieces) == 1
+        assert len(content.table().pieces) <= 5  # since mkfs.erofs 1.9 they are holes: two texts and what follows each
         for start, length in ((0, 1), (69_990, 8200), (19_999_000, 3000), (size - 5000, 9000)):
             assert content.table().read(start, length) == data[start : start + length]
     assert cosremaster.verify(image).ok
