@@ -75,14 +75,13 @@ def _format_line(seconds: float, event: str, values: Mapping[str, Value]) -> str
 
     It takes a fifth of what json.dumps does.
     """
-    parts = [f'{{"time":"{_format_second(int(seconds))}.{int(seconds * 1000) % 1000:03}Z","event":"{event}"']
-    for name, value in values.items():
-        if isinstance(value, str):
-            parts.append(f',"{name}":{_quote(value)}')
-        elif value is not None:
-            parts.append(f',"{name}":{value!r}')
-    parts.append("}\n")
-    return "".join(parts)
+    parts = [
+        f',"{name}":{_quote(value) if isinstance(value, str) else repr(value)}'
+        for name, value in values.items()
+        if value is not None
+    ]
+    time_text = f"{_format_second(int(seconds))}.{int(seconds * 1000) % 1000:03}Z"
+    return f'{{"time":"{time_text}","event":"{event}"{"".join(parts)}}}\n'
 
 
 @lru_cache(2)

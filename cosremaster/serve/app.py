@@ -93,11 +93,11 @@ class ServeApp:
 
         None if it is for something else. :raises CosremasterError: they cannot be read.
         """
+        site = self._sites.fresh_site(exchange.target.site) if exchange.target.kind == "image" else None
         try:
-            self._check(exchange)
+            self._check(exchange, site)
         except RefusalError as refusal:
             return _make_reply(exchange, refusal.answer, _literal_body(refusal.answer))
-        site = self._sites.fresh_site(exchange.target.site) if exchange.target.kind == "image" else None
         if site is None or site.image.is_slow:
             return None
         if self._sites.is_due(site) and not self._is_stopping:
@@ -177,14 +177,18 @@ class ServeApp:
             answer = refusal.answer
         await self._send_reply(exchange, send, _make_reply(exchange, answer, _literal_body(answer)))
 
-    def _check(self, exchange: Exchange) -> Access:
-        """Return what the client of a request may have. :raises RefusalError: not what it asks for."""
+    def _check(self, exchange: Exchange, site: ServedSite | None = None) -> Access:
+        """Return what the client of a request may have; ``site`` is that of its path, where it is at hand.
+
+        :raises RefusalError: it may not have what it asks for.
+        """
         target = exchange.target
         if exchange.method not in ("GET", "HEAD"):
             extra = ((b"allow", b"GET, HEAD"), (b"connection", b"close"))
             raise RefusalError(plain_answer(405, "only GET and HEAD are answered", None, *extra))
         access = self._find_access(exchange)
-        if not target.kind or (target.site and not (access.allows(target.site) and self._has_site(target.site))):
+        is_open = not target.site or (access.allows(target.site) and (site is not None or self._has_site(target.site)))
+        if not target.kind or not is_open:
             raise RefusalError(plain_answer(404, "there is nothing at this path"))
         return access
 

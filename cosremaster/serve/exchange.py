@@ -63,16 +63,9 @@ class Exchange:
         method, range_text = self.method, self.text_of(b"range")
         metrics.sent_bytes += self.sent
         metrics.answers[method if method in ("GET", "HEAD") else "other", self.status] += 1
+        hint = _HINT if range_text is not None and has_unknown_position(self.fields) else None
         log.add(
-            "answer",
-            client=self.client,
-            method=method,
-            path=self.path,
-            status=self.status,
-            range=range_text,
-            sent=self.sent,
-            seconds=round(time.perf_counter() - self.begun, 6),
-            agent=self.text_of(b"user-agent"),
-            error=self.error,
-            hint=_HINT if range_text is not None and has_unknown_position(self.fields) else None,
-        )
+            "answer", client=self.client, method=method, path=self.path, status=self.status, range=range_text,
+            sent=self.sent, seconds=round(time.perf_counter() - self.begun, 6), agent=self.text_of(b"user-agent"),
+            error=self.error, hint=hint,
+        )  # fmt: skip

@@ -67,15 +67,15 @@ def answer_request(method: str, fields: Fields, representation: Representation, 
 
     Preconditions are evaluated in the order of RFC 9110, 13.2.2; a Range field that is malformed is ignored (14.2).
     """
-    has_conditions = any(name in _PRECONDITIONS for name, _ in fields)
-    status = check_preconditions(fields, representation) if has_conditions else None
+    names = [name for name, _ in fields]
+    status = None if _PRECONDITIONS.isdisjoint(names) else check_preconditions(fields, representation)
     if status == 412:
         return plain_answer(412, "the image has changed: its ETag or date is not the one asked for", representation)
     if status == 304:
         return Answer(304, [*_validator_fields(representation)], (), 0)
     whole = ByteRange(0, representation.size)
-    value = _single_field(fields, b"range")
-    if method != "GET" or value is None or not _is_range_valid(fields, representation, now):
+    value = _single_field(fields, b"range") if b"range" in names else None
+    if method != "GET" or value is None or (b"if-range" in names and not _is_range_valid(fields, representation, now)):
         return _whole_answer(method, representation, whole)
     ranges = parse_ranges(value, representation.size)
     if ranges is None:
@@ -248,13 +248,13 @@ def _validator_fields(representation: Representation) -> tuple[tuple[bytes, byte
 
 
 def _is_range_valid(fields: Fields, representation: Representation, now: float) -> bool:
-    """Tell whether the Range field of a request counts, by its If-Range (13.1.5).
+    """Tell whether the Range field of a request counts, by its only If-Range (13.1.5).
 
     A date counts if it is exactly ours, and so old that nothing can have changed in the same second (8.8.2.2).
     """
     value = _single_field(fields, b"if-range")
     if value is None:
-        return not any(name == b"if-range" for name, _ in fields)
+        return False
     text = value.decode("latin-1").strip()
     if text.startswith(('"', "W/")):
         return text == f'"{representation.etag}"'

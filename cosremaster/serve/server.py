@@ -9,18 +9,23 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from cosremaster.errors import UnsupportedError
 from cosremaster.serve.app import ServeApp
+from cosremaster.serve.exchange import Reply
+from cosremaster.serve.heads import HeadWriter, read_plain_head
 from cosremaster.serve.listen import BACKLOG, ServerLimits, find_client
 from cosremaster.serve.metrics import Metrics
+from cosremaster.serve.ranges import Fields
 
 try:
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 except ImportError as error:
     raise UnsupportedError("serve needs a web server: pip install 'cosremaster[serve]'") from error
+
+AnswerAtOnce: TypeAlias = Callable[[str, str, Fields, str], "Reply | None"]
 
 IDLE_TIMEOUT = 30
 """Seconds for which a connection stays open between two requests."""
@@ -38,7 +43,7 @@ def make_server(app: ServeApp, limits: ServerLimits) -> uvicorn.Server:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the access log says it, a line each
     config = uvicorn.Config(
-        app, http=_bounded_protocol(app.metrics, limits), ws="none", lifespan="on", log_config=None, access_log=False,
+        app, http=_bounded_protocol(app, limits), ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, timeout_keep_alive=IDLE_TIMEOUT, timeout_graceful_shutdown=limits.grace,
         backlog=BACKLOG, proxy_headers=False,
     )  # fmt: skip
@@ -63,11 +68,15 @@ class _QuietServer(uvicorn.Server):
 
 
 class _Connections:
-    """The connections of a server, and their limits."""
+    """The connections of a server, and their limits.
 
-    def __init__(self, metrics: Metrics, limits: ServerLimits) -> None:
+    ``answer_at_once``: :meth:`ServeApp.answer_at_once`, None for an application that has none.
+    """
+
+    def __init__(self, metrics: Metrics, limits: ServerLimits, answer_at_once: AnswerAtOnce | None) -> None:
         """Begin without connections."""
-        self.metrics, self.limits = metrics, limits
+        self.metrics, self.limits, self.answer_at_once = metrics, limits, answer_at_once
+        self.heads = HeadWriter()
         self._clients = Counter[str]()
 
     def add(self, address: str) -> bool:
@@ -86,9 +95,10 @@ class _Connections:
             del self._clients[address]
 
 
-def _bounded_protocol(metrics: Metrics, limits: ServerLimits) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol with the limits ``limits``, which it lacks."""
-    return type("BoundedProtocol", (_BoundedProtocol,), {"all_connections": _Connections(metrics, limits)})
+def _bounded_protocol(app: ServeApp, limits: ServerLimits) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol for ``app`` with the limits ``limits``, which it lacks."""
+    connections = _Connections(app.metrics, limits, getattr(app, "answer_at_once", None))
+    return type("BoundedProtocol", (_BoundedProtocol,), {"all_connections": connections})
 
 
 class JoiningTransport:
@@ -101,6 +111,7 @@ class JoiningTransport:
         """Write to ``transport``."""
         self._transport, self._loop = transport, loop
         self._head = b""
+        self._takes_parts = type(transport).__module__.startswith("uvloop.")  # asyncio joins them, or forgets to pause
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute ``name`` of the transport, for all that is not about writing."""
@@ -114,6 +125,15 @@ class JoiningTransport:
             return
         head, self._head = self._head, b""
         self._transport.write(head + data if head else data)
+
+    def write_answer(self, head: bytes, body: bytes) -> None:
+        """Write a whole answer, behind what waits."""
+        if self._head:
+            self._flush()
+        if self._takes_parts:
+            self._transport.writelines((head, body))
+        else:
+            self._transport.write(head + body)
 
     def close(self) -> None:
         """Write what waits, and close."""
@@ -135,10 +155,17 @@ _Protocol: Any = AutoHTTPProtocol
 
 
 class _BoundedProtocol(_Protocol):  # type: ignore[misc]
-    """A connection that is closed when it is one too many, or its client is too slow."""
+    """A connection that is closed when it is one too many, or its client is too slow.
+
+    A plain request whose answer is at hand is answered here; for each other one uvicorn calls the application.
+    """
 
     all_connections: ClassVar[_Connections]
     _address = ""
+    _is_between = hasattr(_Protocol, "on_message_begin")
+    """Whether the parser has seen no byte of a request that is not complete; never where it does not say so (h11)."""
+    _answered = 0.0
+    """When the last request was answered here, on the loop's clock."""
     _unfinished = 0
     """Bytes that came since the head of a request was complete."""
 
@@ -150,10 +177,12 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         if self.all_connections.add(self._address):
             self._wait_for_head()
         else:
+            self._is_between = False
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        self._unset_keepalive_if_required()
         self._stop_timer("head")
         self._stop_timer("stall")
         self.all_connections.remove(self._address)
@@ -161,6 +190,8 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Take ``data``; a head that is not complete has to be so in time, and within bounds."""
+        if self._is_between and self._answer_at_once(data):
+            return
         for start in range(0, len(data), LONGEST_HEAD):
             part, before = data[start : start + LONGEST_HEAD], self.cycle
             super().data_received(part)
@@ -175,6 +206,40 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         elif "head" not in self._timers:
             self._wait_for_head()
 
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._is_between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """End a request, with its body."""
+        self._is_between = True
+        super().on_message_complete()
+
+    def _answer_at_once(self, data: bytes) -> bool:
+        """Answer the request that ``data`` are, all of it; return False, and do nothing, where that cannot be.
+
+        No other may wait for its answer, and no answer for its client.
+        """
+        connections, cycle = self.all_connections, self.cycle
+        is_busy = self.flow.write_paused or (cycle is not None and not cycle.response_complete)
+        if is_busy or connections.answer_at_once is None:
+            return False
+        head = read_plain_head(data)
+        if head is None:
+            return False
+        reply = connections.answer_at_once(head.method, head.path, head.fields, self.client[0] if self.client else "")
+        if reply is None:
+            return False
+        if self._timers:
+            self._stop_timer("head")
+        self.transport.write_answer(connections.heads.write(reply, self.server_state.default_headers), reply.body)
+        self.server_state.total_requests += 1
+        self._answered = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_request(self.timeout_keep_alive)
+        return True
+
     def pause_writing(self) -> None:
         """Wait for the client to take what was written."""
         super().pause_writing()
@@ -187,10 +252,18 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; where the last answer is not taken yet, give it its time."""
-        if self.transport.get_write_buffer_size():
+        self.timeout_keep_alive_task = None
+        rest = self._answered + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self._wait_for_request(rest)
+        elif self.transport.get_write_buffer_size():
             self._start_timer("stall", self.all_connections.limits.stall_timeout, self._cut)
         else:
             super().timeout_keep_alive_handler()
+
+    def _wait_for_request(self, seconds: float) -> None:
+        """Look after so many ``seconds`` whether the connection is idle. A timer for each request would be dear."""
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _wait_for_head(self) -> None:
         """Close the connection if no request comes in time."""
