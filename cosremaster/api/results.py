@@ -180,7 +180,9 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
     """Return the fields of :class:`Changes` for ``plan``."""
     image = plan.image
     new = {layer.address[0]: layer.packed.table.length for layer in plan.packed if len(layer.address) == 1}
-    sizes = new | {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
+    changed = {change.paths[0] for change in plan.changes}
+    old = {file.path: file.size for file in image.files if file.path in changed} if changed else {}
+    sizes = new | old | dict(plan.result.replaced_sizes)
     layers = tuple(_changed_layer(change, sizes) for change in plan.changes)
     first = layers[0] if layers else None
     names = ("layer", "added", "replaced", "removed", "unchanged", "parents", "memory")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from cosremaster.iso.model import IsoFile
+from cosremaster.iso.model import IsoFile, IsoTree
 from cosremaster.lazy_regex import lazy_regex
 
 MAX_LIST = 1 << 24
@@ -62,7 +62,7 @@ def may_hold_checksums(file: IsoFile) -> bool:
     return may_be_list(file) or may_be_package_index(file.path)
 
 
-def any_may_hold_checksums(files: Sequence[IsoFile]) -> bool:
-    """Return True if :func:`may_hold_checksums` is true of one of ``files``, which may be very many."""
-    paths = b"\n".join([file.path for file in files]).lower()
-    return any(word in paths for word in _WORDS) and any(map(may_hold_checksums, files))
+def any_may_hold_checksums(tree: IsoTree) -> bool:
+    """Return True if :func:`may_hold_checksums` is true of one of the files of ``tree``, which may be very many."""
+    paths = b"\n".join(tree.file_paths).lower()
+    return any(word in paths for word in _WORDS) and any(map(may_hold_checksums, tree.files))

@@ -19,7 +19,7 @@ from cosremaster.suggestions import find_similar, format_suggestion
 _COMPLETION = "_COSREMASTER_COMPLETE"
 """A variable of the environment by which shells ask for completions, as click names it."""
 
-MUCH_NEW = 50_000
+MUCH_NEW = 200_000
 """Values that were made and not given up when the garbage collector looks for cycles among them: an index is several
 small ones for each entry, and no garbage."""
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.iso.model import IsoImage
 from cosremaster.units import Lba
 
 _FEW = 16
@@ -20,11 +20,8 @@ class EditedFiles:
         """Index the files of ``image`` that ``edits`` keep, and those that they add."""
         self.image, self._replaced = image, edits.replaced
         leaves = edits.removed or edits.renamed
-        self.files: dict[bytes, IsoFile] = {
-            file.path: file
-            for file in image.files
-            if file.is_regular and not (leaves and edits.new_path(file.path) is None)
-        }
+        files = image.trees[0].regular_files()
+        self.files = files.select(lambda path: edits.new_path(path) is not None) if leaves else files
         self._paths_by_start: dict[Lba, list[bytes]] = {}
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
 

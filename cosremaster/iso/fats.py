@@ -186,7 +186,7 @@ def _list_candidates(
     for area in list_areas(image):
         aliases[area.start].append(area.alias)
     files, area_blocks = tree_files.files, {Lba(start // BLOCK) for start in aliases if start % BLOCK == 0}
-    certain = {path for path in boot_paths if path in files}
+    certain = {path for path in boot_paths if path is not None and path in files}
     for file in image.trees[0].find_files_at(area_blocks):
         if files.get(file.path) == file:
             certain.add(file.path)

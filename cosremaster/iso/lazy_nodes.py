@@ -64,7 +64,7 @@ class LazyNodes(Mapping[bytes, Node]):
     def list_paths(self) -> frozenset[bytes]:
         """Return all paths; no nodes are read for that."""
         if self._paths is None:
-            paths = (*self._directories, *self._image.trees[0].list_paths()) if self._all is None else self._all
+            paths = (*self._directories, *self._image.trees[0].file_paths) if self._all is None else self._all
             self._paths = frozenset(paths) - {b""}
         return self._paths
 

@@ -19,7 +19,7 @@ from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
-from cosremaster.iso.tree_files import TreeFiles
+from cosremaster.iso.tree_files import RegularFiles, TreeFiles
 from cosremaster.iso.udf.read import Udf
 from cosremaster.records import Struct, field
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
@@ -89,6 +89,7 @@ class IsoDirectory(Struct, eq=False):
     ``is_plain``: its records name neither continuation areas nor relocated directories, and each of them but ``.`` and
     ``..`` is that of a whole file or of a directory; only then the other fields say anything.
     ``is_ordinary``: each of its records has a name, a mode and times alone, in whole fields.
+    ``begins_with_dots``: its first two records are ``.`` and ``..``.
     ``empty_blocks``: the blocks of its records without data. ``data_end``: the byte offset behind the last data that
     its files name. ``crc``: the CRC-32 of its bytes.
     """
@@ -101,6 +102,7 @@ class IsoDirectory(Struct, eq=False):
     children: Sequence[IsoDirectory] = ()
     is_plain: bool = False
     is_ordinary: bool = False
+    begins_with_dots: bool = False
     empty_blocks: tuple[Lba, ...] = ()
     data_end: int = 0
     crc: int = 0
@@ -158,9 +160,14 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
                 end = behind
         return [*joined, (start, end)][1:]
 
-    def list_paths(self) -> Iterator[bytes]:
-        """Yield the path of each file."""
-        return _rows_of(self.files).paths()
+    @property
+    def file_paths(self) -> Sequence[bytes]:
+        """The path of each file."""
+        return _rows_of(self.files).paths
+
+    def regular_files(self) -> RegularFiles:
+        """Return the regular files by their paths."""
+        return RegularFiles(_rows_of(self.files))
 
     def find_files_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""

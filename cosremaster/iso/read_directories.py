@@ -19,6 +19,7 @@ from cosremaster.iso.ecma119.records import (
     RECORD_HEAD,
     DirectoryRecord,
     Extent,
+    begins_with_dots,
     decode_identifier,
     decode_joliet_identifiers,
     read_directory_bytes,
@@ -103,6 +104,7 @@ class TreeReader(Struct):
         ]
         directory.is_plain, directory.data_end, directory.crc = True, earlier.data_end, earlier.crc
         directory.is_ordinary, directory.empty_blocks = earlier.is_ordinary, earlier.empty_blocks
+        directory.begins_with_dots = earlier.begins_with_dots
         return self.earlier.tree.files[earlier.files]
 
     def _read_any(self, directory: IsoDirectory) -> Sequence[IsoFile]:
@@ -135,7 +137,7 @@ class TreeReader(Struct):
             assert child.record is not None
             walker.note_directory(child.extent, child.record, len(directory.identifiers))
         directory.children, directory.is_plain, directory.data_end = plain.children, True, files.data_end
-        directory.is_ordinary = plain.is_ordinary
+        directory.is_ordinary, directory.begins_with_dots = plain.is_ordinary, begins_with_dots(data)
         empty_files = [lba for lba, size in files.extents if not size]
         directory.empty_blocks, directory.crc = (*plain.empty_blocks, *empty_files), crc32(data)
         return files

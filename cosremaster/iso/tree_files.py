@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -131,10 +131,11 @@ class TreeFiles(Sequence["IsoFile"]):
         self._parts: list[Sequence[IsoFile]] = []
         self._starts: list[int] = []
         self._length = 0
+        self._paths: list[bytes] | None = None
 
     def add(self, files: Sequence[IsoFile]) -> slice:
         """Add the files of the next directory; return where they are."""
-        first = self._length
+        first, self._paths = self._length, None
         self._length += len(files)
         if files:
             self._parts.append(files)
@@ -155,13 +156,28 @@ class TreeFiles(Sequence["IsoFile"]):
         """The block after all data."""
         return Lba(max(map(_find_data_end, self._parts), default=0))
 
-    def paths(self) -> Iterator[bytes]:
-        """Yield the path of each file."""
-        for part in self._parts:
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The path of each file, made once: several look for names among them."""
+        if self._paths is None:
+            self._paths = [
+                path
+                for part in self._parts
+                for path in (part.paths if isinstance(part, FileColumns) else (file.path for file in part))
+            ]
+        return self._paths
+
+    def number_regular(self) -> dict[bytes, int]:
+        """Return the numbers of the regular files by their paths; of several with a path, that of the last."""
+        others = set[int]()
+        for part, start in zip(self._parts, self._starts, strict=True):
             if isinstance(part, FileColumns):
-                yield from part.paths
+                others.update(start + at for at, (is_regular, _) in part.special.items() if not is_regular)
             else:
-                yield from (file.path for file in part)
+                others.update(number for number, file in enumerate(part, start) if not file.is_regular)
+        if not others:
+            return dict(zip(self.paths, range(self._length), strict=True))
+        return {path: number for number, path in enumerate(self.paths) if number not in others}
 
     def list_runs_in(self, first: Lba, end: Lba) -> Iterator[BlockRun]:
         """Yield those of the block runs that have a block between ``first`` and the block before ``end``."""
@@ -227,6 +243,35 @@ class TreeFiles(Sequence["IsoFile"]):
     def __hash__(self) -> int:
         """Return the same for the same files."""
         return hash(self._length)
+
+
+class RegularFiles(Mapping[bytes, "IsoFile"]):
+    """The regular files of a tree by their paths: values are made of those that somebody asks for."""
+
+    def __init__(self, files: TreeFiles, numbers: dict[bytes, int] | None = None) -> None:
+        """Make a mapping of ``files``; with ``numbers`` of those alone that have one there."""
+        self._files = files
+        self._numbers = files.number_regular() if numbers is None else numbers
+
+    def select(self, wants: Callable[[bytes], bool]) -> RegularFiles:
+        """Return those of the files whose paths ``wants`` takes."""
+        return RegularFiles(self._files, {path: number for path, number in self._numbers.items() if wants(path)})
+
+    def __getitem__(self, path: bytes) -> IsoFile:
+        """Return the file at ``path``."""
+        return self._files[self._numbers[path]]
+
+    def __contains__(self, path: object) -> bool:
+        """Return whether there is a file at ``path``."""
+        return path in self._numbers
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the paths."""
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._numbers)
 
 
 def _find_data_end(files: Sequence[IsoFile]) -> int:

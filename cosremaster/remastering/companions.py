@@ -68,7 +68,7 @@ def plan_companions(
     if image.volume is None:
         return Companions(edits)
     warnings = list[str]()
-    if _has_casper_uuid(image, edits):
+    if _has_casper_uuid(image.volume, edits):
         from cosremaster.remastering.casper_uuid import find_uuid_warnings  # noqa: PLC0415 - casper's images alone
 
         warnings += find_uuid_warnings(image.volume, edits, changes)
@@ -100,9 +100,9 @@ def plan_companions(
     )  # fmt: skip
 
 
-def _has_casper_uuid(image: SourceImage, edits: IsoEdits) -> bool:
+def _has_casper_uuid(image: IsoImage, edits: IsoEdits) -> bool:
     """Return whether the medium of casper has a UUID before or after ``edits``."""
-    old = any(file.path.startswith(CASPER_UUID) for file in image.files)
+    old = any(path.startswith(CASPER_UUID) for path in image.trees[0].file_paths)
     return old or any(node.path.startswith(CASPER_UUID) for node in edits.added)
 
 

@@ -263,7 +263,7 @@ def plan_checksums(
     # The implanted MD5 and tagmedia's digests are in no file, and making them reads the whole image.
     plain = replace(image.volume, implanted=None, media_tags=None)
     whole = with_hidden_files(plain, context.source)
-    if not any_may_hold_checksums(whole.files):
+    if not any_may_hold_checksums(whole.trees[0]):
         return RenewedLists()
     from cosremaster.checksums.update import update_checksums  # noqa: PLC0415 - only an image with lists needs it
 

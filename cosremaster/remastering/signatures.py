@@ -47,7 +47,8 @@ def plan_signatures(image: IsoImage, edits: IsoEdits, changed: Iterable[bytes], 
     :raises UnsupportedError: hashes of dm-verity would not fit any more, so that the file could not be mounted.
     """
     names = sorted(changed)
-    present = {file.path for file in image.files if edits.new_path(file.path) is not None} - set(edits.replaced)
+    likely = {path + end for path in names for end in (*_SIGNATURES, *VERITY)}.difference(edits.replaced)
+    present = {path for path in image.trees[0].file_paths if path in likely and edits.new_path(path) is not None}
     pairs = [(path, path + end) for path in names for end in _SIGNATURES if path + end in present]
     verity = [(path, path + end) for path in names for end in VERITY if path + end in present]
     if verity and not drop:

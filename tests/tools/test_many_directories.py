@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
+from cosremaster import InlineFile, Request
 from cosremaster.browse.container import open_container
 from cosremaster.errors import ImageError, ProofError
 from cosremaster.io.output import Written
@@ -18,17 +20,18 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image
 from cosremaster.iso.lazy_nodes import LazyNodes
 from cosremaster.iso.merged import read_merged_trees
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.tree_edit.apply import apply_edits
+from cosremaster.iso.tree_files import FileColumns
 from cosremaster.iso.walk import walk_records
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
-from cosremaster.units import Lba
+from cosremaster.units import Lba, lba_offset
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run
@@ -55,6 +58,39 @@ def test_names_of_files_are_found_few_by_few_and_all_at_once(many: Path) -> None
         paths = [file.path for file in image.files if file.size]
         assert [tree_files.names_of(path) for path in paths] == [(path,) for path in paths]
         assert len(paths) == 200
+
+
+def test_a_file_is_added_without_making_values_of_all_files(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    make_files = FileColumns._make_files
+
+    def make_noticed(columns: FileColumns) -> list[IsoFile]:
+        made.append(columns._prefix)
+        return make_files(columns)
+
+    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+    with cosremaster.open(many) as image:
+        image.remaster(tmp_path / "out.iso", Request(add_iso=[InlineFile("/d03/new", b"new\n")]))
+    assert set(made) <= {b"d03/", b"d07/"}  # that of the new file, and that with a symlink
+    assert b"/d03/new" in run(["isoinfo", "-R", "-f", "-i", tmp_path / "out.iso"]).split(b"\n")
+
+
+def test_a_directory_that_begins_with_other_records_is_not_edited(many: Path) -> None:
+    with open_source(many) as source:
+        directory = next(each for each in read_image(source).trees[0].index if each.path == b"d11")
+    start = lba_offset(directory.extent.lba)
+    data = bytearray(many.read_bytes())
+    dot_dot = start + data[start]
+    assert directory.begins_with_dots and data[dot_dot + 33] == 1
+    data[dot_dot + 33] = 0  # a second . in the place of ..
+    many.write_bytes(data)
+    with open_source(many) as source:
+        image = read_image(source)
+        assert [each.path for each in image.trees[0].index if each.is_plain and not each.begins_with_dots] == [b"d11"]
+        with pytest.raises(ImageError, match=r"begin with \. and \.\."):
+            plan_image(image, source, ADDED)
 
 
 def test_runs_of_blocks_are_those_of_each_file(many: Path) -> None:

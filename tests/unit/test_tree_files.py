@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cosremaster.iso.ecma119.records import DirectoryRecord, decode_identifier, decode_joliet_identifiers
 from cosremaster.iso.model import IsoFile
 from cosremaster.iso.rockridge.read import find_ordinary_names, parse_plain_fields
-from cosremaster.iso.tree_files import FileColumns, TreeFiles
+from cosremaster.iso.tree_files import FileColumns, RegularFiles, TreeFiles
 from cosremaster.units import Lba
 
 
@@ -120,9 +120,28 @@ def test_the_files_of_a_tree_are_a_row() -> None:
     assert [tree[at] for at in range(-6, 6)] == everything * 2
     with pytest.raises(IndexError):
         tree[6]
-    assert list(tree.paths()) == [file.path for file in everything]
+    assert list(tree.paths) == [file.path for file in everything]
     assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
     assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]
+
+
+def test_regular_files_are_found_by_path_and_made_when_asked_for() -> None:
+    first, second = _columns([b"a", b"b", b"same", b"same"], 50), _columns([b"x"], 90)
+    first.special[1] = (False, 7)
+    pipe = IsoFile(b"pipe", (DirectoryRecord(0, Lba(7), 0, 0, (), b"P"),), False)
+    tree = TreeFiles()
+    for part in (first, [pipe], second):
+        tree.add(part)
+    files = RegularFiles(tree)
+    assert list(files) == [b"d/a", b"d/same", b"d/x"] and not first._made
+    assert (b"d/b" in files, b"pipe" in files, b"d/x" in files, len(files)) == (False, False, True, 3)
+    assert files[b"d/same"] is first[3] and not second._made  # of several with a path the last
+    chosen = files.select(lambda path: path != b"d/a")
+    assert dict(chosen) == {b"d/same": first[3], b"d/x": second[0]}
+    with pytest.raises(KeyError):
+        files[b"d/b"]
+    first.special.clear()
+    assert list(RegularFiles(tree)) == [b"d/a", b"d/b", b"d/same", b"d/x"]
 
 
 def test_rows_of_files_are_equal_where_the_files_are() -> None:

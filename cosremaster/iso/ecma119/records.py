@@ -178,6 +178,13 @@ def read_directory_bytes(source: ByteSource, directory: Extent, path: tuple[byte
     return source.read(start, directory.length)
 
 
+def begins_with_dots(data: bytes) -> bool:
+    """Return whether the first two records of the directory with the bytes ``data`` are ``.`` and ``..`` (6.8.2.2)."""
+    dot = data[: data[0]] if data else b""
+    dot_dot = data[len(dot) : len(dot) + data[len(dot)]] if dot and len(data) > len(dot) else b""
+    return (dot[32:34], dot_dot[32:34]) == (b"\1\0", b"\1\1")
+
+
 def read_all_records(
     source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:

@@ -21,6 +21,7 @@ from cosremaster.iso.ecma119.records import (
     DirectoryRecord,
     Extent,
     VolumeDescriptor,
+    begins_with_dots,
     locate_record,
     read_directory,
 )
@@ -150,7 +151,8 @@ class _TreeReader(Struct):
         plain = self.plain.get(directory.extent.lba)
         if plain is None or plain.extent != directory.extent:
             return None
-        _check_dots(self.source, directory.extent)
+        if not plain.begins_with_dots:
+            raise _no_dots(self.source, directory.extent)
         below, above = list[EditableDirectory](), len(plain.path) + 1 if plain.path else 0
         for child in plain.children:
             assert child.record is not None
@@ -303,12 +305,11 @@ def list_area_blocks(areas: Iterable[tuple[int, int]]) -> set[Lba]:
 
 
 def _check_dots(source: ByteSource, extent: Extent) -> None:
-    """Check that a directory's first two records are ``.`` and ``..`` (6.8.2.2).
+    """Check that a directory's first two records are ``.`` and ``..``. :raises ImageError: when they are not."""
+    if not begins_with_dots(source.read(lba_offset(extent.lba), min(2 * _MAX_RECORD_BYTE, extent.length))):
+        raise _no_dots(source, extent)
 
-    :raises ImageError: when they are not.
-    """
-    head = source.read(lba_offset(extent.lba), min(2 * _MAX_RECORD_BYTE, extent.length))
-    dot = head[: head[0]] if head else b""
-    dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
-    if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):
-        raise ImageError("a directory does not begin with . and ..", source.place.at(lba_offset(extent.lba)))
+
+def _no_dots(source: ByteSource, extent: Extent) -> ImageError:
+    """Return the error for a directory whose first two records are others than ``.`` and ``..``."""
+    return ImageError("a directory does not begin with . and ..", source.place.at(lba_offset(extent.lba)))
