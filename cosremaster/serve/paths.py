@@ -70,4 +70,12 @@ def hide_tokens(path: str, tokens: Tokens) -> str:
     if len(path) > LONGEST_LOGGED:  # what may be part of a token goes
         path = path[:LONGEST_LOGGED].rpartition("/")[0] + "/..."
     path = _TOKEN_PART.sub(r"\1***", path)
-    return _TOKEN_WORD.sub(lambda match: "***" if tokens.find_access(match.group()) else match.group(), path)
+    return _TOKEN_WORD.sub(lambda match: _hide_word(match.group(), tokens), path)
+
+
+def _hide_word(word: str, tokens: Tokens) -> str:
+    """Return ``word``; where it is one of the ``tokens``, also with an ending of a file, without that."""
+    for ending in ("", *(suffix for suffix, _ in _SUFFIXES)):
+        if word.endswith(ending) and tokens.find_access(word.removesuffix(ending)):
+            return f"***{ending}"
+    return word

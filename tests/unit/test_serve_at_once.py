@@ -99,6 +99,8 @@ def test_paths_are_remembered_up_to_a_number() -> None:
         assert reader.read(f"/s/{TOKEN}/a.iso") == (ServedPath("image", "a", token=TOKEN), "/s/***/a.iso")
         assert reader.read("/a.iso") == (ServedPath("image", "a"), "/a.iso")
         assert reader.read(f"/{TOKEN}/a.iso")[1] == "/***/a.iso"
+        for ending in ("", ".iso", ".iso.sha256", ".sha256"):
+            assert reader.read(f"/s/a/{TOKEN}{ending}")[1] == f"/s/***/***{ending}"
         assert reader.read("/" + "a" * 9000)[1] == "/..."
     for number in range(3 * paths.REMEMBERED):
         reader.read(f"/{number}.iso")
