@@ -120,11 +120,13 @@ class FileSource:
                 part = os.pread(self.descriptor, length, offset)
             except OSError as error:
                 raise ImageError(f"cannot be read: {error.strerror}", self.place.at(offset)) from error
+            if len(part) == length and not parts:  # the usual case
+                return part
             if not part:
                 break
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield ``length`` bytes from ``offset`` on. :raises ImageError: the file ends before."""

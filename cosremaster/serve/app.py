@@ -380,8 +380,11 @@ def _make_reply(exchange: Exchange, answer: Answer, body: bytes) -> Reply:
 
 def _read_body(answer: Answer, file: ServedFile) -> bytes:
     """Return the body of ``answer``, whose ranges are those of ``file``."""
+    if len(answer.body) == 1 and isinstance(answer.body[0], ByteRange):  # the usual case
+        start, end = answer.body[0]
+        return file.read(start, end - start)
     parts = [part if isinstance(part, bytes) else file.read(part.start, part.end - part.start) for part in answer.body]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def _literal_body(answer: Answer) -> bytes:

@@ -200,13 +200,14 @@ def _partial_answer(representation: Representation, ranges: Sequence[ByteRange])
     """Return the answer with ``ranges`` of the representation: one by itself, several as multipart/byteranges."""
     media_type, size = representation.media_type.encode(), representation.size
     if len(ranges) == 1:
-        length = ranges[0].end - ranges[0].start
+        start, end = ranges[0]
+        length = end - start
         return Answer(
             206,
             [
                 (b"content-type", media_type),
                 (b"content-length", b"%d" % length),
-                (b"content-range", _content_range(ranges[0], size)),
+                (b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size)),
                 *_validator_fields(representation),
             ],
             tuple(ranges),
