@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -405,3 +406,23 @@ def test_a_connection_above_the_limit_gets_nothing(ready: tuple[Ready, int]) -> 
         assert is_cut(second)
         assert app.metrics.refused_clients == 1
         assert app.count == 1
+
+
+def test_a_thread_that_computes_leaves_answers_their_turn() -> None:
+    """A plan does; the interpreter is as before behind the end."""
+    require_module("uvicorn")
+    from cosremaster.serve import server as room  # noqa: PLC0415 - it may be missing
+
+    before, seen = sys.getswitchinterval(), []
+    listener = open_socket(Address("127.0.0.1", 0))
+    server = room.make_server(Ready(), ServerLimits(grace=1))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as connection:
+        ask_for(connection)
+        seen.append(sys.getswitchinterval())
+    server.should_exit = True
+    thread.join()
+    listener.close()
+    assert seen == [pytest.approx(room.TURN)]
+    assert sys.getswitchinterval() == before
