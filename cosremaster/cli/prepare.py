@@ -55,20 +55,21 @@ def prepare_command(
     progress = terminal_progress(quiet=quiet)
     with Image(source, max_expand=max_expand) as image:
         prepared = image.write_base(target, layer=layer or None, progress=progress, **options)
-    if quiet:
+    if quiet and not as_json:
         return
     with reporting_finished_work(f"{target} is written and proved"):
         if as_json:
-            write_json(preparation_report(prepared))
+            write_json(preparation_report(prepared, target))
         else:
             for line in _summary_lines(prepared, target):
                 click.echo(line)
 
 
-def preparation_report(prepared: Preparation) -> PreparationDocument:
-    """Return ``prepared`` as plain values (docs/json.md)."""
+def preparation_report(prepared: Preparation, target: Path) -> PreparationDocument:
+    """Return ``prepared``, which wrote ``target``, as plain values (docs/json.md)."""
     return {
         "schema": 1,
+        "output": str(target),
         "identical": prepared.identical,
         "seconds": round(prepared.seconds, 3),
         "size": {"before": prepared.input_size, "after": prepared.output_size},

@@ -132,6 +132,7 @@ class PreparationDocument(TypedDict):
     """``prepare``."""
 
     schema: Literal[1]
+    output: str
     identical: bool
     seconds: float
     size: SizesDocument

@@ -87,12 +87,13 @@ _REMASTER = ["in.iso", "out.iso", "--add", "overlay", "--remove", "etc/hostname"
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60],
 )  # fmt: skip
+@pytest.mark.parametrize("more", [[], ["-q"]], ids=["", "quiet"])
 def test_what_a_command_prints_is_its_schemas(
-    site: Path, capsys: pytest.CaptureFixture[str], words: list[str], title: str
+    site: Path, capsys: pytest.CaptureFixture[str], words: list[str], title: str, more: list[str]
 ) -> None:
     if "overlay.cpio" in words:
         assert main(["pack", "overlay", "overlay.cpio", "-q"]) == 0
-    _run([*words, "--json"], 0, capsys, title)
+    _run([*words, "--json", *more], 0, capsys, title)
 
 
 def test_the_result_says_what_was_done(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +108,11 @@ def test_the_result_says_what_was_done(site: Path, capsys: pytest.CaptureFixture
 def test_no_number_stands_for_what_is_not_there(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed = _run(["pack", "overlay", "new.cpio", "--json"], 0, capsys, _RESULT)
     assert packed["size"] == {"before": None, "after": (site / "new.cpio").stat().st_size}
+
+
+def test_a_base_says_where_it_is(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = _run(["prepare", "in.iso", "base.iso", "--json", "-q"], 0, capsys, "prepare")
+    assert (base["output"], base["size"]["after"]) == ("base.iso", (site / "base.iso").stat().st_size)
 
 
 def test_a_difference_and_a_delta(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
