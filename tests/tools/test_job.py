@@ -266,7 +266,8 @@ def test_a_plain_remaster_loads_nothing_that_only_others_need(tmp_path: Path) ->
         "cosremaster.codecs.zstd", "cosremaster.verification.run", "cosremaster.verification.compare",
         "cosremaster.verification.layers", "cosremaster.recipe",
         "cosremaster.browse", "cosremaster.demo", "cosremaster.reports.html",
-        "libarchive", "pydantic", "rich", "dataclasses",
+        "libarchive", "pydantic", "rich",
+        *(["dataclasses"] if sys.version_info < (3, 14) else []),  # where pycdlib's logging loads them by itself
     ]  # fmt: skip
     program = (
         "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]);"
