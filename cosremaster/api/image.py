@@ -195,6 +195,7 @@ class Image:
 
         from cosremaster.browse.container import enter_if_container, is_container  # noqa: PLC0415 - the same
         from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - the same
+        from cosremaster.tree.content import has_large_holes  # noqa: PLC0415 - the same
 
         reference = self._session.find(address, follow=follow)
         entry, node = entry_of(reference, extents=True), reference.node
@@ -203,7 +204,8 @@ class Image:
         contains = reference.container.kind if not node.path else None
         if node.path and is_container(node, reference.container):
             contains = enter_if_container(reference).container.kind
-        digest = None if node.content is None else node.content.digest().hex()
+        is_read = node.content is not None and not has_large_holes(node.content)
+        digest = node.content.digest().hex() if node.content is not None and is_read else None
         return replace(entry, sha256=digest, contains=contains)
 
     def walk(self, address: str = "", pattern: str | None = None, *, levels: int | None = None) -> Iterator[FileEntry]:

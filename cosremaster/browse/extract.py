@@ -14,7 +14,9 @@ from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.part_files import PartFile, lock_part, part_path, remove_stale_parts, remove_tree
+from cosremaster.io.pieces import PieceTable, Zeros
 from cosremaster.records import Struct, replace
+from cosremaster.tree.content import MIN_HOLE
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 from cosremaster.tree.xattrs import ACLS
@@ -223,12 +225,26 @@ class _NodeMaker:
         with self._folder(node) as (fd, name):
             file = os.open(name, _NEW, 0o600, dir_fd=fd)
             try:
-                for chunk in node.content.table().chunks() if node.content is not None else ():
-                    write_all(file, chunk, lambda error: write_error(error, "a file", self._place.inside(node.path)))
-                    self._advance(len(chunk))
+                if node.content is not None:
+                    self._write(file, node.content.table(), self._place.inside(node.path))
             finally:
                 os.close(file)
             self._finish(node, fd, name)
+
+    def _write(self, file: int, data: PieceTable, place: Place) -> None:
+        """Write ``data`` to the descriptor ``file`` of the new file at ``place``; holes stay holes.
+
+        :raises OutputError: that cannot be done.
+        """
+        for piece in data.pieces:
+            if isinstance(piece, Zeros) and piece.length >= MIN_HOLE:
+                os.lseek(file, piece.length, os.SEEK_CUR)
+                self._advance(piece.length)
+                continue
+            for chunk in piece.chunks():
+                write_all(file, chunk, lambda error: write_error(error, "a file", place))
+                self._advance(len(chunk))
+        os.ftruncate(file, data.length)
 
     def _link(self, first: Node, node: Node) -> None:
         """Make a hard link to ``first``."""

@@ -118,6 +118,8 @@ def stat_lines(entry: FileEntry) -> Iterator[str]:
         yield f"  attribute {format_xattr(name, value)}"
     if entry.sha256 is not None:
         yield f"  {entry.size:,} bytes, SHA-256 {entry.sha256}"
+    elif entry.type == "file":
+        yield f"  {entry.size:,} bytes, no SHA-256: its holes would take too long to be read"
     if entry.contains is not None:
         yield f"  contains {entry.contains}"
     extents = entry.extents or ()

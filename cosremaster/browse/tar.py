@@ -10,10 +10,10 @@ from functools import cached_property
 from cosremaster.browse.order import nodes_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.records import Struct
+from cosremaster.tree.content import MIN_HOLE, has_large_holes
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
 
 BLOCKING = 10240
-_MIN_HOLE = 4096
 _TYPES = {
     NodeKind.FIFO: tarfile.FIFOTYPE, NodeKind.CHAR: tarfile.CHRTYPE, NodeKind.BLOCK: tarfile.BLKTYPE,
     NodeKind.DIRECTORY: tarfile.DIRTYPE, NodeKind.SYMLINK: tarfile.SYMTYPE, NodeKind.FILE: tarfile.REGTYPE,
@@ -25,7 +25,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
 
     A tar archive cannot hold sockets; they are left out. Equal nodes make equal bytes. Headers stay in memory, 512
     bytes or more for each node; data are read when they are needed. ``sparse``: holes of 4 KiB and more are left out,
-    in the form 1.0 of GNU tar ("Storing Sparse Files" in its manual).
+    in the form 1.0 of GNU tar ("Storing Sparse Files" in its manual); without, those of files with large holes.
     """
 
     nodes: tuple[Node, ...]
@@ -49,7 +49,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
             pieces.append(Literal(head))
             length += len(head)
             if node.content is not None and node.content.size:
-                data = _dense_data(node.content) if self.sparse else None
+                data = self._dense_data(node.content)
                 data = data or node.content.table()
                 padding = -data.length % tarfile.BLOCKSIZE
                 pieces += [*data.pieces, Zeros(padding)]
@@ -72,7 +72,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
             elif node.link is not None:
                 linked[node.link] = info.name
             records: list[tuple[bytes, bytes]] = []
-            dense = _dense_data(node.content) if self.sparse and node.content is not None else None
+            dense = None if node.content is None else self._dense_data(node.content)
             if dense is not None:
                 records += _sparse_records(info)
                 folder, _, name = info.name.rpartition("/")
@@ -80,15 +80,19 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
             head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
             yield node, _with_records(head, records, node.xattrs) if records or node.xattrs else head
 
+    def _dense_data(self, content: Content) -> PieceTable | None:
+        """Return the data of ``content`` as a sparse file has them; None where its holes are written."""
+        return _take_holes_out(content) if self.sparse or has_large_holes(content) else None
 
-def _dense_data(content: Content) -> PieceTable | None:
+
+def _take_holes_out(content: Content) -> PieceTable | None:
     """Return the data of ``content`` as a sparse file of GNU tar has them, behind a map; None without holes.
 
     The map has a line for the number of runs, and two for each: where it begins, and its length.
     """
     pieces, runs, at = list[Piece](), list[tuple[int, int]](), 0
     for piece in content.table().pieces:
-        if not isinstance(piece, Zeros) or piece.length < _MIN_HOLE:
+        if not isinstance(piece, Zeros) or piece.length < MIN_HOLE:
             pieces.append(piece)
             is_next = bool(runs) and sum(runs[-1]) == at
             runs[-1:] = [(runs[-1][0], runs[-1][1] + piece.length)] if is_next else [*runs[-1:], (at, piece.length)]

@@ -196,6 +196,33 @@ def have_same_bytes(first: PieceTable, second: PieceTable) -> bool:
     return True
 
 
+def list_unlike_spans(first: PieceTable, second: PieceTable) -> Iterator[tuple[int, int]]:
+    """Yield the spans, each a first byte and the byte behind it, in which two tables of one length may differ.
+
+    Where both have zeros, or the same bytes of the same source, they do not; nothing is read to know that.
+    """
+    pieces, others = list(first.pieces[::-1]), list(second.pieces[::-1])
+    at = start = 0
+    while pieces and others:
+        count = min(pieces[-1].length, others[-1].length)
+        heads = [_take_head(row, count) for row in (pieces, others)]
+        if heads[0] == heads[1] and isinstance(heads[0], Zeros | Range):
+            if start < at:
+                yield start, at
+            start = at + count
+        at += count
+    if start < at:
+        yield start, at
+
+
+def _take_head(pieces: list[Piece], count: int) -> Piece:
+    """Take the first ``count`` bytes off the last of ``pieces``, and return them."""
+    piece = pieces.pop()
+    if count < piece.length:
+        pieces.append(piece.cut(count, piece.length))
+    return piece.cut(0, count)
+
+
 class Buffers:
     """Buffers to be filled, one after another; ``length``: bytes that are still to be filled."""
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from cosremaster.io.streams import same_bytes
 from cosremaster.records import replace
-from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.tree.content import is_same_content
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.xattrs import private_xattrs, shared_xattrs
 
 
@@ -28,15 +27,6 @@ def is_same_node(old: Node, new: Node) -> bool:
     if old.content is None or new.content is None:
         return old.content is new.content
     return is_same_content(old.content, new.content)
-
-
-def is_same_content(old: Content, new: Content) -> bool:
-    """Return whether two files hold the same bytes. Reads them if their sizes agree, up to the first difference."""
-    if old.size != new.size or not old.size:
-        return old.size == new.size
-    if any(isinstance(content, PieceContent) and content.sha256 for content in (old, new)):
-        return old.digest() == new.digest()
-    return same_bytes(old.table().chunks(), new.table().chunks())
 
 
 def with_private_xattrs(old: Node, new: Node) -> Node:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from cosremaster.errors import OverlayError, Place, printable
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.attributes import SHOWN, name_some
-from cosremaster.overlay.exact_nodes import find_relinked, is_same_content, is_same_node, with_private_xattrs
+from cosremaster.overlay.exact_nodes import find_relinked, is_same_node, with_private_xattrs
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.records import Struct, replace
+from cosremaster.tree.content import is_same_content
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, ancestors, join, parent_of, resolve_in_root
 from cosremaster.tree.xattrs import shared_xattrs

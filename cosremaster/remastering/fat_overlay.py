@@ -13,10 +13,10 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat, find_fats, read_fat_nodes
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
-from cosremaster.overlay.exact_nodes import is_same_content
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.records import Struct, field, replace
+from cosremaster.tree.content import is_same_content
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import parent_of
 

@@ -14,11 +14,11 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
-from cosremaster.overlay.exact_nodes import is_same_content
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
 from cosremaster.records import Struct, field, replace
+from cosremaster.tree.content import is_same_content
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
 

@@ -1,10 +1,23 @@
-"""The two contents of files that hold no state of their own: bytes in memory, and pieces of other sources."""
+"""The two contents of files that hold no state of their own: bytes in memory, and pieces of other sources.
+
+A file may have holes that are larger than any disk, as a log of logins by large numbers of users. Nobody reads these.
+"""
 
 from __future__ import annotations
 
-from cosremaster.io.pieces import Literal, Piece, PieceTable
-from cosremaster.io.streams import sha256_of
+from typing import TYPE_CHECKING
+
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros, list_unlike_spans
+from cosremaster.io.streams import same_bytes, sha256_of
 from cosremaster.records import Struct
+
+if TYPE_CHECKING:
+    from cosremaster.tree.nodes import Content
+
+MIN_HOLE = 4096
+"""The least bytes of a hole that stays one where a file is written."""
+_LARGE_HOLES = 1 << 30
+"""Bytes of holes in a file; more take too long to be read."""
 
 
 class BytesContent(Struct, frozen=True):
@@ -55,3 +68,27 @@ class PieceContent(Struct, frozen=True):
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes, or all when there are fewer."""
         return self.table().read(0, count)
+
+
+def has_large_holes(content: Content) -> bool:
+    """Return whether ``content`` has holes that take too long to be read."""
+    if content.size <= _LARGE_HOLES:
+        return False
+    return sum([piece.length for piece in content.table().pieces if isinstance(piece, Zeros)]) > _LARGE_HOLES
+
+
+def is_same_content(old: Content, new: Content) -> bool:
+    """Return whether two files hold the same bytes.
+
+    Reads them if their sizes agree, up to the first difference; not where both have holes, or the same bytes of the
+    same source.
+    """
+    if old.size != new.size or not old.size:
+        return old.size == new.size
+    if any(isinstance(content, PieceContent) and content.sha256 for content in (old, new)):
+        return old.digest() == new.digest()
+    first, second = old.table(), new.table()
+    return all(
+        same_bytes(first.cut(start, end).chunks(), second.cut(start, end).chunks())
+        for start, end in list_unlike_spans(first, second)
+    )

@@ -488,6 +488,36 @@ def test_a_hole_in_inline_data_is_zeros(tmp_path: Path) -> None:
         assert cosremaster.read(f"{image}::{path.name}") == path.read_bytes()
 
 
+def test_nobody_reads_a_hole_of_a_tebibyte(tmp_path: Path) -> None:
+    tree, archive = tmp_path / "tree", tmp_path / "out.tar"
+    tree.mkdir()
+    with (tree / "lastlog").open("wb") as file:
+        file.seek(3_000_000)
+        file.write(b"login")
+        file.truncate(1 << 40)
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4"], "64M")
+    with cosremaster.open(image) as opened:
+        entry = opened.stat("lastlog")
+        opened.extract("", tmp_path / "taken")
+        opened.remaster(archive)
+    assert (entry.size, entry.sha256) == (1 << 40, None)
+    assert not list(cosremaster.diff(image, archive))
+    for folder, unpack in (("gnu", ["tar", "-xf"]), ("bsd", ["bsdtar", "-xf"])):
+        (tmp_path / folder).mkdir()
+        run([*unpack, archive, "-C", tmp_path / folder])
+    for folder in ("taken", "gnu", "bsd"):
+        made = tmp_path / folder / "lastlog"
+        assert (made.stat().st_size, made.stat().st_blocks < 2048) == (1 << 40, True)
+        with made.open("rb") as file:
+            file.seek(2_999_999)
+            assert file.read(7) == b"\0login\0"
+    (tree / "lastlog").write_bytes(bytes(3_000_000) + b"logon")
+    with (tree / "lastlog").open("r+b") as file:
+        file.truncate(1 << 40)
+    other = _make(tree, tmp_path / "other.img", ["-t", "ext4"], "64M")
+    assert any("lastlog" in difference.where for difference in cosremaster.diff(image, other))
+
+
 def test_a_damaged_block_of_attributes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools.require("setfattr", "e2fsck")
     tree = tmp_path / "tree"

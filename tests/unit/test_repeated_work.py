@@ -22,8 +22,7 @@ from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.model import Layer
-from cosremaster.overlay.exact_nodes import is_same_content
-from cosremaster.tree.content import BytesContent, PieceContent
+from cosremaster.tree.content import BytesContent, PieceContent, is_same_content
 from tests.support.small import read_volume, write_small
 
 PLACE = Place(("a.gz",))
