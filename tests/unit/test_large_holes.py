@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +18,24 @@ from cosremaster.browse.tar import build_tar
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros, list_unlike_spans
 from cosremaster.tree.content import PieceContent, has_large_holes, is_same_content
 from cosremaster.tree.nodes import Node, NodeKind
-from tests.unit.test_repeated_work import CountedSource
 
 TIB = 1 << 40
-SOURCES = [CountedSource(bytes(range(16)) * 8), CountedSource(bytes(range(16, 32)) * 8)]
+
+
+class BytesSource:
+    """A source of bytes in memory."""
+
+    name = "bytes"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield the bytes."""
+        yield self._data[offset : offset + length]
+
+
+SOURCES = [BytesSource(bytes(range(16)) * 8), BytesSource(bytes(range(16, 32)) * 8)]
 
 _PIECES = st.one_of(
     st.integers(1, 9).map(Zeros),
