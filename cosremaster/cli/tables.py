@@ -97,18 +97,24 @@ def _fit(table: Table, console: Console) -> bool:
         for cells in [[Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]]
     ]
     widths = [need.minimum for need in needs]
-    frame = table.__rich_measure__(console, options).maximum - sum(need.maximum for need in needs)
-    room = console.width - frame - sum(widths)
+    _set_widths(table, widths)  # rich before 15 pads a column of a set width at the table's edge too
+    room = console.width - table.__rich_measure__(console, options).maximum
     if room < 0:
+        _set_widths(table, [None] * len(widths))
         return False
     order = sorted(range(len(needs)), key=lambda number: needs[number].maximum - needs[number].minimum)
     for rank, number in enumerate(order):  # who wants little gets it, the others share what is left
         more = min(needs[number].maximum - widths[number], room // (len(order) - rank))
         widths[number] += more
         room -= more
+    _set_widths(table, widths)
+    return True
+
+
+def _set_widths(table: Table, widths: Iterable[int | None]) -> None:
+    """Give each column of ``table`` its width, or none where rich is to choose it."""
     for column, width in zip(table.columns, widths, strict=True):
         column.width = width
-    return True
 
 
 def _print_lines(lines: Iterable[str], console: Console) -> None:
