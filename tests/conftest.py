@@ -66,6 +66,14 @@ def interruptible() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def usual_umask() -> Iterator[None]:
+    """Let the umask of who runs the tests decide no mode that they compare; tests/tools/test_umask.py sets others."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def unsynced() -> Iterator[None]:
     """Spare the disk in tests that run in this process; tests/tools/test_durability.py runs the program itself."""
     with pytest.MonkeyPatch.context() as monkeypatch:

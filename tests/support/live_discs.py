@@ -39,9 +39,8 @@ def live_disc(tmp_path: Path) -> DiscMaker:
             root = tmp_path / f"tree{number}"
             run(["rm", "-rf", str(root)])
             write_tree(root, dict(tree))
-            run(
-                ["mksquashfs", str(root), str(folder / path), "-quiet", "-no-progress", "-noappend", "-processors", "1"]
-            )
+            options = ["-quiet", "-no-progress", "-noappend", "-processors", "1", "-all-root"]
+            run(["mksquashfs", str(root), str(folder / path), *options])
         iso = tmp_path / "in.iso"
         run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(iso), str(folder)])
         return iso

@@ -24,7 +24,7 @@ UNPACKERS: dict[str, tuple[str, ...]] = {
     "busybox cpio": ("busybox", "cpio", "-idmu"),
     "tar": ("tar", "-xp"),
     "bsdtar": ("bsdtar", "-xp"),
-    "busybox tar": ("busybox", "tar", "-xp"),
+    "busybox tar": ("busybox", "sh", "-c", "umask 0; exec busybox tar -xp"),  # which only for root keeps modes whole
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,10 @@ def commit(folder: Path) -> None:
 
 
 def release(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script in ``folder``."""
+    """Run the script in ``folder``, with this Python first in the PATH, as make does."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     return subprocess.run(
-        ["sh", "packaging/release.sh"], cwd=folder, env={**os.environ, "PYTHONPATH": "", **environment},
+        ["sh", "packaging/release.sh"], cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": "", **environment},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -226,7 +226,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_archives_of_programs_that_are_no_tar(maker: str, trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
-    tools.require(maker)
+    tools.require(maker, *(["ar"] if maker == "dpkg-deb" else []))
     root, archive = tmp_path / "root", tmp_path / "a.tar"
     run(["cp", "-a", trees[True], root])
     run(["sh", "-c", MAKERS[maker].format(archive)], cwd=root)
