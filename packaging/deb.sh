@@ -10,7 +10,7 @@ mkdir "$work/$name"
 if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
     git archive HEAD | tar -x -C "$work/$name"
 else
-    tar -c --exclude=./.venv --exclude=./.cache --exclude=./dist --exclude=__pycache__ . | tar -x -C "$work/$name"
+    tar -c --exclude=./.venv --exclude=./venv --exclude=./.cache --exclude=./dist --exclude=__pycache__ . | tar -x -C "$work/$name"
 fi
 tar -c --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@0 -C "$work" "$name" | gzip -n9 >"$work/cosremaster_$version.orig.tar.gz"
 cp -R "$work/$name/packaging/debian" "$work/$name/debian"

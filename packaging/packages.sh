@@ -11,7 +11,7 @@ copy() { # what git tracks, or in an unpacked source archive all that lies there
     if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
         git archive HEAD | tar -x -C "$1"
     else
-        tar -c --exclude=./.venv --exclude=./.cache --exclude=./dist --exclude=__pycache__ . | tar -x -C "$1"
+        tar -c --exclude=./.venv --exclude=./venv --exclude=./.cache --exclude=./dist --exclude=__pycache__ . | tar -x -C "$1"
     fi
 }
 
