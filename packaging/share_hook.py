@@ -33,13 +33,9 @@ class ShareHook(BuildHookInterface):  # type: ignore[type-arg]
         try:
             from cosremaster.cli.man_pages import write_pages  # noqa: PLC0415 - of the folder that is built
             from cosremaster.cli.shell_completion import SHELLS  # noqa: PLC0415 - the same
-            from cosremaster.errors import UnsupportedError  # noqa: PLC0415 - the same
 
             pages = list(write_pages(self.folder / "man1"))
         except ImportError as error:
-            self.app.display_warning(f"no man pages and completions: {error}")
-            return
-        except UnsupportedError as error:  # no pydantic, of which some kinds of machines have no wheel
             self.app.display_warning(f"no man pages and completions: {error}")
             return
         finally:

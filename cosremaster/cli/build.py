@@ -12,14 +12,13 @@ from cosremaster.cli.commands import takes_output_options, write_result
 from cosremaster.cli.options import JSON, QUIET, LocalPath, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.recipe import build, plan, read_recipe, resolve_output
-from cosremaster.recipe.schema import shipped_schema
-from cosremaster.recipe.variables import parse_setting
 
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
     """Print the JSON Schema of recipes and exit, where the flag is given."""
     if value and not context.resilient_parsing:
+        from cosremaster.recipe.schema import shipped_schema  # noqa: PLC0415 - needs pydantic, which help does not
+
         click.echo(shipped_schema(), nl=False)
         context.exit()
 
@@ -58,6 +57,9 @@ def build_command(
 
     Paths in RECIPE are relative to it. All its faults are listed at once, before any work.
     """
+    from cosremaster.recipe import build, plan, read_recipe, resolve_output  # noqa: PLC0415 - needs pydantic
+    from cosremaster.recipe.variables import parse_setting  # noqa: PLC0415 - the same
+
     threads = options.pop("threads")
     read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
     progress = terminal_progress(quiet=quiet)

@@ -17,12 +17,15 @@ from cosremaster.cli.pause import uncollected
 from cosremaster.cli.plain import FLAGS, run_plainly
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import PipeClosedError, StandardOutputError, prepare_streams
-from cosremaster.errors import CosremasterError
+from cosremaster.errors import CosremasterError, UnsupportedError
 
 INTERRUPTED = 128
 
 INTERNAL_FAULT = 70
 """EX_SOFTWARE of sysexits(3)."""
+
+REQUIRED = frozenset(("click", "platformdirs", "pycdlib", "rich", "tomli"))
+"""Packages that an installation by hand (``pip install --no-deps``) may lack; for all others there is a way round."""
 
 
 class _Stopped(BaseException):
@@ -82,6 +85,7 @@ def _run(words: list[str]) -> int:
 
 def _explain(error: BaseException, words: Sequence[str]) -> int:
     """Print on standard error why the program, with the arguments ``words``, ends and return its exit code."""
+    error = _name_missing_package(error)
     if isinstance(error, PipeClosedError):
         return error.exit_code
     if isinstance(error, CosremasterError):
@@ -105,6 +109,14 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 
     _report(describe_fault(error, words), INTERNAL_FAULT, words, "InternalFault")
     return INTERNAL_FAULT
+
+
+def _name_missing_package(error: BaseException) -> BaseException:
+    """Return ``error``, or a refusal that names the required package which is not installed."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in REQUIRED:
+        return error
+    return UnsupportedError(f"{name} is needed for this, and not installed here (pip install {name})")
 
 
 def _has_option(words: Sequence[str], name: str, value: str) -> bool:

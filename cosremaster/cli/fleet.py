@@ -19,18 +19,15 @@ from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.tables import NUMBER, print_table
 from cosremaster.cli.terminal import is_live, looking_progress, terminal_progress
 from cosremaster.errors import printable
-from cosremaster.fleet.cluster import open_cluster
-from cosremaster.fleet.read import read_fleet
-from cosremaster.fleet.run import FleetOptions, FleetPlan, FleetReport, plan_fleet, run_fleet
-from cosremaster.fleet.state import STATE, SUMS, SiteRecord
 from cosremaster.progress import SITES, Advance, begin_work
 from cosremaster.progress.events import SiteEnded
-from cosremaster.recipe.variables import parse_setting
 from cosremaster.records import replace
 from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
+    from cosremaster.fleet.run import FleetPlan, FleetReport
+    from cosremaster.fleet.state import SiteRecord
     from cosremaster.reports.documents import FleetPlanDocument, SiteDocument
 
 
@@ -84,6 +81,12 @@ def fleet_command(
     What all have in common is done once. Images that are current are left as they are. One that fails stops no other;
     the exit code is the worst.
     """
+    from cosremaster.fleet.cluster import open_cluster  # noqa: PLC0415 - needs pydantic, which help does not
+    from cosremaster.fleet.read import read_fleet  # noqa: PLC0415 - the same
+    from cosremaster.fleet.run import FleetOptions, plan_fleet, run_fleet  # noqa: PLC0415 - the same
+    from cosremaster.fleet.state import STATE  # noqa: PLC0415 - the same
+    from cosremaster.recipe.variables import parse_setting  # noqa: PLC0415 - the same
+
     variables = dict(parse_setting(text) for text in options.pop("settings"))
     threads, folder = options.pop("threads"), options.pop("output_dir")
     read = read_fleet(fleet, variables, threads=threads, output_folder=folder)
@@ -179,6 +182,8 @@ def _clock(seconds: float) -> str:
 
 def _summary_lines(report: FleetReport) -> Iterator[str]:
     """Yield what became of the sites as a table."""
+    from cosremaster.fleet.state import STATE, SUMS  # noqa: PLC0415 - loaded by then
+
     rows = [
         (printable(record.site), record.state, format_size(record.size) if record.size else "",
          f"{record.seconds:.1f} s" if record.state == "written" else "", _format_changes(record))

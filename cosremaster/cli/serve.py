@@ -13,7 +13,6 @@ from cosremaster.cli.options import LocalPath, StrictCommand
 from cosremaster.errors import OutputError, UsageError
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
-from cosremaster.serve.catalogs import open_catalog
 from cosremaster.serve.listen import ServerLimits, format_address, open_socket, parse_address
 from cosremaster.serve.sites import SiteImages
 from cosremaster.serve.tokens import Tokens
@@ -53,6 +52,7 @@ def serve_command(
     the sites. With tokens, /s/TOKEN/ stands before all of these. The access log, JSON in lines, goes to standard
     output.
     """
+    from cosremaster.serve.catalogs import open_catalog  # noqa: PLC0415 - needs pydantic, which help does not
     from cosremaster.serve.server import make_server  # noqa: PLC0415 - it says which package is missing
 
     address = parse_address(listen)

@@ -87,3 +87,37 @@ def test_what_needs_more_says_so(tmp_path: Path, words: list[str], sentence: byt
     assert sentence in done.stderr
     assert done.returncode == 5
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["build", "fleet", "serve"])
+def test_help_needs_nothing_compiled(tmp_path: Path, command: str) -> None:
+    fast, plain = (_run(tmp_path, command, "-h", plain=plain) for plain in (False, True))
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, fast.stdout, b"")
+
+
+def test_man_pages_need_nothing_compiled(tmp_path: Path) -> None:
+    """A wheel that is built where pydantic has none holds them all the same."""
+    for plain, name in ((False, "fast"), (True, "plain")):
+        assert _run(tmp_path, "man", name, plain=plain).returncode == 0
+    pages = {path.name: path.read_bytes() for path in (tmp_path / "fast").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "plain").iterdir()} == pages
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("click", ["in.iso", "out.iso", "--add", "overlay"]),
+        ("pycdlib", ["in.iso", "out.iso", "--add", "overlay"]),
+        ("pycdlib", ["verify", "in.iso"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_package_that_is_missing_is_named(tmp_path: Path, package: str, words: list[str]) -> None:
+    """``pip install --no-deps`` may leave out what has to be there."""
+    write_small(tmp_path)
+    write_overlay(tmp_path)
+    program = f"import sys; sys.modules[{package!r}] = None; {RUN}"
+    done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, check=False)
+    sentence = f"cosremaster: {package} is needed for this, and not installed here (pip install {package})"
+    assert (done.returncode, done.stderr.decode().splitlines()[-1:]) == (5, [sentence])
+    assert not (tmp_path / "out.iso").exists()
