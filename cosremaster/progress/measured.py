@@ -28,7 +28,12 @@ _PROPORTIONS = {COPY: 1000.0, PROOF: 600.0, SUM: 400.0, READ: 400.0, DECODE: 50.
 """How the rates of kinds relate, roughly: with them a rate is guessed that was never measured."""
 
 _EXPANSION = 3
-"""Until the plan is made, so many bytes are taken to be encoded for each packed one that is decoded."""
+"""Until the plan is made, and where no earlier run tells better, so many bytes are taken to be encoded for each packed
+one that is decoded: all of a layer."""
+
+SHARE, _SHARE_UNIT = "share", 1000
+"""Not a rate, but remembered with them: the time that encoding took, in thousandths of that of decoding, by the method
+of decoding. Most runs change little of a layer, and those of one machine are like each other."""
 
 _SMALL_SHARE = 0.05
 """Work that takes a smaller share of what is left does not make the estimate of it worse."""
@@ -144,8 +149,19 @@ class MeasuredProgress:
             for key, (count, seconds) in self._measured.items()
             if count >= LEAST_BYTES and seconds >= LEAST_SECONDS
         }
+        rates |= self._measure_share()
         if rates and self._store is not None:
             self._store.store(rates)
+
+    def _measure_share(self) -> dict[tuple[str, str], float]:
+        """Return how long encoding took beside decoding, where enough was decoded and the plan was made."""
+        decoded = {key: value for key, value in self._measured.items() if key[0] == DECODE}
+        seconds = sum(spent for _, spent in decoded.values())
+        if self._ahead.get(PLAN) != 0 or seconds < LEAST_SECONDS:
+            return {}
+        (_, method), (count, _) = max(decoded.items(), key=lambda item: item[1])
+        encoding = sum(spent for (kind, _), (_, spent) in self._measured.items() if kind == ENCODE)
+        return {(SHARE, method): max(encoding / seconds * _SHARE_UNIT, 1.0)} if count >= LEAST_BYTES else {}
 
     def expect(self, kind: str, count: int) -> None:
         """Take over that ``count`` bytes of work of a ``kind`` will follow."""
@@ -240,8 +256,8 @@ class MeasuredProgress:
         decoding = sum(step.total or 0 for step in steps if step.kind == DECODE) + ahead.get(DECODE, 0)
         if expected.get(PLAN) and not decoding and not self._has_packed(steps):
             return None  # the large part of the work is not known yet
-        if expected.get(PLAN) and decoding:
-            ahead.setdefault(ENCODE, _EXPANSION * decoding)
+        if expected.get(PLAN) and decoding and ENCODE not in ahead:
+            parts.append(self._guess_encoding(steps, decoding))
         parts += [self.estimate(kind, "", count) for kind, count in ahead.items()]
         if not all(parts) or not parts:
             return None
@@ -249,6 +265,21 @@ class MeasuredProgress:
         seconds = sum(part.seconds for part in estimates)
         large = [part.basis for part in estimates if part.seconds >= _SMALL_SHARE * seconds]
         return Estimate(seconds, max(large, key=_RANKS.index))
+
+    def _guess_encoding(self, steps: tuple[_Step, ...], decoding: int) -> Estimate | None:
+        """Return about how long encoding will take, of which nobody knows yet how much there is.
+
+        As in an earlier run; without one, as if all were encoded that is behind ``decoding`` packed bytes.
+        """
+        methods = [step.method for step in steps if step.kind == DECODE]
+        share = next(
+            (self._remembered[SHARE, method] for method in methods if (SHARE, method) in self._remembered), None
+        )
+        if share is None:
+            most = self.estimate(ENCODE, "", _EXPANSION * decoding)
+            return None if most is None else most._replace(basis="guessed")
+        reading = self.estimate(DECODE, methods[0], decoding)
+        return None if reading is None else Estimate(reading.seconds * share / _SHARE_UNIT, "guessed")
 
     def _has_packed(self, steps: tuple[_Step, ...]) -> bool:
         """Return whether one of ``steps``, or one before them, encodes."""

@@ -23,9 +23,20 @@ from cosremaster.io.spool import Spool
 from cosremaster.layers import cache_folder
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.work_rates import NAME, WorkRates
-from cosremaster.progress import COPY, DECODE, ENCODE, PLAN, PROOF, SUM, ThreadedAdvance, begin_work, expect_work
+from cosremaster.progress import (
+    COPY,
+    DECODE,
+    ENCODE,
+    PLAN,
+    PROOF,
+    SUM,
+    ThreadedAdvance,
+    begin_work,
+    expect_work,
+    skip_bytes,
+)
 from cosremaster.progress.events import Moved, Printed, ProgressEvent, StepBegan, StepEnded, Warned
-from cosremaster.progress.measured import MeasuredProgress
+from cosremaster.progress.measured import SHARE, MeasuredProgress
 from cosremaster.units import format_seconds
 from tests.support.small import CGZ, write_overlay, write_small
 
@@ -109,6 +120,48 @@ def test_a_run_is_not_nearly_done_because_its_work_is_not_known(monkeypatch: pyt
             assert state.percent == pytest.approx(100 * 6 / 45, rel=0.01)
         with begin_work(progress, "pack more", 400 * MIB, ENCODE, "xz") as advance:
             assert progress.state().percent == pytest.approx(100 * 6 / 406, rel=0.01), "there is more than was known"
+
+
+def test_how_much_is_encoded_is_guessed_as_in_an_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most runs change little of a layer, which nobody knows before it is decoded; rates are of no help there."""
+    clock = Clock(monkeypatch)
+    WorkRates().store({(ENCODE, "xz, 2 threads"): 1.0 * MIB, (COPY, ""): 1000.0 * MIB})
+    left = []
+    for _ in range(2):
+        progress = MeasuredProgress(lambda event: None, interval=None, rates=WorkRates())
+        with progress.run():
+            expect_work(progress, PLAN, 1)
+            with begin_work(progress, "index a", 40 * MIB, DECODE, "gzip") as advance:
+                clock.now += 5
+                advance(20 * MIB)
+                state = progress.state()
+                assert state.basis == "guessed", "the rates are known, and not the bytes"
+                assert state.seconds_left is not None
+                left.append(state.seconds_left)
+                clock.now += 5
+                advance(20 * MIB)
+            with begin_work(progress, "pack a", 120 * MIB, ENCODE, "xz, 2 threads") as advance:
+                skip_bytes(advance, 118 * MIB)
+                clock.now += 2
+                advance(2 * MIB)
+            expect_work(progress, PLAN, 0)
+    assert left == [pytest.approx(5 + 120), pytest.approx(5 + 2)]
+    assert WorkRates().load()[SHARE, "gzip"] == 200
+
+
+@pytest.mark.parametrize("is_planned", [False, True])
+def test_a_run_that_encodes_nothing_for_want_of_a_plan_tells_nothing_of_others(
+    monkeypatch: pytest.MonkeyPatch, is_planned: bool
+) -> None:
+    clock = Clock(monkeypatch)
+    progress = MeasuredProgress(lambda event: None, interval=None, rates=WorkRates())
+    with progress.run():
+        if is_planned:  # and not where an image is only looked at, or a run fails
+            expect_work(progress, PLAN, 0)
+        with begin_work(progress, "index a", 40 * MIB, DECODE, "gzip") as advance:
+            clock.now += 5
+            advance(40 * MIB)
+    assert ((SHARE, "gzip") in WorkRates().load()) == is_planned
 
 
 def test_rates_are_remembered_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
