@@ -11,6 +11,7 @@ import click
 from cosremaster.api.image import Image
 from cosremaster.cli.colors import paint_mark
 from cosremaster.cli.expected import takes_expected
+from cosremaster.cli.group import refuse_command
 from cosremaster.cli.looking import LookingProgress
 from cosremaster.cli.messages import say
 from cosremaster.cli.options import (
@@ -302,6 +303,7 @@ def remaster_command(
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
+    refuse_command(str(source))
     request = pop_request(options)
     progress = terminal_progress(quiet=quiet)
     if str(source) in SHOWN_NAMES and any(

@@ -147,6 +147,16 @@ def refuse_mistyped(word: str) -> None:
         raise UsageError(f"{word} is neither a command nor a file{format_suggestion(matches)}")
 
 
+def refuse_command(word: str) -> None:
+    """Check that ``word``, which stands as IN behind options, is no command, not even with a slip in it.
+
+    :raises UsageError: it is one, and no file.
+    """
+    if word in COMMANDS and not os.path.lexists(word):
+        raise UsageError(f"{word} is a command, whose options stand behind its name: cosremaster {word} ...")
+    refuse_mistyped(word)
+
+
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     """Print the version and exit, where the flag is given."""
     if value and not ctx.resilient_parsing:

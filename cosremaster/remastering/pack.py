@@ -209,13 +209,14 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
             find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)
+    by_itself = not is_new and layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
     _LOG.info(
         "%s: %s, %d bytes packed as before, %d compressed anew, %d stored, by %d threads",
-        layer.place, parameters.name, packed.reused, packed.encoded, packed.stored, packing.threads,
+        layer.place, layer.format.name if by_itself else parameters.name, packed.reused, packed.encoded, packed.stored,
+        packing.threads,
     )  # fmt: skip
     if is_new:
         return RepackedLayer(layer.address, _with_coder(parameters.name, parameters, packing), packed)
-    by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
     label = layer.format.name if by_itself else _with_coder(layer.codec_label, parameters, packing)
     return RepackedLayer(layer.address, label, packed, measure_parts(parameters.parts))
 

@@ -23,7 +23,9 @@ def verify_lines(report: VerificationReport) -> Iterator[str]:
         mark = "was " if finding.is_preexisting else _MARKS[finding.level]
         yield f"{mark} {finding.check}: {_where(report, finding)}{finding.message}{before}"
     counts = _counts(report)
-    totals = f"{counts['holds']:,} hold, {counts['notes']:,} notes, {counts['fails']:,} fail"
+    totals = (
+        f"{counts['holds']:,} hold, {counts['notes']:,} note{'s' * (counts['notes'] != 1)}, {counts['fails']:,} fail"
+    )
     if counts["before"]:
         totals += f", {counts['before']:,} as in the original"
     yield f"{report.place}: {'sound' if report.ok else 'NOT SOUND'} ({totals})"

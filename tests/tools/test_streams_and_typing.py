@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -110,6 +111,8 @@ def test_a_recipe_writes_to_standard_output(work: Path) -> None:
         ("inspct in.iso", "inspct is neither a command nor a file; did you mean inspect?"),
         ("Verify in.iso", "Verify is neither a command nor a file; did you mean verify?"),
         ("lst in.iso", "lst is neither a command nor a file; did you mean ls?"),
+        ("--force verfy in.iso", "verfy is neither a command nor a file; did you mean verify?"),
+        ("--force ls in.iso", "ls is a command, whose options stand behind its name: cosremaster ls ..."),
         ("biuld", "biuld is neither a command nor a file; did you mean build?"),
     ],
 )
@@ -124,6 +127,15 @@ def test_names_with_a_colon_and_files_like_commands_are_meant(work: Path) -> Non
     Path("in.iso").rename("inspct")
     assert main(["inspct", "two.iso", "--quiet"]) == 0
     assert main(["missing", "three.iso"]) == 3
+
+
+def test_what_is_done_names_the_format_that_packs(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A squashfs is no stream under a codec, but compresses its own blocks."""
+    Path("root").mkdir()
+    Path("root/file").write_text("x")
+    assert main(["pack", "root", "root.squashfs", "--compression", "gzip", "--quiet"]) == 0
+    assert main(["root.squashfs", "new.squashfs", "--add", "site:/etc/", "-v"]) == 0
+    assert re.search(r"^root.squashfs: squashfs, \d+ bytes packed as before, ", capfd.readouterr().err, re.MULTILINE)
 
 
 def test_a_run_without_a_wish_says_so(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
