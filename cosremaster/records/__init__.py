@@ -123,10 +123,14 @@ class StructType(type):
         super().__init__(name, bases, namespace)
 
 
+_ANNOTATING = frozenset(("__annotate__", "__annotate_func__"))
+"""What a class with annotations has without "from __future__ import annotations" (PEP 649)."""
+
+
 def annotations_in(namespace: dict[str, Any]) -> dict[str, Any]:
     """Return the annotations in the ``namespace`` of a class, as text or as types."""
     annotations: dict[str, Any] | None = namespace.get("__annotations__")
-    if annotations is None and sys.version_info >= (3, 14):  # without "from __future__ import annotations" (PEP 649)
+    if annotations is None and sys.version_info >= (3, 14) and not _ANNOTATING.isdisjoint(namespace):
         import annotationlib  # noqa: PLC0415 - Python 3.14 has it
 
         annotate = annotationlib.get_annotate_from_class_namespace(namespace)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -176,3 +178,13 @@ def test_what_a_class_has() -> None:
     opened.names.append(1)
     assert opened.x == 2
     assert Open(1).names == []
+
+
+def test_a_class_without_fields_loads_no_annotations() -> None:
+    """Python 3.14 reads annotations with a module that loads `ast`."""
+    program = (
+        "import sys\nfrom cosremaster.records import Struct\nclass Mark(Struct): 'Nothing.'\n"
+        "print({'annotationlib', 'ast'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
