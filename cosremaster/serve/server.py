@@ -219,7 +219,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
                 self._cut()
                 return
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer("head")
+            self._end_waiting()
         elif "head" not in self._timers:
             self._wait_for_head()
 
@@ -249,7 +249,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         if reply is None:
             return False
         if self._timers:
-            self._stop_timer("head")
+            self._end_waiting()
         self.transport.write_answer(connections.heads.write(reply, self.server_state.default_headers), reply.body)
         self.server_state.total_requests += 1
         self._answered = self.loop.time()
@@ -285,6 +285,12 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
     def _wait_for_head(self) -> None:
         """Close the connection if no request comes in time."""
         self._start_timer("head", self.all_connections.limits.head_timeout, self.transport.abort)
+
+    def _end_waiting(self) -> None:
+        """Go on with a request: its head came, and the client took most of the answer before it if it had to."""
+        self._stop_timer("head")
+        if not self.flow.write_paused:
+            self._stop_timer("stall")
 
     def _cut(self) -> None:
         """Cut the connection of a client that takes nothing, or sends too much."""

@@ -69,15 +69,20 @@ class Way:
         self.server.config.load()
         self.server.server_state.default_headers = [(b"date", DATE)]
 
-    async def answer(self, parts: Sequence[bytes], turns: int) -> bytes:
-        """What comes for the ``parts`` of a connection's bytes, with so many turns of the loop between them."""
+    def connect(self) -> tuple[Written, Any]:
+        """A connection without a network: its transport, and its protocol."""
         transport = Written()
-        protocol: Any = self.server.config.http_protocol_class(  # type: ignore[call-arg]
+        protocol = self.server.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.server.config, server_state=self.server.server_state, app_state={},
             _loop=asyncio.get_running_loop(),
         )  # fmt: skip
         transport.protocol = protocol
         protocol.connection_made(transport)
+        return transport, protocol
+
+    async def answer(self, parts: Sequence[bytes], turns: int) -> bytes:
+        """What comes for the ``parts`` of a connection's bytes, with so many turns of the loop between them."""
+        transport, protocol = self.connect()
         for part in parts:
             if not transport.is_closing():
                 protocol.data_received(part)
@@ -116,6 +121,7 @@ class Written(asyncio.Transport):
 
     protocol: asyncio.Protocol
     is_lost = _is_closing = False
+    waiting = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,8 +150,8 @@ class Written(asyncio.Transport):
         return self._is_closing
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits."""
-        return 0
+        """What waits."""
+        return self.waiting
 
     def pause_reading(self) -> None:
         """Gets all the same."""
@@ -288,6 +294,34 @@ def test_requests_by_chance(ways: Ways, images: SiteImages) -> None:
 
     asyncio.run(ask())
     ways.end()
+
+
+@pytest.mark.parametrize("is_ordinary", [False, True])
+def test_a_client_that_goes_on_is_not_cut(ways: Ways, is_ordinary: bool) -> None:
+    """Though it was slow with the end of an answer, and idle meanwhile."""
+    way = ways.ordinary if is_ordinary else ways.quick
+
+    async def ask() -> None:
+        transport, protocol = way.connect()
+        transport.waiting = 5
+        protocol.timeout_keep_alive_handler()
+        assert set(protocol._timers) == {"head", "stall"}
+        protocol.pause_writing()
+        protocol.data_received(USUAL)
+        assert set(protocol._timers) == {"stall"}
+        protocol.resume_writing()
+        await settle(protocol, transport)
+        protocol.timeout_keep_alive_handler()
+        assert set(protocol._timers) == {"stall"}
+        protocol.data_received(USUAL)
+        assert not protocol._timers
+        await settle(protocol, transport)
+        protocol.connection_lost(None)
+
+    asyncio.run(ask())
+    assert way.at_once == (0 if is_ordinary else 1)
+    ways.quick.end()
+    ways.ordinary.end()
 
 
 class Ready:
