@@ -66,13 +66,13 @@ class Exchange:
         method, status = self.method, self.status
         metrics.sent_bytes += self.sent
         metrics.answers[method if method in ("GET", "HEAD") else "other", status] += 1
-        seconds = round(time.perf_counter() - self.begun, 6)
+        seconds = time.perf_counter() - self.begun
         range_text, agent = self.text_of(b"range"), self.text_of(b"user-agent")
         # by hand: most of the time of an answer would go into its line
         members = f',"client":{quote(self.client)},"method":{quote(method)},"path":{quote(self.path)},"status":{status}'
         if range_text is not None:
             members += f',"range":{quote(range_text)}'
-        members += f',"sent":{self.sent},"seconds":{seconds}'
+        members += f',"sent":{self.sent},"seconds":{seconds:.6f}'
         if agent is not None:
             members += f',"agent":{quote(agent)}'
         if self.error is not None or status != 206:
