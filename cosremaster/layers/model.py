@@ -125,6 +125,11 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         return self.parent is not None and (self.parent.format.random_access or self.parent.is_in_filesystem)
 
     @property
+    def packs_itself(self) -> bool:
+        """Whether it is a file system without a codec around it, which compresses its own blocks if any."""
+        return self.format.random_access and self.parameters.is_identity
+
+    @property
     def codec_label(self) -> str:
         """The codec and the format's variant for people, as in ``gzip`` or ``gzip+odc``."""
         is_wrapped = self.concatenation is not None and self.concatenation.header is not None

@@ -209,7 +209,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutti
             find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)
-    by_itself = not is_new and layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
+    by_itself = not is_new and layer.packs_itself
     _LOG.info(
         "%s: %s, %d bytes packed as before, %d compressed anew, %d stored, by %d threads",
         layer.place, layer.format.name if by_itself else parameters.name, packed.reused, packed.encoded, packed.stored,

@@ -178,7 +178,7 @@ def _describe(stream: _Stream, reason: str) -> PreparedStream:
     """Return what is known of ``stream`` before anything is done; ``reason``: why that is nothing."""
     layer = stream.archives[-1]
     address = layer.address if len(stream.archives) == 1 else layer.file_address
-    codec = layer.format.name if layer.format.random_access and layer.parameters.is_identity else layer.codec_label
+    codec = layer.format.name if layer.packs_itself else layer.codec_label
     return PreparedStream(address, codec, reason, measure_parts(layer.parameters.parts), layer.packed.length)
 
 

@@ -207,7 +207,8 @@ def layer_section(
         rows.append((name, looks, form, entries, codec, packed, plain, "\n".join(filter(None, (mark, *notes)))))
         indent = "  " * (len(layer.address) - 1)
         lines.append(f"{indent}layer {name}: {looks}{mark and f'; {mark}'}")
-        lines.append(f"{indent}  {form}, {entries} entries, {codec}, {packed} packed, {plain} plain")
+        sizes = f"inodes, {plain}" if layer.packs_itself else f"entries, {codec}, {packed} packed, {plain} plain"
+        lines.append(f"{indent}  {form}, {entries} {sizes}")
         lines += [f"{indent}  {note}" for note in notes]
     return FactSection(tuple(lines), tuple(heads.values()), _LAYER_TITLES, tuple(rows))
 
@@ -216,6 +217,7 @@ def _layer_cells(layer: Layer) -> tuple[str, str, str, str, str, str, str]:
     """Return the address of a layer, what it looks like, format, entries, codec, and its size packed and plain."""
     parameters = layer.parameters.describe()
     codec = f"{layer.codec_label} ({parameters})" if parameters else layer.codec_label
+    codec = "its own" if layer.packs_itself else codec
     sizes = format_size(layer.packed.length), format_size(layer.size)
     name, looks = format_address(layer.address), _LOOKS[layer.likelihood]
     return name, looks, layer.format_label, f"{layer.entry_count:,}", codec, *sizes

@@ -387,3 +387,25 @@ def test_a_long_diff_is_cut(tmp_path: Path) -> None:
     html = _written(tmp_path / "out.iso", source).read_text()
     assert html.count('class="plus"') + html.count('class="minus"') + html.count('class="spot"') == DIFF_LINES
     assert "… and 62 more lines" in html
+
+
+@pytest.mark.parametrize("kind", ["squashfs", "cpio"])
+def test_a_file_system_has_no_codec_around_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It compresses its own blocks, and counts inodes: of them some may be left of files that were replaced."""
+    monkeypatch.chdir(tmp_path)
+    Path("root").mkdir()
+    Path("root/hostname").write_text("one\n")
+    cosremaster.pack("root", f"old.{kind}")
+    Path("root/hostname").write_text("two\n")
+    cosremaster.remaster(f"old.{kind}", f"new.{kind}", add=["root/"])
+    assert main(["inspect", "--deep", f"new.{kind}"]) == 0
+    told = capsys.readouterr().out
+    page = " ".join(_assert_alone(_written(Path(f"new.{kind}"), Path(f"old.{kind}")).read_text()).texts)
+    if kind == "squashfs":
+        assert re.search(r"^  squashfs 4\.0, 4 inodes, [\d.]+ \w+$", told, re.MULTILINE)
+        assert re.search(r"squashfs 4\.0, 2 → 4 inodes, [\d.]+ ", page)
+    else:
+        assert re.search(r"^  cpio 070701, 2 entries, none, 512 B packed, 512 B plain$", told, re.MULTILINE)
+        assert "entries, none, 512 B packed" in page

@@ -217,7 +217,8 @@ def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
     packed = arrow(old, layer, lambda version: format_size(version.packed.length))
     plain = arrow(old, layer, lambda version: format_size(version.size))
     kind = f"{_LOOKS[layer.likelihood]}: {layer.format_label}"
-    description = f"{kind}, {entries} entries, {layer.codec_label}{details}, {packed} packed, {plain} plain"
+    sizes = f"entries, {layer.codec_label}{details}, {packed} packed, {plain} plain"
+    description = f"{kind}, {entries} {f'inodes, {plain}' if layer.packs_itself else sizes}"
     depth = len(side.inner(layer.address))
     mark = "additions go here" if layer is side.chosen else ""
     return _row(depth, " ".join(_names(layer)[depth - 1 :]), description, layer.packed.length, layer.size, most, mark)
