@@ -14,13 +14,14 @@ from cosremaster.layers.work_rates import WorkRates
 from cosremaster.progress import COPY, SITES, Advance
 from cosremaster.progress.events import Moved, Printed, ProgressEvent, StepEnded, Warned
 from cosremaster.progress.measured import MeasuredProgress
+from cosremaster.records import replace
 from cosremaster.units import format_seconds, format_size
 
 LINE_INTERVAL, LIVE_INTERVAL = 10.0, 0.25
 """Seconds between two lines about a run, and between two states of the live line."""
 
-_BAR = 20
-"""Characters of the bar in the live line."""
+_BAR, _LEAST_BAR, _LEAST_TITLE = 20, 4, 12
+"""Characters of the bar in the live line, if there is room for them; and those of a step's title that stay."""
 
 _CLEAR = "\r\x1b[K"
 
@@ -74,11 +75,9 @@ class LiveLine(Lines):
 
     def _show_state(self, state: Moved) -> None:
         """Show the state of the run in place of the last one."""
-        filled = round((state.percent or 0) / 100 * _BAR)
-        line = f"[{'#' * filled}{'-' * (_BAR - filled)}] {'; '.join(_describe(state))}"
         import shutil  # noqa: PLC0415 - loads lzma and bz2, and most runs have no terminal
 
-        sys.stderr.write(_CLEAR + line[: shutil.get_terminal_size().columns - 1])
+        sys.stderr.write(_CLEAR + _fit_state(state, shutil.get_terminal_size().columns - 1))
         sys.stderr.flush()
         self._is_shown = True
 
@@ -109,6 +108,19 @@ class Quiet:
     def warn(self, message: str) -> None:
         """Print a warning on a line of its own."""
         warn(message)
+
+
+def _fit_state(state: Moved, width: int) -> str:
+    """Return the state of the run in ``width`` characters: the bar gives way first, then the title, last the rate."""
+    line = "; ".join(_describe(state))
+    if len(line) > width and len(state.title) > _LEAST_TITLE:
+        kept = max(len(state.title) - (len(line) - width) - 3, _LEAST_TITLE - 3)
+        line = "; ".join(_describe(replace(state, title=f"{state.title[:kept]}...")))
+    bar = min(_BAR, width - len(line) - len("[] "))
+    if bar < _LEAST_BAR:
+        return line[:width]
+    filled = round((state.percent or 0) / 100 * bar)
+    return f"[{'#' * filled}{'-' * (bar - filled)}] {line}"
 
 
 def _describe(state: Moved) -> Iterator[str]:

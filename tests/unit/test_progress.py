@@ -326,13 +326,38 @@ def test_a_line_on_a_terminal_changes_and_goes_away(monkeypatch: pytest.MonkeyPa
             clock.now += 1
         line._tick()
     assert screen.getvalue().split("\n") == [
-        "\r\x1b[K[#####---------------] 25 %, about 30 s left; pack root: 10"
+        "\r\x1b[K25 %, about 30 s left; pack root: 100.0 MiB of 400.0 MiB, 1"
         "\r\x1b[K\x1b[1;33mwarning:\x1b[0m a caution",
         "pack root: 100.0 MiB in 11.0 s",
         "\r\x1b[K[--------------------] pack root: 100.0 MiB of 400.0 MiB\r\x1b[K",
     ]
     monkeypatch.setenv("TERM", "dumb")
     assert not isinstance(terminal.terminal_progress(quiet=False), terminal.LiveLine)
+
+
+@pytest.mark.parametrize(
+    ("width", "want"),
+    [
+        (110, "[#####---------------] 25 %, about 30 s left; {}: 100.0 MiB of 400.0 MiB, 10.0 MiB/s"),
+        (90, "[##------] 25 %, about 30 s left; {}: 100.0 MiB of 400.0 MiB, 10.0 MiB/s"),
+        (82, "25 %, about 30 s left; {}: 100.0 MiB of 400.0 MiB, 10.0 MiB/s"),
+        (75, "25 %, about 30 s left; pack debirf-l...: 100.0 MiB of 400.0 MiB, 10.0 MiB/s"),
+        (60, "25 %, about 30 s left; pack debi...: 100.0 MiB of 400.0 MiB,"),
+    ],
+)
+def test_the_rate_is_what_a_narrow_terminal_loses_last(width: int, want: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, screen = Clock(monkeypatch), Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(terminal, "LIVE_INTERVAL", None)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((width + 1, 20)))
+    line = terminal.LiveLine()
+    with line.run(), begin_work(line, "pack debirf-live.cgz", 400 * MIB, ENCODE) as advance:
+        clock.now += 10
+        advance(100 * MIB)
+        line._tick()
+        shown = screen.getvalue().removeprefix("\r\x1b[K")
+    assert shown == want.format("pack debirf-live.cgz") and len(shown) <= width
 
 
 def test_quiet_prints_warnings_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
