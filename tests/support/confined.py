@@ -103,6 +103,7 @@ def main() -> None:
     mapped_in, mapped_out = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(mapped_out)
         if is_root and request["ids"] == "single":
             os.setgroups([])
             os.setresgid(uid, uid, uid)
@@ -112,8 +113,7 @@ def main() -> None:
             print(os.strerror(ctypes.get_errno()), end="", file=sys.stderr, flush=True)
             os._exit(NO_NAMESPACES)
         os.write(ready_out, b"x")
-        os.read(mapped_in, 1)
-        os._exit(supervise(request))
+        os._exit(supervise(request) if os.read(mapped_in, 1) else 1)
     os.close(ready_out)
     if not os.read(ready_in, 1):  # it ended
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
