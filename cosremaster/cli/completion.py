@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -29,8 +30,9 @@ def completion_command(shell: str | None, install: bool) -> None:
         fish    cosremaster completion fish | source
 
     To have it in every shell, `cosremaster completion --install` writes it to
-    ~/.local/share/bash-completion/completions, ~/.config/fish/completions, or for zsh to ~/.zfunc, which .zshrc has to
-    name. XDG_DATA_HOME, XDG_CONFIG_HOME, BASH_COMPLETION_USER_DIR and ZDOTDIR count.
+    ~/.local/share/bash-completion/completions, where the package bash-completion looks, ~/.config/fish/completions, or
+    for zsh to ~/.zfunc, which .zshrc has to name. XDG_DATA_HOME, XDG_CONFIG_HOME, BASH_COMPLETION_USER_DIR and ZDOTDIR
+    count.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
@@ -45,6 +47,9 @@ def completion_command(shell: str | None, install: bool) -> None:
     if name == "zsh":
         click.echo(f"if {target.parent} is not in fpath yet, this line of .zshrc, before compinit, puts it there:")
         click.echo(f"  fpath=({target.parent} $fpath); autoload -Uz compinit; compinit")
+    elif name == "bash":
+        click.echo("where the package bash-completion is not installed, this line of .bashrc loads it:")
+        click.echo(f"  source {quote(str(target))}")
 
 
 def find_place(shell: str) -> Path:

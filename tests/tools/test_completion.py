@@ -16,7 +16,7 @@ import pytest
 
 from cosremaster.cli import main
 from cosremaster.cli.shell_completion import SHELLS
-from tests.fixtures.tools import require
+from tests.fixtures.tools import require, run
 from tests.support.small import write_small
 from tests.support.user import REPOSITORY
 
@@ -124,3 +124,17 @@ def test_a_script_is_written_where_the_shell_looks(
     assert capsys.readouterr().out.startswith("#compdef cosremaster")
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     assert main(["completion"]) == 2
+
+
+def test_the_line_for_a_bash_without_bash_completion_loads_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small system lacks that package, and then bash looks nowhere."""
+    require("bash")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "a folder"))
+    monkeypatch.delenv("BASH_COMPLETION_USER_DIR", raising=False)
+    assert main(["completion", "bash", "--install"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert run(["bash", "--norc", "-c", f"{line}; complete -p cosremaster"]) == (
+        b"complete -o nospace -F _cosremaster_completion cosremaster\n"
+    )
