@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 import time
@@ -42,6 +43,10 @@ CHECK_INTERVAL = 1.0
 """Seconds for which the sources of a site are not looked at again."""
 CHECK_SHARE = 50
 """Looking at a site's sources takes at most a part of the time of which this is the inverse."""
+COLLECTION = 8
+"""Plans after which what they left is collected: trees of pycdlib, which are cycles. Otherwise what sites keep is
+scattered among them, and takes twice the memory.
+"""
 FAILURE_INTERVAL = 5.0
 """Seconds for which a site that cannot be planned is not tried again."""
 
@@ -308,6 +313,8 @@ class SiteImages:
         self.plans_made += 1
         self.planning_seconds += time.monotonic() - begun
         self._keep(site)
+        if not self.plans_made % COLLECTION:
+            gc.collect()
         return site
 
     def _plan_site(self, name: str) -> ServedSite:

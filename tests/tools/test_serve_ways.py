@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import random
@@ -443,7 +444,7 @@ def test_a_connection_above_the_limit_gets_nothing(ready: tuple[Ready, int]) -> 
 
 
 def test_a_thread_that_computes_leaves_answers_their_turn() -> None:
-    """A plan does; the interpreter is as before behind the end."""
+    """A plan does, and the garbage collector is quick; the interpreter is as before behind the end."""
     require_module("uvicorn")
     from cosremaster.serve import server as room  # noqa: PLC0415 - it may be missing
 
@@ -455,8 +456,10 @@ def test_a_thread_that_computes_leaves_answers_their_turn() -> None:
     with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as connection:
         ask_for(connection)
         seen.append(sys.getswitchinterval())
+        assert gc.get_freeze_count() > 1000
     server.should_exit = True
     thread.join()
     listener.close()
     assert seen == [pytest.approx(room.TURN)]
     assert sys.getswitchinterval() == before
+    assert gc.get_freeze_count() == 0

@@ -6,10 +6,12 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cosremaster.serve import looks
+from cosremaster.serve import sites as site_images
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
 from cosremaster.serve.catalogs import open_catalog
@@ -177,3 +179,11 @@ def test_files_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
     del second
     gc.collect()
     assert list(files._files.values()) == [first]
+
+
+def test_what_plans_leave_is_collected(sites: SiteImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(site_images, "gc", SimpleNamespace(collect=lambda: counts.append(sites.plans_made)))
+    monkeypatch.setattr(site_images, "COLLECTION", 2)
+    plan(sites)
+    assert counts == [2, 4]
