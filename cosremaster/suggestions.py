@@ -30,6 +30,8 @@ def suggest_file(path: str | bytes | os.PathLike[str], error: OSError | None = N
     ``error``: why it cannot be reached, where the sentence is about that; it may be there then.
     """
     folder, name = os.path.split(os.fsdecode(path).rstrip("/"))
+    if isinstance(error, NotADirectoryError):
+        return _suggest_address(os.fsdecode(path))
     if not (error is None or isinstance(error, FileNotFoundError)):
         return ""
     image, mark, _ = os.fsdecode(path).partition("::")
@@ -41,6 +43,16 @@ def suggest_file(path: str | bytes | os.PathLike[str], error: OSError | None = N
         return ""
     similar = (like for like in find_similar(name, names, 1, PATH_CUTOFF) if like != name and like.isprintable())
     return format_suggestion([os.path.join(folder, like) for like in similar])
+
+
+def _suggest_address(path: str) -> str:
+    """Return the end of a sentence about ``path``, which goes on behind a file as if that were a directory."""
+    file = path
+    while file and not os.path.lexists(file):
+        file = os.path.dirname(file)
+    if not os.path.isfile(file):
+        return ""
+    return f"; {file} is a file, and what is in an image stands behind :: ({file}::{path[len(file) :].strip('/')})"
 
 
 def format_suggestion(names: Sequence[str]) -> str:

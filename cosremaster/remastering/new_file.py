@@ -35,8 +35,8 @@ def make_empty_file(
     kind = _FORMATS.get(name.rpartition(".")[2].lower())
     if kind is None or (kind == "squashfs" and codec != "none"):
         raise UsageError(
-            f"{target}: the name has to say what to make: .cpio or .tar, alone or with .gz, .xz, .zst, .bz2 or .lz4"
-            " behind (or as in .tgz), or .squashfs"
+            f"{target}: the name has to say what to make: .cpio or .tar, alone or with .gz, .xz, .zst, .bz2, .lz4"
+            " or .lzo behind (or as in .tgz), or .squashfs"
         )
     if kind != "squashfs" and (compression is not None or block_size is not None):
         option = "--compression" if compression is not None else "--block-size"

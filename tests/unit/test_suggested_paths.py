@@ -90,6 +90,14 @@ def test_a_directory_on_the_way_may_be_mistyped_too() -> None:
     assert suggest_path(b"etc", []) == ""
 
 
+@pytest.mark.parametrize("words", ["ls in.iso/boot/grub/", "cat in.iso/boot/grub", "extract in.iso/boot/grub out"])
+def test_an_image_is_no_directory(folder: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    assert main(words.split()) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("; in.iso is a file, and what is in an image stands behind :: (in.iso::boot/grub)")
+    assert main(["ls", "in.iso::boot/grub"]) == 0
+
+
 def test_a_file_that_is_there_is_not_meant(tmp_path: Path) -> None:
     (tmp_path / "vendor.iso").touch()
     (tmp_path / "vend\x1br.iso").touch()

@@ -79,7 +79,7 @@ def test_an_empty_path_is_no_image(folder: Path) -> None:
         ("extract in.iso .", 8, ".: exists already and is no empty folder"),
         ("extract in.iso -", 2, "standard output takes a tar archive: --as tar (a folder called - is ./-)"),
         ("pack overlay .", 2, ".: the name has to say what to make: .cpio or .tar, alone or with .gz, .xz, .zst, .bz2"
-         " or .lz4 behind (or as in .tgz), or .squashfs"),
+         ", .lz4 or .lzo behind (or as in .tgz), or .squashfs"),
         ("in.iso out.iso --remove /", 2, "pattern '/': the path of something below the root directory is wanted"),
         ("in.iso out.iso --remove-iso //", 2, "pattern '//': the path of something below the root directory is wanted"),
         ("export in.iso --maas a --exclude .", 2, "pattern '.': the path of something below the root directory is"
