@@ -42,15 +42,15 @@ def make_nested(folder: Path, *options: str) -> Path:
     (folder / "out/lib").mkdir(parents=True, exist_ok=True)
     (folder / "out/boot").mkdir()
     run(["mksquashfs", str(folder / "in"), str(folder / "out" / INNER), *QUIET, "-comp", "xz"])
-    os.chmod(folder / "out" / INNER, 0o640)
-    os.chown(folder / "out" / INNER, 12, 34)
     os.utime(folder / "out" / INNER, (EPOCH, EPOCH))
     os.setxattr(folder / "out" / INNER, "user.note", b"kept")
     os.link(folder / "out" / INNER, folder / "out/lib/second")
     initrd = pack_cpio(folder / "early") + gzip.compress(pack_cpio(folder / "main"), mtime=0)
     (folder / "out/boot/initrd.img-6").write_bytes(initrd)
     os.symlink("boot/initrd.img-6", folder / "out/initrd.img")
-    run(["mksquashfs", str(folder / "out"), str(folder / "outer.squashfs"), *QUIET, *(options or ("-b", "4096"))])
+    owned = ("-p", f"{INNER} m 640 12 34")  # which needs no root
+    chosen = (*owned, *(options or ("-b", "4096")))
+    run(["mksquashfs", str(folder / "out"), str(folder / "outer.squashfs"), *QUIET, *chosen])
     return folder / "outer.squashfs"
 
 
