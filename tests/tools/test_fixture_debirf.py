@@ -28,6 +28,13 @@ def test_a_failing_tool_tells_what_it_said() -> None:
         tools.run(["sh", "-c", "echo woe >&2; exit 3"])
 
 
+def uefi_block(iso: Path) -> int:
+    """The block of the UEFI image: the one behind the BIOS image, whose length is that of GRUB's release."""
+    told = tools.run(["xorriso", "-indev", iso, "-find", "/boot/grub/bios.img", "-exec", "report_lba"]).decode()
+    ((first, count),) = re.findall(r"^File data lba: +\d+ , +(\d+) , +(\d+) ,", told, re.M)
+    return int(first) + int(count)
+
+
 def test_boot_records_are_the_vendors(debirf_image: debirf.DebirfImage) -> None:
     report = ["-report_el_torito", "plain", "-report_system_area", "plain"]
     told = tools.run(["xorriso", "-indev", debirf_image.iso, *report]).decode()
@@ -35,7 +42,7 @@ def test_boot_records_are_the_vendors(debirf_image: debirf.DebirfImage) -> None:
     for line in (
         "El Torito cat path : /boot/grub/boot.cat",
         "El Torito boot img : 1 BIOS y none 0x0000 0x00 4 34",
-        "El Torito boot img : 2 UEFI y none 0x0000 0x00 20480 112",
+        f"El Torito boot img : 2 UEFI y none 0x0000 0x00 20480 {uefi_block(debirf_image.iso)}",
         "El Torito img path : 1 /boot/grub/bios.img",
         "El Torito img opts : 1 boot-info-table grub2-boot-info",
         "El Torito img path : 2 /EFI/efiboot.img",
@@ -61,7 +68,7 @@ def test_disc_holds_the_vendors_files_in_the_vendors_order(debirf_image: debirf.
     assert types == [1, 0, 255], "a primary and a boot descriptor, and no Joliet"
     assert image[16 * BLOCK + 40 :][:32].rstrip() == b"DEBIAN_LIVE"
     (volume,) = struct.unpack_from("<I", image, 16 * BLOCK + 80)
-    fat = image[112 * BLOCK :][: 10 << 20]
+    fat = image[uefi_block(debirf_image.iso) * BLOCK :][: 10 << 20]
     assert image[volume * BLOCK :][: 10 << 20] == fat, "the appended partition is the El Torito image's twin"
 
 
