@@ -248,6 +248,8 @@ class MeasuredProgress:
             work, rate = step.work, step.rate
             if work is None:
                 continue
+            if step.kind == DECODE and work <= step.processed:
+                return None  # all is read, which is done ahead, and nobody knows how much of it waits to be decoded
             if rate is not None:
                 parts.append(Estimate((work - step.processed) / rate, "measured"))
             elif work > step.processed:

@@ -149,6 +149,20 @@ def test_how_much_is_encoded_is_guessed_as_in_an_earlier_run(monkeypatch: pytest
     assert WorkRates().load()[SHARE, "gzip"] == 200
 
 
+def test_what_is_read_ahead_is_not_yet_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads decode what was read some seconds before; meanwhile no time is told, and not that none is left."""
+    clock = Clock(monkeypatch)
+    progress = MeasuredProgress(lambda event: None, interval=None)
+    with progress.run(), begin_work(progress, "index a", 40 * MIB, DECODE, "gzip") as advance:
+        clock.now += 4
+        advance(30 * MIB)
+        assert progress.state().percent == pytest.approx(75)
+        advance(10 * MIB)
+        clock.now += 4
+        state = progress.state()
+        assert (state.processed, state.percent, state.seconds_left, state.basis) == (40 * MIB, None, None, None)
+
+
 @pytest.mark.parametrize("is_planned", [False, True])
 def test_a_run_that_encodes_nothing_for_want_of_a_plan_tells_nothing_of_others(
     monkeypatch: pytest.MonkeyPatch, is_planned: bool
