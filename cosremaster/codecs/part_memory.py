@@ -136,13 +136,31 @@ def describe_library(name: str) -> str:
     the modules that bind them. Call it when the module is loaded.
     """
     modules = [module for module in map(sys.modules.get, _MODULES[name]) if module is not None]
-    paths = {getattr(module, "__file__", None) or sys.executable for module in modules}
+    bindings = {getattr(module, "__file__", None) for module in modules}
+    paths = {binding or sys.executable for binding in bindings}
+    paths.update(path for path in _find_mapped(f"/lib{name}".encode()) if _is_bound(path, bindings))
     states = []
-    for path in sorted({*paths, *_find_mapped(f"/lib{name}".encode())}):
+    for path in sorted(paths):
         with suppress(OSError):
             status = os.stat(path)
             states.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return "; ".join((sys.version, sys.platform, os.uname().machine, *states))
+
+
+def _is_bound(path: str, bindings: Iterable[str | None]) -> bool:
+    """Return whether the shared library at ``path`` may be that of one of ``bindings``, None for a built-in module.
+
+    OpenSSL may bring a libzstd into the process that a module does not use which brought its own. Whether it is loaded
+    already depends on what else the process does.
+    """
+    name = os.fsencode(os.path.basename(path).partition(".so")[0]) + b".so"
+    for binding in bindings:
+        if binding is None:
+            return True
+        with suppress(OSError), open(binding, "rb") as file:
+            if name in file.read():
+                return True
+    return False
 
 
 def _find_mapped(prefix: bytes) -> Iterator[str]:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -165,6 +166,27 @@ def test_a_library_is_told_by_its_files() -> None:
     state = part_memory.describe_library("lzma")
     assert state == part_memory.describe_library("lzma") != part_memory.describe_library("z")
     assert sys.version in state
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+def test_a_library_counts_if_its_module_was_linked_with_it(
+    is_bound: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL loads a libzstd too, earlier or later: a module with its own packs the same whether that is there."""
+    module, library = ModuleType("_zstd"), tmp_path / "libzstd.so.1.5.7"
+    binding = tmp_path / "_zstd.so"
+    binding.write_bytes(b"\x7fELF" + (b"libzstd.so.1\0" if is_bound else b"ZSTD_compress\0"))
+    library.write_bytes(b"\x7fELF")
+    module.__file__ = str(binding)
+    monkeypatch.setattr(part_memory, "_MODULES", {"zstd": ("_zstd",)})
+    monkeypatch.setitem(sys.modules, "_zstd", module)
+    states = []
+    for mapped in ([], [str(library)]):
+        monkeypatch.setattr(part_memory, "_find_mapped", lambda prefix, mapped=mapped: iter(mapped))
+        part_memory.describe_library.cache_clear()
+        states.append(part_memory.describe_library("zstd"))
+    part_memory.describe_library.cache_clear()
+    assert (states[0] != states[1], str(library) in states[1]) == (is_bound, is_bound)
 
 
 def test_small_parts_and_quick_encoders_are_not_worth_it(folder: Path) -> None:
