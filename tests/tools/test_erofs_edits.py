@@ -329,7 +329,10 @@ def test_what_no_inode_holds_is_refused(tmp_path: Path) -> None:
 
 def test_more_devices_are_refused(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"etc/text": write_text(50_000).decode()})
-    image = make_erofs(root, tmp_path / "in.erofs", "--chunksize=4096", f"--blobdev={tmp_path / 'blob'}")
+    try:
+        image = make_erofs(root, tmp_path / "in.erofs", "--chunksize=4096", f"--blobdev={tmp_path / 'blob'}")
+    except AssertionError as error:  # that of 1.8.6 makes none
+        tools.leave_out(f"This mkfs.erofs makes no image with another device: {error}")
     with pytest.raises(UnsupportedError, match="data are on 1 more device "):
         cosremaster.read(f"{image}::etc/text")
     for options in ([], ["--deep"]):
