@@ -168,7 +168,7 @@ GROUPS: Mapping[str, Group] = {
             Compared("harmonic-installer.tar.gz from a root.tar.xz, `--gzip isal`", "isal", _HAND, "theirs", 1 / 5),
             Compared("the same by zlib, from a root.tar.xz", "ours", _HAND, "theirs", None),
         ),
-        rounds=1,
+        rounds=3,
     ),
     "harmonic-gzip": Group(
         _harmonic("gz"),
