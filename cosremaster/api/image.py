@@ -204,8 +204,8 @@ class Image:
         contains = reference.container.kind if not node.path else None
         if node.path and is_container(node, reference.container):
             contains = enter_if_container(reference).container.kind
-        is_read = node.content is not None and not has_large_holes(node.content)
-        digest = node.content.digest().hex() if node.content is not None and is_read else None
+        content = node.content
+        digest = None if content is None or has_large_holes(content) else content.digest().hex()
         return replace(entry, sha256=digest, contains=contains)
 
     def walk(self, address: str = "", pattern: str | None = None, *, levels: int | None = None) -> Iterator[FileEntry]:

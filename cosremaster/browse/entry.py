@@ -25,9 +25,8 @@ class FileEntry:
     bits; ``mtime``: seconds since 1970; ``size``: bytes of a file's data or a symlink's target; ``device``: major and
     minor number. ``depth``: below the entry where a walk began, through all layers. ``sha256``: of the data, and
     ``contains``: the kind of the archive that the file is; both are None unless they were asked for, and there is no
-    digest of a file with more than 1 GiB of holes. ``extents``: where
-    the data lie, None but for :meth:`~cosremaster.Image.stat`. ``xattrs``: the extended attributes, by their full
-    names, sorted.
+    digest of a file with more than 1 GiB of holes. ``extents``: where the data lie, None but for
+    :meth:`~cosremaster.Image.stat`. ``xattrs``: the extended attributes, by their full names, sorted.
     """
 
     address: str

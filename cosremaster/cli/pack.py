@@ -33,8 +33,7 @@ def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, as_json: b
     """Make OUT, an archive or file system, from folders, archives and files, by the rules of --add.
 
     The end of OUT says what to make: .cpio or .tar, alone or with .gz, .xz, .zst, .bz2, .lz4 or .lzo behind, or
-    .squashfs.
-    Contents of a folder or an archive go to / or DEST; root owns what comes from a folder.
+    .squashfs. Contents of a folder or an archive go to / or DEST; root owns what comes from a folder.
     """
     rules = {name: options.pop(name) for name in _RULES}
     items = [replace(AddPath.parse(text, "pack"), **rules) for text in sources]

@@ -199,14 +199,13 @@ def have_same_bytes(first: PieceTable, second: PieceTable) -> bool:
 def list_unlike_spans(first: PieceTable, second: PieceTable) -> Iterator[tuple[int, int]]:
     """Yield the spans, each a first byte and the byte behind it, in which two tables of one length may differ.
 
-    Where both have zeros, or the same bytes of the same source, they do not; nothing is read to know that.
+    Where both have holes, or the same bytes of the same source, they do not; nothing is read to know that.
     """
     pieces, others = list(first.pieces[::-1]), list(second.pieces[::-1])
     at = start = 0
     while pieces and others:
         count = min(pieces[-1].length, others[-1].length)
-        heads = [_take_head(row, count) for row in (pieces, others)]
-        if heads[0] == heads[1] and isinstance(heads[0], Zeros | Range):
+        if _take_head(pieces, count) == _take_head(others, count):
             if start < at:
                 yield start, at
             start = at + count
