@@ -83,9 +83,16 @@ def outside(entries: list[SquashfsEntry]) -> list[SquashfsEntry]:
     return [entry._replace(reference=1 << 40) if entry.name == b"big" else entry for entry in entries]
 
 
+def misnumbered(number: int) -> Callable[[list[SquashfsEntry]], list[SquashfsEntry]]:
+    """Give the last entry of each directory ``number``."""
+    return lambda entries: [*entries[:-1], entries[-1]._replace(number=number)]
+
+
 LIES = {
     "a directory in itself": SquashfsDraft(edit_entries=looped),
     "an inode outside": SquashfsDraft(edit_entries=outside),
+    "the number of an inode below 1": SquashfsDraft(edit_entries=misnumbered(-3)),
+    "the number of an inode above all": SquashfsDraft(edit_entries=misnumbered(9_000)),
     "a listing of 4 GiB": SquashfsDraft(edit_inode=edited("root", size=0xFFFFFFF0)),
     "a listing outside": SquashfsDraft(edit_inode=edited("root", start=0x7FFFFFFF)),
     "a file of 2^50 bytes": SquashfsDraft(edit_inode=edited("big", size=1 << 50)),
@@ -117,6 +124,16 @@ def test_a_lie_is_told_with_its_place(name: str, tmp_path: Path) -> None:
         assert str(error).startswith(str(path)) or "x.squashfs" in str(error)
     unharmed = {"no inodes"}
     assert errors or name in unharmed
+
+
+def test_the_number_of_another_inode_is_no_name_of_it(tmp_path: Path) -> None:
+    path, out = tmp_path / "x.squashfs", tmp_path / "out.squashfs"
+    path.write_bytes(SquashfsDraft(edit_entries=misnumbered(1)).build())
+    with cosremaster.open(path, remember=False) as image:
+        assert any("is inode 1 in its directory" in finding.message for finding in image.verify(deep=True).findings)
+        with pytest.raises(CosremasterError, match=r"squashfs has inode \d+ where its directory names inode 1$"):
+            image.remaster(out, cosremaster.Request(repack=True))
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("is_hidden", [False, True])

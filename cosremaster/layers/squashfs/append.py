@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from itertools import count
 
-from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError
+from cosremaster.errors import CorruptError, OverlayError, Place, SizeError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
 from cosremaster.layers.squashfs.check import KeptMetadata, check_edit
@@ -98,7 +98,7 @@ class _Editor:
         self.filesystem = tree.filesystem
         self.ids = list(self.filesystem.ids)
         self.xattrs = XattrTable(self.filesystem)
-        self.root = _ChangedDirectory(b"", self.filesystem.root, dict(tree.directory(b"") or {}))
+        self.root = self._make_directory(b"", self.filesystem.root)
         self.inodes: dict[int, Inode] = {}
         """New and rewritten inodes that are no directories, by number."""
         self.contents: list[Content] = []
@@ -120,10 +120,23 @@ class _Editor:
             if below is None:
                 entry = directory.entries.pop(name)
                 inode = self.filesystem.inode(entry.reference)
-                below = _ChangedDirectory(at, inode, dict(self.tree.directory(at) or {}))
+                below = self._make_directory(at, inode)
                 directory.directories[name] = below
             directory = below
         return directory
+
+    def _make_directory(self, path: bytes, inode: Inode) -> _ChangedDirectory:
+        """Return the directory at ``path``, whose listing and ``inode`` are written again.
+
+        :raises CorruptError: it, or what it names, has a number that is no inode's: no listing can hold it, or it is
+            that of a new inode.
+        """
+        entries, inodes = dict(self.tree.directory(path) or {}), self.filesystem.superblock.inodes
+        for number in (inode.number, *(entry.number for entry in entries.values())):
+            if not 1 <= number <= inodes:
+                message = f"squashfs names inode {number:,} in a directory, among {inodes:,}"
+                raise CorruptError(message, self.place.inside(path))
+        return _ChangedDirectory(path, inode, entries)
 
     def remove(self, paths: Iterable[bytes], new_directories: set[bytes]) -> None:
         """Remove the entries at ``paths``; a directory that one of ``new_directories`` replaces keeps its entries."""

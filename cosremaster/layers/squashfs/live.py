@@ -173,7 +173,7 @@ def find_live_parts(filesystem: SquashfsFilesystem) -> LiveParts:
 
     It takes 13 bytes for each inode, and memory for each fragment, hard link and gap between data.
 
-    :raises CorruptError: a directory or an inode is damaged, or two inodes have one number.
+    :raises CorruptError: a directory or an inode is damaged, they disagree about a number, or two inodes have one.
     """
     superblock = filesystem.superblock
     live = LiveParts(
@@ -185,6 +185,9 @@ def find_live_parts(filesystem: SquashfsFilesystem) -> LiveParts:
     for path, entry in filesystem.walk():
         inode = filesystem.inode(entry.reference)
         number = _number_of(filesystem, inode)
+        if entry.number != number:
+            message = f"squashfs has inode {number:,} where its directory names inode {entry.number:,}"
+            raise CorruptError(message, filesystem.place.inside(path))
         if not live.inodes[number]:
             live.inodes[number] = 1
             live.references[number] = entry.reference
