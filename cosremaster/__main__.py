@@ -1,7 +1,5 @@
 """``python -m cosremaster``: the same program as ``cosremaster``."""
 
-import sys
+from cosremaster.cli import run_process
 
-from cosremaster.cli import main
-
-sys.exit(main())
+run_process()
