@@ -225,6 +225,22 @@ def run_layer(data: bytes, folder: Path) -> None:
         out = run_remaster(path, folder, words)
         if out is not None:
             _compare_archives(data, out.read_bytes())
+            check_layer(path, out)
+
+
+def check_layer(path: Path, out: Path) -> None:
+    """Check that `verify --deep` finds no kind of fault in the layer ``out`` that the one at ``path`` has not."""
+    import cosremaster  # noqa: PLC0415 - instrumented first
+
+    known = {finding.check for finding in cosremaster.verify(path, deep=True).findings if finding.is_counted}
+    try:
+        report = cosremaster.verify(out, deep=True)
+    except CosremasterError as error:
+        raise FindingError(f"the result cannot be verified: {error.message[:200]}") from error
+    faults = (finding for finding in report.findings if finding.is_counted)
+    new = next((finding for finding in faults if finding.check not in known), None)
+    if new is not None:
+        raise FindingError(f"the result fails {new.check}: {new.message[:200]}")
 
 
 def run_squashfs(data: bytes, folder: Path) -> None:
@@ -269,6 +285,7 @@ def _look_or_change(path: Path, folder: Path, number: int) -> None:
             lost = {name for name in before - after if not name.startswith(b"d/e")}
             if lost:
                 raise FindingError(f"the result lacks {min(lost)!r}")
+            check_layer(path, out)
 
 
 def run_disk(data: bytes, folder: Path) -> None:
