@@ -14,6 +14,7 @@ from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat, find_fats_among
 from cosremaster.iso.model import IsoImage
+from cosremaster.iso.path_text import PathText
 from cosremaster.records import Struct, replace
 
 
@@ -48,9 +49,6 @@ class AreaDescription(Struct, frozen=True):
     data: bytes
 
 
-_LONGEST = max(map(len, DESCRIPTIONS))
-
-
 class BootMenus(Struct, frozen=True):
     """The boot menus of an image (those of its tree first), its FAT file systems, and warnings of unreadable ones.
 
@@ -78,7 +76,7 @@ def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None, *, quick: bo
     for fat in search.fats:
         small = [path for path, file in fat.files.items() if 0 < file.size <= MAX_MENU]
         try:
-            fat_menus = find_menus(small, lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
+            fat_menus = find_menus(PathText(small), lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
         except CosremasterError as error:
             warnings.append(_unread_warning(fat.name, error))
             continue
@@ -93,13 +91,12 @@ def _unread_warning(name: str, error: CosremasterError) -> str:
 
 def _menus_on_tree(tree_files: EditedFiles) -> Iterator[LocatedMenu]:
     """Yield the menus on the ISO's tree."""
-    paths = dict.fromkeys((*tree_files.files, *tree_files.added))
 
     def is_small(path: bytes) -> bool:
         """Return whether the file at ``path`` may be a menu by its size, and is not compressed."""
         return 0 < tree_files.size_of(path) <= MAX_MENU and tree_files.is_plain(path)
 
-    menus = find_menus(paths, lambda path: tree_files.bytes_of(path).read(0, MAX_MENU), is_small)
+    menus = find_menus(tree_files.text, lambda path: tree_files.bytes_of(path).read(0, MAX_MENU), is_small)
     for path, menu in menus.items():
         yield LocatedMenu(path=path, fat=None, names=tree_files.names_of(path), menu=menu)
 
@@ -107,9 +104,8 @@ def _menus_on_tree(tree_files: EditedFiles) -> Iterator[LocatedMenu]:
 def _find_areas(tree_files: EditedFiles, warnings: list[str]) -> tuple[AreaDescription | None, tuple[KargArea, ...]]:
     """Return the file that describes areas for kernel arguments, and the areas, with paths as the tree spells them."""
     pinned = tuple(find_header_areas(tree_files.image.embed_areas, tree_files.files))
-    likely = [path for path in (*tree_files.files, *tree_files.added) if len(path) <= _LONGEST and path[:1] in b"cC"]
-    folded = {path.lower(): path for path in likely}
-    path = next((folded[name] for name in DESCRIPTIONS if name in folded), None)
+    spelled = (tree_files.text.find_last(name) for name in DESCRIPTIONS)
+    path = next((path for path in spelled if path is not None), None)
     if path is None or tree_files.size_of(path) > MAX_MENU:
         return None, pinned
     data = tree_files.bytes_of(path).read(0, MAX_MENU)
@@ -117,11 +113,9 @@ def _find_areas(tree_files: EditedFiles, warnings: list[str]) -> tuple[AreaDescr
     if described is None:
         warnings.append(f"{printable(path)}: cannot be read, so the areas that it describes are not kept true")
         return None, pinned
-    paths = {path.lower(): path for path in (*tree_files.files, *tree_files.added)}
-    spelled = tuple(
-        replace(area, path=paths[area.path.lower()]) for area in described if area.path.lower() in paths
-    )  # fmt: skip
-    return AreaDescription(tree_files.names_of(path), data), join_areas(spelled, pinned)
+    paths = [(area, tree_files.text.find_last(area.path)) for area in described]
+    known = tuple(replace(area, path=path) for area, path in paths if path is not None)
+    return AreaDescription(tree_files.names_of(path), data), join_areas(known, pinned)
 
 
 def _with_areas(

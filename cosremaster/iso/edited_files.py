@@ -7,6 +7,7 @@ from functools import cached_property
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
+from cosremaster.iso.path_text import PathText
 from cosremaster.units import Lba
 
 _FEW = 16
@@ -20,10 +21,16 @@ class EditedFiles:
         """Index the files of ``image`` that ``edits`` keep, and those that they add."""
         self.image, self._replaced = image, edits.replaced
         leaves = edits.removed or edits.renamed
-        files = image.trees[0].regular_files()
+        files = image.trees[0].regular_files
         self.files = files.select(lambda path: edits.new_path(path) is not None) if leaves else files
         self._paths_by_start: dict[Lba, list[bytes]] = {}
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
+
+    @cached_property
+    def text(self) -> PathText:
+        """The paths of all files, the added ones behind the others, to look for names in."""
+        old = self.image.trees[0]
+        return (old.regular_text if self.files is old.regular_files else PathText(self.files)).extend(self.added)
 
     @cached_property
     def _sharing(self) -> dict[object, list[bytes]]:

@@ -190,7 +190,7 @@ def _list_candidates(
     for file in image.trees[0].find_files_at(area_blocks):
         if files.get(file.path) == file:
             certain.add(file.path)
-    candidates = sorted(certain.union([path for path in files if path.lower().endswith(_FAT_NAMES)]))
+    candidates = sorted(certain.union([path for path in tree_files.text.find_ending(*_FAT_NAMES) if path in files]))
     if quick:
         candidates = _choose_likely(image, tree_files, candidates, certain)
     for path in candidates:

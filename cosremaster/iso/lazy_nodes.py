@@ -50,9 +50,16 @@ class LazyNodes(Mapping[bytes, Node]):
             node = self._read[parent].get(path) if parent in self._read else None
             if node is not None and self._all is None:
                 return node
-            if self._all is None and path not in self.list_paths():  # a name may hold a slash
+            if self._all is None and not self._has_path(path):  # a name may hold a slash
                 raise KeyError(path)
         return self._read_all()[path]
+
+    def _has_path(self, path: bytes) -> bool:
+        """Return whether there is a node at ``path``, without making a set of all paths where all files are regular."""
+        tree = self._image.trees[0]
+        if path in self._directories or path in tree.regular_files:
+            return True
+        return len(tree.regular_files) < len(tree.files) and path in self.list_paths()
 
     def _read_directory(self, path: bytes) -> None:
         """Read the nodes in the directory at ``path``; all where one of them has other names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,7 @@ from cosremaster.boot.pointers import BootInfoTable, list_pointers
 from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
+from cosremaster.iso.path_text import PathText
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_files import RegularFiles, TreeFiles
 from cosremaster.iso.udf.read import Udf
@@ -147,12 +149,16 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
         """Yield those of :attr:`block_runs` that have a block between ``first`` and the block before ``end``."""
         return _rows_of(self.files).list_runs_in(first, end)
 
+    def has_extents_of(self, other: IsoTree) -> bool:
+        """Return whether ``other`` is known to have a directory with the extents of each directory of this tree."""
+        return _rows_of(self.files).has_extents_of(_rows_of(other.files))
+
     @cached_property
     def joined_runs(self) -> list[tuple[Lba, Lba]]:
         """The :attr:`block_runs` in the order of their blocks, those that touch as one."""
         joined = list[tuple[Lba, Lba]]()
         start = end = Lba(-1)
-        for first, behind in sorted(self.block_runs):
+        for first, behind in sorted(_rows_of(self.files).joined_runs()):
             if first > end:
                 joined.append((start, end))
                 start, end = first, behind
@@ -165,11 +171,17 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
         """The path of each file."""
         return _rows_of(self.files).paths
 
+    @cached_property
     def regular_files(self) -> RegularFiles:
-        """Return the regular files by their paths."""
+        """The regular files by their paths."""
         return RegularFiles(_rows_of(self.files))
 
-    def find_files_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
+    @cached_property
+    def regular_text(self) -> PathText:
+        """Their paths, to look for names in."""
+        return PathText(self.regular_files)
+
+    def find_files_at(self, blocks: AbstractSet[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
         return _rows_of(self.files).find_at(blocks)
 
@@ -298,7 +310,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
 
     ``size``: bytes of the image. ``trees``: the directory trees, the primary one first. ``fixed_spans``: blocks that
     must stay at their place. ``tail``: the first block of the end of the image (appended partitions, a backup GPT,
-    padding), which moves with the end of the volume. ``gpt``: the primary GPT and its backups, as far as they can be
+    padding), which moves with the end of the volume. ``gpt``: the primary and the backup GPT, as far as they can be
     read. ``hfs_partitions``: partitions with an HFS file system over the files of the tree. ``session_lba``: the first
     block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
     damage, in words. ``cautions``: those that may name any block, so that what is on the image must stay as it is.
@@ -355,16 +367,6 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     def blocks(self) -> int:
         """The volume space size of the primary volume descriptor."""
         return self.trees[0].blocks
-
-    @property
-    def backup_gpts(self) -> tuple[Gpt, ...]:
-        """The copies of the GPT that are no primary copy."""
-        return tuple(copy for copy in self.gpt if copy.is_backup)
-
-    @property
-    def gpt_copies(self) -> str:
-        """The copies of the GPT in words."""
-        return " and ".join(dict.fromkeys("backup" if copy.is_backup else "primary" for copy in self.gpt))
 
     @property
     def has_rock_ridge(self) -> bool:

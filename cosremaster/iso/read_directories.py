@@ -7,6 +7,7 @@ bytes of a directory of a known image need not be read again where they are the 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import cast
 from zlib import crc32
@@ -16,7 +17,6 @@ from cosremaster.iso.ecma119.records import (
     DIRECTORY,
     MIN_RECORD,
     MULTI_EXTENT,
-    RECORD_HEAD,
     DirectoryRecord,
     Extent,
     begins_with_dots,
@@ -31,6 +31,8 @@ from cosremaster.iso.walk import DirectoryWalker, NamedRecord
 from cosremaster.records import Struct, field
 from cosremaster.units import BLOCK, Lba, lba_offset
 
+_HEAD = struct.Struct("<BBL4xL4x7xBH4xB")
+"""That of a record (9.1), with unit size and gap as one number, as plain records have neither."""
 _UNSEEN = 0x01
 """The file flag that says that nobody need be shown the name (9.1.6); readers show it."""
 _DOTS = (b"\0", b"\1")
@@ -173,31 +175,31 @@ class _PlainDirectory(Struct):
         if self.walker.limits.is_past(len(prefix) * (len(data) // MIN_RECORD)):
             return None
         files = FileColumns(IsoFile, prefix, lba_offset(directory.extent.lba), directory.identifiers, data)
-        for block in range(0, len(data), BLOCK):
-            if not self._read_block(files, prefix, block, min(block + BLOCK, len(data))):
-                return None
-        return files if self.has_records and self._name_files(files) else None
+        try:
+            for block in range(0, len(data), BLOCK):
+                if not self._read_block(files, prefix, block, min(block + BLOCK, len(data))):
+                    return None
+        except struct.error:  # the last record is cut off
+            return None
+        return files if (files or self.has_records) and self._name_files(files) else None
 
     def _read_block(self, files: FileColumns, prefix: bytes, at: int, end: int) -> bool:
         """Read the records in bytes ``at`` to ``end``; return False at the first that is no plain one."""
-        data, base, unpack = self.data, self.walker.base, RECORD_HEAD.unpack_from
+        data, base, unpack = self.data, self.walker.base, _HEAD.unpack_from
         add_offset, add_extent = files.offsets.append, files.extents.append
         while at < end and data[at]:
-            if end - at < MIN_RECORD:
+            raw_length, attributes, lba, size, flags, interleaving, length = unpack(data, at)
+            behind = at + raw_length
+            if attributes or interleaving or not length or behind > end or 33 + length > raw_length:
                 return False
-            raw_length, attributes, lba, size, flags, unit, gap, length = unpack(data, at)
-            if raw_length < MIN_RECORD or at + raw_length > end or 33 + length > raw_length:
-                return False
-            if attributes or unit or gap:
-                return False
-            if flags & ~_UNSEEN or (length == 1 and data[at + 33] <= _LAST_DOT):
+            if (flags and flags & ~_UNSEEN) or (length == 1 and data[at + 33] <= _LAST_DOT):
                 if not self._read_directory(prefix, at, Extent(base + lba, size), flags):
                     return False
+                self.has_records = True
             else:
                 add_offset(at)
                 add_extent((base + lba, size))
-            at += raw_length
-            self.has_records = True
+            at = behind
         return True
 
     def _read_directory(self, prefix: bytes, at: int, extent: Extent, flags: int) -> bool:
@@ -228,12 +230,11 @@ class _PlainDirectory(Struct):
         if self.walker.skip is None:
             files.names = [decode_identifier(identifier, joliet=False) for identifier in files.identifiers]
             return True
-        data, skip = self.data, self.walker.skip
-        ends = [(at, at + 33 + data[at + 32]) for at in files.offsets]
-        spans = ((end + (end - at) % 2 + skip, at + data[at]) for at, end in ends)
-        files.names = names = list(find_ordinary_names(data, spans))
-        for number, (at, end) in enumerate(ends) if b"" in names else ():
+        data = self.data
+        files.names = names = list(find_ordinary_names(data, files.offsets, self.walker.skip))
+        for number, at in enumerate(files.offsets) if b"" in names else ():
             if not names[number]:
+                end = at + 33 + data[at + 32]
                 named = self._name_record(data[at + 33 : end], at, end)
                 if named is None:
                     return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.units import BLOCK, Lba, blocks_for
@@ -48,6 +49,16 @@ class FileColumns(Sequence["IsoFile"]):
         return [data[at + 33 : at + 33 + data[at + 32]] for at in self.offsets]
 
     @property
+    def longest_identifier(self) -> int:
+        """Bytes of the longest identifier in their records; 0 without files."""
+        data = self._data
+        return max([data[at + 32] for at in self.offsets], default=0)
+
+    def may_hold(self, part: bytes) -> bool:
+        """Return whether ``part`` stands in the bytes of the directory: else it is in no identifier."""
+        return part in self._data
+
+    @property
     def paths(self) -> list[bytes]:
         """Their paths."""
         prefix = self._prefix
@@ -69,9 +80,25 @@ class FileColumns(Sequence["IsoFile"]):
         return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
 
     @property
+    def joined_runs(self) -> Sequence[BlockRun]:
+        """The :attr:`block_runs`; a single one where each begins at the end of the one before it, as is usual."""
+        starts = [lba for lba, size in self.extents if size]
+        ends = [lba - -size // BLOCK for lba, size in self.extents if size]
+        if starts[1:] == ends[:-1]:
+            starts, ends = starts[:1], ends[-1:]
+        return cast("list[BlockRun]", list(zip(starts, ends, strict=True)))
+
+    @cached_property
+    def blocks(self) -> tuple[Lba, Lba]:
+        """The first block that a record names, and the last one."""
+        blocks = [lba for lba, _ in self.extents]
+        return min(blocks, default=Lba(0)), max(blocks, default=Lba(0))
+
+    @property
     def block_runs(self) -> list[BlockRun]:
         """The blocks of the data of each file that has some."""
-        return [(lba, Lba(lba - -size // BLOCK)) for lba, size in self.extents if size]
+        runs = [(lba, lba - -size // BLOCK) for lba, size in self.extents if size]
+        return cast("list[BlockRun]", runs)  # a call of Lba for each would take longer than all else
 
     @property
     def files(self) -> list[IsoFile]:
@@ -142,6 +169,21 @@ class TreeFiles(Sequence["IsoFile"]):
             self._starts.append(first)
         return slice(first, self._length)
 
+    def joined_runs(self) -> Iterable[BlockRun]:
+        """Yield the block runs, those of a directory as one where they touch one another in its order."""
+        for part in self._parts:
+            if isinstance(part, FileColumns):
+                yield from part.joined_runs
+            else:
+                for file in part:
+                    yield from file.block_runs
+
+    def has_extents_of(self, other: TreeFiles) -> bool:
+        """Return whether the columns of both tell that ``other`` has a directory of the same extents for each."""
+        own = [part.extents for part in self._parts if isinstance(part, FileColumns)]
+        others = {part.extents[0]: part.extents for part in other._parts if isinstance(part, FileColumns)}
+        return len(own) == len(self._parts) and all(others.get(extents[0]) == extents for extents in own)
+
     def block_runs(self) -> Iterable[BlockRun]:
         """Yield the blocks of the data of each file, one run for each that extents behind each other make."""
         for part in self._parts:
@@ -200,11 +242,15 @@ class TreeFiles(Sequence["IsoFile"]):
                 starts.update([start for file in part for start, _ in file.block_runs if start in blocks])
         return starts
 
-    def find_at(self, blocks: Collection[Lba]) -> Iterator[IsoFile]:
+    def find_at(self, blocks: AbstractSet[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
+        first, last = min(blocks, default=Lba(0)), max(blocks, default=Lba(-1))
         for part in self._parts:
-            if not isinstance(part, FileColumns) or any(lba in blocks for lba, _ in part.extents):
-                yield from (file for file in part if file.start in blocks)
+            if isinstance(part, FileColumns):
+                start, end = part.blocks
+                if end < first or last < start or blocks.isdisjoint([lba for lba, _ in part.extents]):
+                    continue
+            yield from (file for file in part if file.start in blocks)
 
     def __len__(self) -> int:
         """Return the number of files."""

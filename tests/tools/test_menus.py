@@ -23,6 +23,7 @@ from cosremaster.boot_config.menus.model import Menu, MenuLanguage, apply_splice
 from cosremaster.boot_config.menus.retarget import VolumeRename, find_mentions
 from cosremaster.boot_config.menus.syslinux import parse_syslinux
 from cosremaster.errors import UsageError
+from cosremaster.iso.path_text import PathText
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
@@ -194,12 +195,12 @@ def test_menus_are_found_with_what_they_include() -> None:
         b"boot/grub/grub.cfg": b"source $prefix/more\nconfigfile (hd0)/odd/place\nsource $unknown/x\n",
         b"boot/grub/more": b"linux /k a\n", b"odd/place": b"linux /k b\n", b"etc/x.cfg": b"linux /k\n",
     }  # fmt: skip
-    menus = find_menus(files, files.__getitem__)
+    menus = find_menus(PathText(files), files.__getitem__)
     assert set(menus) == set(files) - {b"etc/x.cfg"}
     assert menus[b"isolinux/menu.txt"].lines == ()  # the arguments are those of the file that includes it
     assert changed(menus[b"isolinux/isolinux.cfg"], add=("b",)) == b"APPEND all b\nINCLUDE menu.txt\n"
     loop = {b"grub.cfg": b"source /a\n", b"a": b"source /grub.cfg\n"}
-    assert set(find_menus(loop, loop.__getitem__)) == set(loop)
+    assert set(find_menus(PathText(loop), loop.__getitem__)) == set(loop)
 
 
 RETARGETED = rb"""# search --label OLD NAME

@@ -17,6 +17,7 @@ from cosremaster.boot_config.menus.find import detect_language, find_menus, pars
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage
 from cosremaster.cli import main
 from cosremaster.errors import UnsupportedError
+from cosremaster.iso.path_text import PathText
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
@@ -106,7 +107,7 @@ def test_esxi(data: bytes, want: bytes) -> None:
 
 def test_xen_of_the_firmware() -> None:
     data = b"[global]\ndefault=qubes\nchain=more.cfg\n[qubes]\noptions=console=vga\nkernel=vmlinuz quiet a\nramdisk=i\n"
-    menus = find_menus([b"EFI/BOOT/xen.cfg", b"EFI/BOOT/more.cfg"], {
+    menus = find_menus(PathText([b"EFI/BOOT/xen.cfg", b"EFI/BOOT/more.cfg"]), {
         b"EFI/BOOT/xen.cfg": data, b"EFI/BOOT/more.cfg": b"[global]\n[b]\nkernel=b\n"
     }.__getitem__)  # fmt: skip
     assert {menu.language for menu in menus.values()} == {MenuLanguage.XEN}

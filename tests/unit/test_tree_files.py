@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -31,13 +32,22 @@ _TIMES = st.tuples(st.integers(0, 255), st.integers(0, 30)).map(
 _OTHERS = st.sampled_from((_field(b"RR", b"\x89"), _field(b"SL", b"\0\0\1a"), _field(b"CE", bytes(24)), b"\0", b"N"))
 
 
-@given(st.lists(_NAMES | _MODES | _TIMES | _OTHERS, max_size=6), st.integers(0, 3), st.integers(0, 4))
-def test_an_ordinary_name_is_that_of_fields_one_by_one(fields: list[bytes], front: int, cut: int) -> None:
-    data = bytes(front) + b"".join(fields)
-    end = max(front, len(data) - cut)
-    (name,) = find_ordinary_names(data + b"NM\x06\x01\0x", [(front, end)])
+def _record(identifier: bytes, area: bytes) -> bytes:
+    """Return a directory record with the system use area ``area``."""
+    head = bytes(32) + bytes((len(identifier),)) + identifier
+    record = head + bytes(len(head) % 2) + area
+    return bytes((len(record),)) + record[1:]
+
+
+@given(
+    st.lists(_NAMES | _MODES | _TIMES | _OTHERS, max_size=6), st.integers(0, 3), st.integers(0, 4), st.integers(1, 9)
+)
+def test_an_ordinary_name_is_that_of_fields_one_by_one(fields: list[bytes], skip: int, cut: int, size: int) -> None:
+    area = bytes(skip) + b"".join(fields)
+    record = _record(b"I" * size, area[: max(skip, len(area) - cut)])
+    (name,) = find_ordinary_names(record + b"NM\x06\x01\0x", [0], skip)
     if name:
-        plain = parse_plain_fields(data, front, end)
+        plain = parse_plain_fields(record, 33 + size + (33 + size) % 2 + skip, len(record))
         assert plain is not None and plain[:2] == (name, True)
 
 
@@ -48,9 +58,8 @@ def test_the_fields_of_makers_are_ordinary() -> None:
     libisofs = (
         _field(b"PX", mode.ljust(40, b"\0")) + _field(b"TF", b"\x0e" + bytes(21)) + _field(b"NM", b"\0NMx") + b"\0"
     )
-    data = genisoimage + libisofs
-    spans = [(0, len(genisoimage)), (len(genisoimage), len(data))]
-    assert list(find_ordinary_names(data, spans)) == [b"a b.txt", b"NMx"]
+    records = [_record(b"A.;1", genisoimage), _record(b"AB", libisofs)]
+    assert list(find_ordinary_names(b"".join(records), [0, len(records[0])], 0)) == [b"a b.txt", b"NMx"]
 
 
 _TEXTS = st.text(alphabet=st.sampled_from("aé/;1\0.𝄞\ud800"), min_size=1, max_size=5)
@@ -122,7 +131,30 @@ def test_the_files_of_a_tree_are_a_row() -> None:
         tree[6]
     assert list(tree.paths) == [file.path for file in everything]
     assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
+    assert list(tree.joined_runs()) == list(tree.block_runs())  # those of first overlap
+    first.extents = [(Lba(50), 1), (Lba(51), 2049), (Lba(9), 0), (Lba(53), 1)]
+    assert list(tree.joined_runs()) == [(50, 54), (7, 8), (91, 93)]
+    assert tree.has_extents_of(tree) is False  # a part of it is no columns
     assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]
+
+
+def test_directories_of_the_same_extents_are_those_of_columns_alone() -> None:
+    first, second, third = _columns([b"a", b"b"], 50), _columns([b"x", b"y"], 90), _columns([b"a", b"c"], 50)
+    third.extents[1] = (Lba(51), 1)
+    trees = list[TreeFiles]()
+    rows: tuple[tuple[Sequence[IsoFile], ...], ...] = (
+        (first, second),
+        (second, first),
+        (second, [], first),
+        (second,),
+        (second, third),
+    )
+    for parts in rows:
+        trees.append(TreeFiles())
+        for part in parts:
+            trees[-1].add(part)
+    assert [trees[0].has_extents_of(other) for other in trees] == [True, True, True, False, False]
+    assert [other.has_extents_of(trees[0]) for other in trees] == [True, True, True, True, False]
 
 
 def test_regular_files_are_found_by_path_and_made_when_asked_for() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from cosremaster.boot_config.menus.assignments import detect_assignments, parse_esxi, parse_xen
 from cosremaster.boot_config.menus.grub import parse_grub
 from cosremaster.boot_config.menus.loader import parse_loader_entry
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage
 from cosremaster.boot_config.menus.syslinux import parse_syslinux
+from cosremaster.iso.path_text import PathText
 from cosremaster.lazy_regex import lazy_regex
 
 MAX_MENU = 1 << 20
@@ -117,7 +118,7 @@ def resolve_path(name: bytes, home: bytes) -> bytes | None:
 
 
 def find_menus(
-    paths: Collection[bytes], read: Callable[[bytes], bytes], is_small: Callable[[bytes], bool] = lambda _: True
+    paths: PathText, read: Callable[[bytes], bytes], is_small: Callable[[bytes], bool] = lambda _: True
 ) -> dict[bytes, Menu]:
     """Return the menus of one file system by their paths, with the menus that they include.
 
@@ -125,9 +126,8 @@ def find_menus(
     :param read: returns the bytes of a file; menus keep them.
     :param is_small: returns whether the file at a path is small enough for a menu.
     """
-    by_folded_path: dict[bytes, bytes] | None = None
-    ending = [path for path in paths if b".c" in path[-6:].lower()]
-    likely = {path.lower(): path for path in ending if may_be_menu(path) and is_small(path)}
+    dotted = paths.find_containing(b".c")
+    likely = {path.lower(): path for path in dotted if may_be_menu(path) and is_small(path)}
     menus: dict[bytes, Menu] = {}
     waiting: list[tuple[bytes, bytes]] = []
     for path in sorted(likely.values()):
@@ -139,9 +139,7 @@ def find_menus(
         path, top = waiting.pop(0)
         menu = menus[path]
         for name in resolve_includes(menu, path, top):
-            if by_folded_path is None:
-                by_folded_path = {path.lower(): path for path in paths if is_small(path)}
-            other = by_folded_path.get(name.lower())
+            other = paths.find_last(name, is_small)
             old = menus.get(other) if other else None
             if other is None or (old is not None and (old.defaults or not menu.defaults)):
                 continue

@@ -16,6 +16,7 @@ from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
 
 _VERSION = b";1"
+JOLIET_VERSION = _VERSION.decode().encode("utf-16-be")
 _NOT_D_CHARACTER = lazy_regex(rb"[^A-Z0-9_]")
 _NOT_LETTER_OR_DIGIT = lazy_regex(rb"[^A-Za-z0-9_]")
 _NOT_PRINTABLE = lazy_regex(rb"[^!-.0-:<-~]")  # nor space, slash, semicolon
@@ -263,12 +264,14 @@ def _infer_version(files: Collection[bytes], version: bytes) -> bytes:
     return version if not files or any(identifier.endswith(version) for identifier in files) else b""
 
 
-def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes]) -> IdentifierRules:
-    """Infer the rules of a Joliet tree from its identifiers, see :func:`infer_rules`."""
+def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes], longest: int = 0) -> IdentifierRules:
+    """Infer the rules of a Joliet tree from its identifiers, see :func:`infer_rules`.
+
+    :param longest: bytes of the longest identifier of further files, all without a version.
+    """
     files = set(files)
-    version = _VERSION.decode().encode("utf-16-be")
-    has_version = any(identifier.endswith(version) for identifier in files)
-    names = (identifier.removesuffix(version) for identifier in files) if has_version else files
-    longest = max(map(len, (*names, *directories)), default=0) // 2
-    max_length = JOLIET_LONG if longest > JOLIET_LENGTH else JOLIET_LENGTH
-    return IdentifierRules(is_joliet=True, version=version if has_version else b"", max_length=max_length)
+    has_version = any(identifier.endswith(JOLIET_VERSION) for identifier in files)
+    names = (identifier.removesuffix(JOLIET_VERSION) for identifier in files) if has_version else files
+    longest = max((longest, *map(len, names), *map(len, directories)))
+    max_length = JOLIET_LONG if longest // 2 > JOLIET_LENGTH else JOLIET_LENGTH
+    return IdentifierRules(is_joliet=True, version=JOLIET_VERSION if has_version else b"", max_length=max_length)

@@ -117,7 +117,7 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
     """Return the first block of the tail: of the first appended partition, backup GPT or UDF anchor after all data."""
     end = find_data_end(image.trees, fixed)
     starts = [image.size // BLOCK, *(partition.span.start for partition in image.partitions)]
-    for backup in image.backup_gpts:
+    for backup in image.gpt[1:]:
         starts += [sector // SECTORS_PER_BLOCK for sector in (backup.header.entries_lba, backup.sector)]
     if image.udf and image.udf.tail_anchors:
         starts.append(image.udf.tail_anchors.start)
@@ -132,8 +132,12 @@ def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
 
 def join_runs(trees: Iterable[IsoTree]) -> Iterator[Span]:
     """Yield the blocks of all files of ``trees``, those that touch as one span."""
+    others = list[IsoTree]()  # trees mostly name the same data
+    for tree in trees:
+        if not any(tree.has_extents_of(other) for other in others):
+            others.append(tree)
     start = end = Lba(0)
-    for first, behind in sorted({run for tree in trees for run in tree.joined_runs}):
+    for first, behind in sorted({run for tree in others for run in tree.joined_runs}):
         if first > end:
             if end > start:
                 yield Span(start, end - start, "files")

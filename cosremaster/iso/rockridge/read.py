@@ -172,14 +172,18 @@ def parse_plain_fields(data: bytes, at: int, end: int) -> tuple[bytes, bool, int
     return name.partition(b"\0")[0] if b"\0" in name else name, regular, serial
 
 
-def find_ordinary_names(data: bytes, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield, for each span of fields in ``data``, the name that :func:`parse_plain_fields` says a regular file has.
+def find_ordinary_names(data: bytes, offsets: Iterable[int], skip: int) -> Iterator[bytes]:
+    """Yield, for the record of a regular file at each of ``offsets`` in ``data``, the name in its Rock Ridge fields.
 
-    Empty where the fields are not the usual ones, whatever they say.
+    It is that of :func:`parse_plain_fields`; empty where the fields are not the usual ones, whatever they say.
+
+    :param skip: the bytes in front of each system use area (SUSP 5.3).
     """
     match_front, match_rest = _ORDINARY_FRONT.match, _ORDINARY_REST.fullmatch
-    for at, end in spans:
-        front = match_front(data, at, end)
+    front_size = 34 + skip  # the identifier is padded, so that the area begins at an even byte (9.1.12)
+    for at in offsets:
+        end = at + data[at]
+        front = match_front(data, at + front_size + (data[at + 32] & 0xFE), end)
         if front is not None:
             start = front.end()
             stop = start + data[start - _NM_LENGTH] - _NM_HEAD

@@ -224,11 +224,11 @@ class EditableTree(Struct, eq=False):
         while waiting:
             directory = waiting.pop()
             yield directory
-            waiting += [
-                entry.directory
-                for entry in reversed(directory.directory_entries)
-                if entry.directory and not entry.is_relocated_record
-            ]
+            entries = directory.directory_entries if directory.unread is None else directory.unread.directory_entries
+            if entries:  # most have none
+                waiting += [
+                    entry.directory for entry in reversed(entries) if entry.directory and not entry.is_relocated_record
+                ]
 
     def entries(self) -> Iterator[DirectoryEntry]:
         """Yield the entries of every directory, hidden ones too."""

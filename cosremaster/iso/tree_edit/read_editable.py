@@ -13,7 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.identifiers import IdentifierRules, InferredRules, infer_joliet_rules, infer_rules
+from cosremaster.iso.ecma119.identifiers import (
+    JOLIET_VERSION,
+    IdentifierRules,
+    InferredRules,
+    infer_joliet_rules,
+    infer_rules,
+)
 from cosremaster.iso.ecma119.records import (
     ASSOCIATED,
     DIRECTORY,
@@ -45,7 +51,7 @@ from cosremaster.iso.tree_edit.directories import (
     SerialNumbers,
     UnreadEntries,
 )
-from cosremaster.iso.tree_files import list_identifiers
+from cosremaster.iso.tree_files import FileColumns, list_identifiers
 from cosremaster.iso.walk import choose_name, get_extent
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, field
@@ -290,12 +296,17 @@ class _TreeReader(Struct):
     def derive_naming(self, *, enhanced: bool) -> IdentifierRules:
         """Return the rules that the tree's identifiers, as they are on the image, follow."""
         files, directories = (set(identifiers) for identifiers in self.identifiers)
+        longest = 0
         for extent in self._plain_extents():
             plain = self.plain[extent.lba]
-            files.update(list_identifiers(self.files[plain.files]))
+            plain_files = self.files[plain.files]
             directories.update([child.record.identifier for child in plain.children if child.record is not None])
+            if self.joliet and isinstance(plain_files, FileColumns) and not plain_files.may_hold(JOLIET_VERSION):
+                longest = max(longest, plain_files.longest_identifier)
+            else:
+                files.update(list_identifiers(plain_files))
         if self.joliet:
-            return infer_joliet_rules(files, directories)
+            return infer_joliet_rules(files, directories, longest)
         return infer_rules(files, directories, enhanced=enhanced, room=self._room)
 
 

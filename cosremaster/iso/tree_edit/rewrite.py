@@ -111,7 +111,7 @@ class TreeRewrite(Struct):
             records, continuations = serializer.serialize_directories()
         self.directory_sizes = {key: len(data) for key, data in records.items()}
         self.continuation_sizes = {key: len(data) for key, data in continuations.items()}
-        self.path_table_size = len(serializer.serialize_path_table("little"))
+        self.path_table_size = len(serializer.serialize_path_tables(["little"])["little"])
         late_entries = (*serializer.continued_entries.values(), *self._list_relocated_files())
         self.late_records = frozenset(entry.records[0].offset for entry in late_entries if entry.has_data)
 
@@ -218,8 +218,10 @@ class TreeRewrite(Struct):
         self, serializer: TreeSerializer, placement: TreePlacement, patches: Patches, tables: dict[Lba, PieceTable]
     ) -> None:
         """Add the path tables, the pointers to those that move, and their size in the volume descriptors."""
-        for path_table in find_path_tables(self.tree):
-            data = serializer.serialize_path_table(path_table.order)
+        path_tables = find_path_tables(self.tree)
+        serialized = serializer.serialize_path_tables({path_table.order for path_table in path_tables})
+        for path_table in path_tables:
+            data = serialized[path_table.order]
             start = placement.path_tables.get((path_table.lba, path_table.order))
             if start is None:
                 patches[lba_offset(path_table.lba)] = data.ljust(get_path_table_size(self.tree), b"\0")

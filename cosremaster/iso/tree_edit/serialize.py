@@ -5,7 +5,7 @@ Run twice: first with dummy block numbers to measure (sizes do not depend on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
 
@@ -113,24 +113,37 @@ class TreeSerializer(Struct):
         fields = walk_fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
         return b"".join(raw for at, raw in fields if not start <= at < start + len(dot))
 
-    def serialize_path_table(self, order: ByteOrder) -> bytes:
-        """Return the path table in byte ``order``, sorted by level, parent's number and identifier (6.9.1)."""
-        numbers, table = {id(self.tree.root): 1}, bytearray()
+    def serialize_path_tables(self, orders: Collection[ByteOrder]) -> dict[ByteOrder, bytes]:
+        """Return the path table in each of the byte ``orders``.
+
+        Its records are sorted by level, parent's number and identifier (6.9.1).
+        """
+        extents, base, sort_key = self.placement.directories, self.tree.base, self.tree.naming.sort_key
+        numbers, rows = {id(self.tree.root): 1}, list[tuple[bytes, int, int]]()
         level = [(1, _DOT, self.tree.root)]
         while level:
             next_level: list[tuple[int, bytes, EditableDirectory]] = []
             for parent, identifier, directory in level:
                 number = numbers.setdefault(id(directory), len(numbers) + 1)
-                lba = self._get_extent(directory).lba.to_bytes(4, order)
-                table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)
-                table += identifier + bytes(len(identifier) % 2)
-                next_level += [
-                    (number, entry.identifier, entry.directory)
-                    for entry in directory.directory_entries
-                    if entry.directory is not None and not entry.is_placeholder
-                ]
-            level = sorted(next_level, key=lambda item: (item[0], self.tree.naming.sort_key(item[1])))
-        return bytes(table)
+                rows.append((identifier, extents[id(directory)].lba - base, parent))
+                entries = directory.directory_entries
+                if entries:  # most have none
+                    next_level += [
+                        (number, entry.identifier, entry.directory)
+                        for entry in entries
+                        if entry.directory is not None and not entry.is_placeholder
+                    ]
+            level = sorted(next_level, key=lambda item: (item[0], sort_key(item[1])))
+        return {
+            order: b"".join(
+                (
+                    b"%c\0%b%b%b" % (len(identifier), lba.to_bytes(4, order), parent.to_bytes(2, order), identifier)
+                    + bytes(len(identifier) % 2)
+                )
+                for identifier, lba, parent in rows
+            )
+            for order in orders
+        }
 
     def _get_extent(self, directory: EditableDirectory) -> Extent:
         """Return the extent of ``directory`` on the new image; its block counts as the tree's records count."""

@@ -18,8 +18,7 @@ from cosremaster.units import lba_offset
 def has_stale_tables(source: ByteSource, tree: EditableTree) -> bool:
     """Return whether a path table of ``tree``, or its size, disagrees with the directories (8.4.13, 9.4)."""
     serializer = TreeSerializer(tree, source, source.read, TreePlacement.of_image(tree), {}, count(1))
-    expected = {table.order: b"" for table in find_path_tables(tree)}
-    expected = {order: serializer.serialize_path_table(order) for order in expected}
+    expected = serializer.serialize_path_tables({table.order for table in find_path_tables(tree)})
     sizes = {pack_both_endian(len(data)) for data in expected.values()}
     if any({descriptor.raw[PATH_TABLE_SIZE : PATH_TABLE_SIZE + 8]} != sizes for descriptor in tree.descriptors):
         return bool(sizes)
