@@ -157,6 +157,11 @@ class Gpt(Struct, frozen=True):
         return self.header.my_lba == self.sector
 
     @property
+    def is_backup(self) -> bool:
+        """Whether it is a backup: it stands elsewhere than the primary copy."""
+        return self.sector != PRIMARY
+
+    @property
     def entries_end(self) -> Sector:
         """The sector behind the entry array."""
         return Sector(self.header.entries_lba + -(-self.header.entries_size // SECTOR))
@@ -235,3 +240,13 @@ def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
     if len(array) != header.entries_size:
         raise ImageError("GPT entry array lies outside the image", place.at(at))
     return Gpt.parse(header, array, header_at)
+
+
+def read_last_gpt(read: Read, size: int, place: Place) -> Gpt | None:
+    """Read the copy in the last sector of ``size`` bytes; return None where none is there that systems use (5.3.2)."""
+    header_at = Sector(size // SECTOR - 1)
+    try:
+        copy = read_gpt(read, header_at, place) if header_at > PRIMARY else None
+    except ImageError:
+        return None
+    return copy if copy is not None and copy.has_valid_crcs and copy.is_in_place else None

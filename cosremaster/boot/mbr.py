@@ -112,6 +112,11 @@ class Mbr(Struct, frozen=True):
         """The records that describe a partition, each with its number from 1 on."""
         return tuple((number, partition) for number, partition in enumerate(self.partitions, 1) if partition.is_used)
 
+    @property
+    def announces_gpt(self) -> bool:
+        """Whether it has a protective partition, without which systems look for no GPT (UEFI 2.10, 5.2.3)."""
+        return any(partition.type == GPT_PROTECTIVE for _, partition in self.used_partitions)
+
     def find_geometry(self) -> ChsGeometry | None:
         """Return the geometry that explains the CHS bytes of all partitions, usual ones first; None if none does.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from cosremaster.boot.gpt import PRIMARY, Gpt, choose_copy, format_guid, read_gpt
-from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
+from cosremaster.boot.mbr import Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place, printable
 from cosremaster.records import Struct
 from cosremaster.units import BLOCK, SECTOR, Lba, Sector, format_size
@@ -61,7 +61,7 @@ def read_partitions(read: Read, size: int, place: Place) -> tuple[DiskPartition,
         gpt = _read_gpt(read, size, sector_size, place)
         if gpt is not None:
             return tuple(_gpt_partitions(gpt, sector_size, size, place))
-    if any(partition.type == GPT_PROTECTIVE for _, partition in mbr.used_partitions):
+    if mbr.announces_gpt:
         raise ImageError("announces a GPT, and neither of its copies can be read", place.at(SECTOR))
     if not _is_partition_table(mbr, size):
         return ()

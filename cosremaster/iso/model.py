@@ -310,7 +310,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
 
     ``size``: bytes of the image. ``trees``: the directory trees, the primary one first. ``fixed_spans``: blocks that
     must stay at their place. ``tail``: the first block of the end of the image (appended partitions, a backup GPT,
-    padding), which moves with the end of the volume. ``gpt``: the primary and the backup GPT, as far as they can be
+    padding), which moves with the end of the volume. ``gpt``: the primary GPT and its backups, as far as they can be
     read. ``hfs_partitions``: partitions with an HFS file system over the files of the tree. ``session_lba``: the first
     block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
     damage, in words. ``cautions``: those that may name any block, so that what is on the image must stay as it is.
@@ -367,6 +367,16 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     def blocks(self) -> int:
         """The volume space size of the primary volume descriptor."""
         return self.trees[0].blocks
+
+    @property
+    def backup_gpts(self) -> tuple[Gpt, ...]:
+        """The copies of the GPT that are no primary copy."""
+        return tuple(copy for copy in self.gpt if copy.is_backup)
+
+    @property
+    def gpt_copies(self) -> str:
+        """The copies of the GPT in words."""
+        return " and ".join(dict.fromkeys("backup" if copy.is_backup else "primary" for copy in self.gpt))
 
     @property
     def has_rock_ridge(self) -> bool:

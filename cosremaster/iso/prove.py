@@ -305,7 +305,7 @@ def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan, copies: _Co
         _check_equal(new_gpt.valid_crcs, old_gpt.valid_crcs, "whether a GPT's two sums hold", old)
     if new.gpt:
         sums = "true sums" if all(gpt.has_valid_crcs for gpt in new.gpt) else "sums as wrong as before"
-        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {sums}, GUIDs as before"
+        yield f"GPT: {new.gpt_copies} with {sums}, GUIDs as before"
 
 
 def _prove_partition(
@@ -315,7 +315,7 @@ def _prove_partition(
     count = after.end - after.start
     words = f"{after.label} at sector {after.start:,}, {count:,} sectors"
     if before.start >= plan.layout.old_tail * SECTORS_PER_BLOCK:
-        if before.is_filler or any(gpt.header.entries_lba < before.end for gpt in old.gpt[1:]):
+        if before.is_filler or any(gpt.header.entries_lba < before.end for gpt in old.backup_gpts):
             return f"{words}, moved with the image's end"
         length = (before.end - before.start) * SECTOR
         is_same = copies.are_same(before.start * SECTOR, after.start * SECTOR, length)

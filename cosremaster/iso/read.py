@@ -11,7 +11,7 @@ from cosremaster.boot.coreos import find_embed_areas, header_offsets
 from cosremaster.boot.eltorito import UEFI, BootCatalog, BootEntry, find_catalog, parse_catalog
 from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
-from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
+from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt, read_last_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.limine import LimineStage2
 from cosremaster.boot.mbr import Mbr
@@ -71,7 +71,7 @@ def read_image(source: ByteSource, earlier: IsoImage | None = None) -> IsoImage:
     area = source.read(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
     apm = _try_read(lambda: read_apm(source.read, source.place), damaged)
-    gpt = _try_read(lambda: tuple(_read_gpt_copies(source)), damaged) or ()
+    gpt = _try_read(lambda: tuple(_read_gpt_copies(source, mbr)), damaged) or ()
     partitions = list_partitions(mbr, choose_copy(gpt), apm)
     _check_ends(source, partitions, gpt, primary, is_damaged=bool(damaged))
     session = _find_session(source, primary)
@@ -138,33 +138,46 @@ def _check_ends(
             is_counted = is_damaged and partition.end <= _MAX_SECTORS
         if is_counted and partition.end * SECTOR > source.size:
             raise ImageError(f"is cut off: {partition.name} ends behind its end", source.place)
-    if gpt and gpt[0].has_valid_crcs and (gpt[0].header.alternate_lba + 1) * SECTOR > source.size:
+    primary_gpt = next((copy for copy in gpt if not copy.is_backup), None)
+    if primary_gpt and primary_gpt.has_valid_crcs and (primary_gpt.header.alternate_lba + 1) * SECTOR > source.size:
         raise ImageError("is cut off: its backup GPT is behind its end", source.place)
 
 
-def _read_gpt_copies(source: ByteSource) -> Iterator[Gpt]:
+def _read_gpt_copies(source: ByteSource, mbr: Mbr | None) -> Iterator[Gpt]:
     """Yield the primary GPT, and the backup GPT if it is where the primary one says.
+
+    Where no primary copy is sound, systems take the backup in the last sector (5.3.2): a sound one there is yielded
+    last.
 
     :raises ImageError: they claim blocks that other structures have, or partitions that cannot be.
     """
+    copies = list[Gpt]()
     primary = read_gpt(source.read, GPT_PRIMARY, source.place)
-    if primary is None:
-        return
-    area = range(GPT_PRIMARY + 1, SYSTEM_AREA // SECTOR + 1)
-    if primary.header.my_lba != GPT_PRIMARY or not {primary.header.entries_lba, primary.entries_end} <= set(area):
-        raise ImageError("GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
-    backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
-    copies = [primary]
-    if backup is not None:
-        is_behind = min(backup.sector, backup.header.entries_lba) * SECTOR >= SYSTEM_AREA + BLOCK
-        if backup.is_in_place and not is_behind:
-            raise ImageError("backup GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
-        copies += [backup] if is_behind else []
+    if primary is not None:
+        area = range(GPT_PRIMARY + 1, SYSTEM_AREA // SECTOR + 1)
+        if primary.header.my_lba != GPT_PRIMARY or not {primary.header.entries_lba, primary.entries_end} <= set(area):
+            raise ImageError("GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
+        backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
+        copies.append(primary)
+        if backup is not None:
+            if backup.is_in_place and not _is_behind_descriptors(backup):
+                raise ImageError("backup GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
+            copies += [backup] if _is_behind_descriptors(backup) else []
+    may_use_last = mbr is not None and mbr.announces_gpt if primary is None else not primary.has_valid_crcs
+    if may_use_last:
+        last = read_last_gpt(source.read, source.size, source.place)
+        is_known = last is not None and any(copy.sector == last.sector for copy in copies)
+        copies += [last] if last is not None and _is_behind_descriptors(last) and not is_known else []
     for copy in (copy for copy in copies if copy.is_in_place):  # others are read by nobody
         for number, entry in copy.used_entries:
             if entry.end <= entry.first or (entry.end * SECTOR > source.size and not copy.has_valid_crcs):
                 raise ImageError(f"GPT partition {number} is impossible", source.place.at(copy.sector * SECTOR))
     yield from copies
+
+
+def _is_behind_descriptors(backup: Gpt) -> bool:
+    """Return whether a backup GPT stands behind the first volume descriptor, where it can move."""
+    return min(backup.sector, backup.header.entries_lba) * SECTOR >= SYSTEM_AREA + BLOCK
 
 
 def _find_bases(source: ByteSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:

@@ -87,7 +87,7 @@ def _partition_section(image: IsoImage) -> FactSection:
     pointer = image.mbr_pointer or ("no pointer known" if image.mbr and image.mbr.used_partitions else "none")
     heads = [f"MBR: {pointer}"]
     if image.gpt:
-        heads.append(f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}")
+        heads.append(f"GPT: {image.gpt_copies}{'' if len(image.gpt) > 1 else ' alone'}")
     if image.apm:
         heads.append(f"Apple partition map: blocks of {image.apm.block_size:,} bytes")
     rows = [(partition.name, *_partition_cells(image, partition)) for partition in image.partitions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cosremaster.errors import Place
 from cosremaster.records.lazy_dataclass import dataclass, replace
@@ -25,7 +25,7 @@ class Finding:
 
     :param check: name of the kind of check; a name never changes its meaning (docs/verify.md).
     :param message: a text for people.
-    :param is_preexisting: the original image has the same fault, so that it does not count.
+    :param is_preexisting: the original image has the same fault, or may have it, so that it does not count.
     """
 
     level: Level
@@ -81,13 +81,17 @@ class VerificationReport:
         """Return the report with more ``findings`` at its end."""
         return replace(self, findings=(*self.findings, *findings))
 
-    def mark_preexisting(self, original: Iterable[Finding]) -> VerificationReport:
-        """Return the report with those failures marked that the ``original`` image has too, as often as it has them."""
+    def mark_preexisting(self, original: Iterable[Finding], unknown: Collection[str] = ()) -> VerificationReport:
+        """Return the report with those failures marked that the ``original`` image has too, as often as it has them.
+
+        :param unknown: checks that could not be made of the original; whatever fails them may be its own fault.
+        """
         preexisting = Counter(finding.check for finding in original if finding.level is Level.FAILS)
         marked = list[Finding]()
         for finding in self.findings:
-            if finding.level is Level.FAILS and preexisting[finding.check]:
-                preexisting[finding.check] -= 1
+            is_known = bool(preexisting[finding.check])
+            if finding.level is Level.FAILS and (is_known or finding.check in unknown):
+                preexisting[finding.check] -= is_known
                 marked.append(replace(finding, is_preexisting=True))
             else:
                 marked.append(finding)

@@ -133,10 +133,12 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
         if last == SIGNATURE:
             message = "GPT: a backup stands in the last sector, and no primary header at sector 1"
             yield fails("gpt.primary", message, subject.place.at(SECTOR))
-        return
-    yield from _check_gpt_copy(subject, gpt, "primary", PRIMARY)
+    else:
+        yield from _check_gpt_copy(subject, gpt, "primary", PRIMARY)
     if subject.used_gpt is not None and subject.used_gpt.has_valid_crcs:  # others are read by nobody (5.3.2)
         yield from _check_gpt_entries(subject, subject.used_gpt, end)
+    if gpt is None:
+        return
     backup_lba = gpt.header.alternate_lba
     place = subject.place.at(backup_lba * SECTOR)
     try:

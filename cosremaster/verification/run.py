@@ -22,7 +22,7 @@ from cosremaster.verification.layers import UNSUPPORTED, check_archive_file, che
 from cosremaster.verification.media_tags import check_media_tags
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
-from cosremaster.verification.second_reader import check_second_reader, check_still_readable
+from cosremaster.verification.second_reader import DIFFERS, check_second_reader, check_still_readable, has_read
 from cosremaster.verification.subject import Subject, read_subject
 from cosremaster.verification.udf import check_udf
 from cosremaster.verification.volume import (
@@ -84,7 +84,8 @@ def verify(
         with open_source(against) as original, progress.step("compare", None):
             original_subject = read_subject(original)
             original_findings = tuple(_run_checks(original_subject))
-            report = report.mark_preexisting(original_findings)
+            unknown = () if has_read(original_findings) else (DIFFERS,)
+            report = report.mark_preexisting(original_findings, unknown)
             report = report.with_findings(check_still_readable(original_findings, findings))
             return report.with_findings(
                 check_against(original_subject, subject, changed, changed_volume=changed_volume)

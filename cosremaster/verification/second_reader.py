@@ -27,7 +27,7 @@ SeenEntry = tuple[bool, int, int, bytes]
 """Whether a record is a directory's, its first block, its bytes, and its name by Rock Ridge (empty without)."""
 BOOTABLE = 0x88
 """The boot indicator of a bootable entry (El Torito 1.0, figure 3)."""
-UNREADABLE = "pycdlib.unreadable"
+DIFFERS, SAME, UNREADABLE = "pycdlib.differs", "pycdlib.same", "pycdlib.unreadable"
 _BOOT_INFO_END = 64
 """Bytes of a boot image that its checksum leaves out."""
 MAX_SHOWN = 20
@@ -236,14 +236,19 @@ def check_second_reader(subject: Subject) -> Iterator[Finding]:
         return
     differences = list(list_differences(subject, reading))
     for message, place in differences[:MAX_SHOWN]:
-        yield fails("pycdlib.differs", message, place)
+        yield fails(DIFFERS, message, place)
     if not differences:
-        yield holds("pycdlib.same", reading.describe(), subject.place)
+        yield holds(SAME, reading.describe(), subject.place)
+
+
+def has_read(findings: Iterable[Finding]) -> bool:
+    """Return whether pycdlib read the image of these ``findings``, those of all checks, with whatever result."""
+    return any(finding.check in (SAME, DIFFERS) for finding in findings)
 
 
 def check_still_readable(original: Iterable[Finding], findings: Iterable[Finding]) -> Iterator[Finding]:
     """Report an image that pycdlib cannot read although it reads the original; both are the findings of all checks."""
-    if any(finding.check == UNREADABLE for finding in original):
+    if not has_read(original):
         return
     for finding in findings:
         if finding.check == UNREADABLE:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
-from cosremaster.boot.gpt import Gpt, GptEntry, choose_copy, read_gpt
+from cosremaster.boot.gpt import Gpt, GptEntry, choose_copy, read_gpt, read_last_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place, printable
 from cosremaster.io.source import ByteSource
@@ -32,7 +32,7 @@ from cosremaster.iso.read_trees import is_joliet
 from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge
 from cosremaster.iso.spans import Span
 from cosremaster.records import Struct
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
@@ -208,7 +208,7 @@ def read_subject(source: ByteSource) -> Subject:
 
     mbr = Mbr.parse(source.read(0, SECTOR))
     gpt = attempt("gpt.unreadable", lambda: read_gpt(source.read, GPT_PRIMARY, source.place))
-    used_gpt = _choose_gpt(source, gpt)
+    used_gpt = _choose_gpt(source, gpt, mbr)
     sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree | None]()
     for base in (IMAGE_START, *_volume_starts(source, mbr, used_gpt)):
         first = Lba(base + FIRST_DESCRIPTOR)
@@ -236,14 +236,17 @@ def read_subject(source: ByteSource) -> Subject:
     )
 
 
-def _choose_gpt(source: ByteSource, primary: Gpt | None) -> Gpt | None:
-    """Return the copy of the GPT that systems read (UEFI 2.10, 5.3.2); None without a primary copy."""
+def _choose_gpt(source: ByteSource, primary: Gpt | None, mbr: Mbr | None) -> Gpt | None:
+    """Return the copy of the GPT that systems read (UEFI 2.10, 5.3.2); None where no copy can be read."""
     copies = [] if primary is None else [primary]
     if primary is not None and not primary.has_valid_crcs:
-        for lba in (primary.header.alternate_lba, Sector(max(0, source.size // SECTOR - 1))):
-            with contextlib.suppress(ImageError):
-                backup = read_gpt(source.read, lba, source.place)
-                copies += [] if backup is None else [backup]
+        with contextlib.suppress(ImageError):
+            backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
+            copies += [] if backup is None else [backup]
+    may_use_last = mbr is not None and mbr.announces_gpt if primary is None else not primary.has_valid_crcs
+    if may_use_last:
+        last = read_last_gpt(source.read, source.size, source.place)
+        copies += [] if last is None else [last]
     return choose_copy(copies)
 
 

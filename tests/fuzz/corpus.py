@@ -104,11 +104,24 @@ def spoil_udf_tag(raw: bytearray) -> None:
     put_after(b"\x05\0\x02\0", 12, b"\x77")(raw)
 
 
+def spoil_udf_and_name(raw: bytearray) -> None:
+    """Let the CRC of the first partition descriptor of UDF be wrong, and a Rock Ridge name have a NUL in it."""
+    put_after(b"\x05\0\x02\0", 204, b"\x6b")(raw)
+    put_after(b"NM\x0c\x01\0vmlinuz", 7, b"\0")(raw)
+
+
 def move_gpt_partition(raw: bytearray) -> None:
     """Let the second partition in the primary array end elsewhere; the array's sum is wrong then."""
     at = raw.index(b"EFI PART")
     entries = struct.unpack_from("<Q", raw, at + 72)[0] * SECTOR
     raw[entries + 128 + 40] ^= 0x21
+
+
+def lose_gpt_array(raw: bytearray) -> None:
+    """Let the primary GPT have no entries, and name a sector in the volume for the backup."""
+    raw[SECTOR + 32 : SECTOR + 40] = struct.pack("<Q", 200)
+    at = struct.unpack_from("<Q", raw, SECTOR + 72)[0] * SECTOR
+    raw[at : at + 512] = bytes(512)
 
 
 def gpt(change: Callable[[bytearray, int], None]) -> Callable[[bytearray], None]:
@@ -205,6 +218,9 @@ IMAGES: Mapping[str, BadFile] = {
     "two-empty-names": BadFile("image", "bridge", empty_joliet_names),
     "two-equal-names": BadFile("image", "bridge", put_after(b"NM\x0f\x01\0init", 5, b"vmlinuz\0\0\0")),
     "udf-tag-of-another-block": BadFile("image", "bridge", spoil_udf_tag),
+    "nul-in-name-beside-wrong-udf": BadFile("image", "bridge", spoil_udf_and_name),
+    "gpt-primary-gone": BadFile("image", "gpt", put(SECTOR, bytes(63 * SECTOR))),
+    "gpt-array-gone-and-backup-in-volume": BadFile("image", "gpt", lose_gpt_array),
     "gpt-partition-elsewhere": BadFile("image", "gpt", move_gpt_partition),
 }
 LAYERS: Mapping[str, BadFile] = {

@@ -9,7 +9,7 @@ import re
 import signal
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cosremaster.boot.fat import Fat
@@ -27,9 +27,12 @@ from cosremaster.demo.image import initramfs
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import open_source
+from cosremaster.iso.read import read_image
 from cosremaster.layers.cache import index_path
 from cosremaster.overlay.mtree import parse_mtree
 from cosremaster.recipe import read_recipe
+from cosremaster.verification.named_paths import has_path
+from cosremaster.verification.tree_names import TreeNames, read_tree_names
 
 LIMIT = 10
 EROFS_BLOCK = 4096
@@ -125,7 +128,9 @@ def _look_at(path: Path, folder: Path, number: int) -> None:
     run_program(*ways[number % len(ways)])
 
 
-def run_remaster(path: Path, folder: Path, words: tuple[str, ...], changed: tuple[str, ...]) -> Path | None:
+def run_remaster(
+    path: Path, folder: Path, words: tuple[str, ...], changed: tuple[str, ...] = (), *, is_image: bool = False
+) -> Path | None:
     """Remaster an image and return the new one, None if that is refused. Nothing else may be left in the folder."""
     out = folder / "out"
     out.unlink(missing_ok=True)
@@ -141,20 +146,38 @@ def run_remaster(path: Path, folder: Path, words: tuple[str, ...], changed: tupl
         )
     if code:
         return None
-    if changed:
-        options = [word for name in changed for word in ("--changed", name)]
-        _check_result(path, out, options)
+    if is_image:
+        check_result(path, out, changed)
     return out
 
 
-def _check_result(path: Path, out: Path, options: list[str]) -> None:
-    """Check that `verify` finds no fault in ``out`` that the image at ``path`` has not."""
+def check_result(path: Path, out: Path, changed: tuple[str, ...]) -> None:
+    """Check that `verify` finds no fault in ``out`` that the image at ``path`` has not.
+
+    :param changed: what may have changed, by the names that any kind of tree gives it; anything where it is empty.
+    """
     import cosremaster  # noqa: PLC0415 - instrumented first
 
-    report = cosremaster.verify(out, against=path, changed=options[1::2])
+    trees = [tree for image in (path, out) for tree in _read_names(image)]
+    names = [name for name in changed if any(has_path(tree, name.encode()) for tree in trees)]
+    try:
+        report = cosremaster.verify(out, against=path, changed=names)
+    except CosremasterError as error:
+        raise FindingError(f"the result cannot be verified: {error.message[:200]}") from error
     faults = [finding for finding in report.findings if finding.is_counted]
+    if not changed:
+        faults = [finding for finding in faults if not finding.check.startswith("against.")]
     if faults:
         raise FindingError(f"the result fails {faults[0].check}: {faults[0].message[:200]}")
+
+
+def _read_names(path: Path) -> Sequence[TreeNames]:
+    """Return the names in the trees of an image; none where they cannot be read, which `verify` says."""
+    with open_source(path) as source:
+        try:
+            return read_tree_names(read_image(source), source)
+        except CosremasterError:
+            return ()
 
 
 CHANGES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -178,7 +201,7 @@ def run_image(data: bytes, folder: Path) -> None:
             _look_at(path, folder, number // 3)
             return
         words, changed = CHANGES[number // 3 % len(CHANGES)]
-        run_remaster(path, folder, words, changed)
+        run_remaster(path, folder, words, changed, is_image=True)
 
 
 def _make_sources(folder: Path) -> None:
@@ -199,9 +222,25 @@ def run_layer(data: bytes, folder: Path) -> None:
             _look_at(path, folder, number // 2)
             return
         words = ("--add", "NEW:/etc/new") if number % 4 == 1 else ()
-        out = run_remaster(path, folder, words, ())
+        out = run_remaster(path, folder, words)
         if out is not None:
             _compare_archives(data, out.read_bytes())
+            check_layer(path, out)
+
+
+def check_layer(path: Path, out: Path) -> None:
+    """Check that `verify --deep` finds no kind of fault in the layer ``out`` that the one at ``path`` has not."""
+    import cosremaster  # noqa: PLC0415 - instrumented first
+
+    known = {finding.check for finding in cosremaster.verify(path, deep=True).findings if finding.is_counted}
+    try:
+        report = cosremaster.verify(out, deep=True)
+    except CosremasterError as error:
+        raise FindingError(f"the result cannot be verified: {error.message[:200]}") from error
+    faults = (finding for finding in report.findings if finding.is_counted)
+    new = next((finding for finding in faults if finding.check not in known), None)
+    if new is not None:
+        raise FindingError(f"the result fails {new.check}: {new.message[:200]}")
 
 
 def run_squashfs(data: bytes, folder: Path) -> None:
@@ -240,12 +279,13 @@ def _look_or_change(path: Path, folder: Path, number: int) -> None:
             _look_at(path, folder, number // 2)
             return
         words = ("--add", "NEW:/etc/new") if number % 4 == 1 else ("--remove", "/d/e", "--allow-missing")
-        out = run_remaster(path, folder, words, ())
+        out = run_remaster(path, folder, words)
         if out is not None:
             before, after = (_list_names(image) for image in (path, out))
             lost = {name for name in before - after if not name.startswith(b"d/e")}
             if lost:
                 raise FindingError(f"the result lacks {min(lost)!r}")
+            check_layer(path, out)
 
 
 def run_disk(data: bytes, folder: Path) -> None:

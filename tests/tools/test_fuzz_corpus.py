@@ -9,7 +9,7 @@ from tests.fixtures import tools
 from tests.fuzz.corpus import CORPUS, make_corpus
 from tests.fuzz.mutate import mutate
 from tests.fuzz.seeds import SEEDS, TOOLS, make_seeds
-from tests.fuzz.targets import CHANGES, TARGETS, FindingError, bounded, run_program, run_remaster
+from tests.fuzz.targets import CHANGES, TARGETS, FindingError, bounded, check_result, run_program, run_remaster
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_a_bad_file_makes_no_finding(name: str, folder: Path, tmp_path: Path) ->
                 run_program(*command.split(), path)
             for number in (0, 1, 2, 4, 5, 6) if target == "image" else (4, 7):
                 words, changed = CHANGES[number]
-                run_remaster(path, tmp_path, words, changed)
+                run_remaster(path, tmp_path, words, changed, is_image=target == "image")
 
 
 @pytest.mark.parametrize("target", SEEDS)
@@ -61,3 +61,18 @@ def test_mutations_depend_on_their_seed_alone() -> None:
 def test_a_traceback_and_an_endless_run_are_findings() -> None:
     with pytest.raises(FindingError, match=r"ValueError: no"), bounded():
         raise ValueError("no")
+
+
+@pytest.mark.parametrize("number", [0, 1, 7])
+def test_a_result_with_a_fault_that_the_input_has_not_is_a_finding(number: int, folder: Path, tmp_path: Path) -> None:
+    words, changed = CHANGES[number]
+    for name, data in make_seeds("image", folder / f"results-{number}").items():
+        path = tmp_path / f"{name}.iso"
+        path.write_bytes(data)
+        out = run_remaster(path, tmp_path, words, changed, is_image=True)
+        assert out is not None
+        raw = bytearray(out.read_bytes())
+        raw[16 * 2048 + 84] ^= 1  # the volume's size in one byte order
+        out.write_bytes(raw)
+        with pytest.raises(FindingError, match=r"fails volume\.both-endian"):
+            check_result(path, out, changed)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import itertools
+import json
 import lzma
 import re
 import struct
@@ -283,6 +284,36 @@ def test_the_other_copy_of_a_gpt_stays_right(copy: str, tmp_path: Path) -> None:
         (line.partition(":")[0], line.partition(": ")[2]) for line in sgdisk_says(out)
     ]  # fmt: skip
     assert failures(out) == failures(tmp_path / "in.iso")
+
+
+@pytest.mark.parametrize("fault", ["names another sector", "is gone"])
+def test_the_backup_gpt_in_the_last_sector_is_written_anew_where_no_primary_is_sound(
+    fault: str, tmp_path: Path
+) -> None:
+    """Firmware reads the last sector, whatever sector a damaged primary copy names (UEFI 2.10, 5.3.2)."""
+    source = make_gpt_image(tmp_path)
+    raw = bytearray(source.read_bytes())
+    if fault == "is gone":
+        raw[SECTOR : 64 * SECTOR] = bytes(63 * SECTOR)
+    else:
+        raw[SECTOR + 32 : SECTOR + 40] = struct.pack("<Q", 200)
+    source.write_bytes(raw)
+    out, _ = graft(source, ("new", b"new" * 40_000))
+    before, after = partitions(source), partitions(out)
+    assert len(before) == 3 and after.keys() == before.keys()
+    (old, new), made = (list(table.values())[1] for table in (before, after)), out.read_bytes()
+    assert new.start > old.start and made[new.start : new.stop] == raw[old.start : old.stop]
+    assert verify(out, against=source, changed=[b"new"]).ok
+
+
+def partitions(path: Path) -> dict[str, range]:
+    """The bytes of each GPT partition by its GUID, as sfdisk reads the table."""
+    listed = json.loads(run(["sfdisk", "--json", path]))["partitiontable"]
+    assert listed["label"] == "gpt"
+    return {
+        entry["uuid"]: range(entry["start"] * SECTOR, (entry["start"] + entry["size"]) * SECTOR)
+        for entry in listed["partitions"]
+    }
 
 
 def test_isolinux_behind_an_image_of_one_block_keeps_its_pointer(tmp_path: Path) -> None:

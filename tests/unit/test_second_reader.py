@@ -152,6 +152,37 @@ def test_an_image_that_only_pycdlib_refuses_is_noted_unless_it_reads_the_origina
     assert set(findings(path, against=original)) == {"pycdlib.unreadable"}
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_name_that_pycdlib_reads_otherwise_counts_where_it_reads_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_damaged: bool
+) -> None:
+    """An edit may mend what kept pycdlib from the original, which may have had the difference all along."""
+    path, original, seen = write_small(tmp_path), tmp_path / "original.iso", second_reader.read_with_pycdlib
+    original.write_bytes(path.read_bytes())
+    if is_damaged:
+        damage_block_number(original)
+
+    def misread(source: ByteSource) -> second_reader.SecondReading:
+        reading = seen(source)
+        return reading if source.name == str(original) else replace(reading, boot_entries=reading.boot_entries[1:])
+
+    monkeypatch.setattr(second_reader, "read_with_pycdlib", misread)
+    finding = findings(path, against=original)["pycdlib.differs"]
+    assert (finding.level, finding.is_preexisting) == (Level.FAILS, is_damaged)
+
+
+def test_an_original_that_pycdlib_was_not_asked_for_is_not_said_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, original, is_slow = write_small(tmp_path), tmp_path / "original.iso", second_reader.is_too_slow
+    original.write_bytes(path.read_bytes())
+    damage_block_number(path)
+    monkeypatch.setattr(
+        second_reader, "is_too_slow", lambda subject: subject.source.name == str(original) or is_slow(subject)
+    )
+    assert set(findings(path, against=original)) == {"pycdlib.unreadable"}
+
+
 def test_a_run_says_what_pycdlib_saw(tmp_path: Path) -> None:
     result = cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[write_overlay(tmp_path)])
     assert "pycdlib sees the same 9 directory records and 2 boot entries" in result.proof

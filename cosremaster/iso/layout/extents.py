@@ -117,7 +117,7 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
     """Return the first block of the tail: of the first appended partition, backup GPT or UDF anchor after all data."""
     end = find_data_end(image.trees, fixed)
     starts = [image.size // BLOCK, *(partition.span.start for partition in image.partitions)]
-    for backup in image.gpt[1:]:
+    for backup in image.backup_gpts:
         starts += [sector // SECTORS_PER_BLOCK for sector in (backup.header.entries_lba, backup.sector)]
     if image.udf and image.udf.tail_anchors:
         starts.append(image.udf.tail_anchors.start)

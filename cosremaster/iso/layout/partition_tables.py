@@ -53,8 +53,8 @@ def patch_partition_tables(
         area[:SECTOR] = _update_mbr(image, image.mbr, layout, places, fillers).pack()
     if image.apm:
         _write_apm(area, image, image.apm, layout, _update_apm(image.apm, places, fillers))
-    for index, gpt in enumerate(image.gpt):
-        new = _update_gpt(image, gpt, layout, places, fillers, is_backup=index > 0)
+    for gpt in image.gpt:
+        new = _update_gpt(image, gpt, layout, places, fillers)
         for sector, data in ((new.sector, new.header.pack()), (new.header.entries_lba, new.pack_array())):
             at = sector * SECTOR
             if at + len(data) <= len(area):
@@ -83,7 +83,7 @@ def map_limine(limine: LimineStage2, layout: Layout) -> LimineStage2:
 
 def warn_of_wrong_sums(gpt: Sequence[Gpt]) -> Iterator[str]:
     """Yield a warning if a copy of the GPT has a wrong sum, which so stays wrong."""
-    names = [name for name, copy in zip(("primary", "backup"), gpt, strict=False) if not copy.has_valid_crcs]
+    names = ["backup" if copy.is_backup else "primary" for copy in gpt if not copy.has_valid_crcs]
     if names:
         subject = f"{names[0]} copy has" if len(names) == 1 else "copies have"
         yield f"the GPT's {subject} wrong sums on the image, and so on the new one: programs that check them ignore it"
@@ -182,9 +182,7 @@ def _write_apm(area: bytearray, image: IsoImage, apm: Apm, layout: Layout, entri
         area[4:8] = blocks.to_bytes(4, "big")
 
 
-def _update_gpt(
-    image: IsoImage, gpt: Gpt, layout: Layout, places: Places, fillers: Collection[PartitionKey], *, is_backup: bool
-) -> Gpt:
+def _update_gpt(image: IsoImage, gpt: Gpt, layout: Layout, places: Places, fillers: Collection[PartitionKey]) -> Gpt:
     """Return a copy of the GPT for the new layout; the backup is in the tail.
 
     Entries stay that are not those of the copy that counts.
@@ -203,9 +201,9 @@ def _update_gpt(
             entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
     header = gpt.header
     return gpt.moved_to(
-        my_lba=layout.map_start(gpt.sector) if is_backup else gpt.sector,
-        alternate_lba=header.alternate_lba if is_backup else layout.map_start(header.alternate_lba),
-        entries_lba=layout.map_start(header.entries_lba) if is_backup else header.entries_lba,
+        my_lba=layout.map_start(gpt.sector) if gpt.is_backup else gpt.sector,
+        alternate_lba=header.alternate_lba if gpt.is_backup else layout.map_start(header.alternate_lba),
+        entries_lba=layout.map_start(header.entries_lba) if gpt.is_backup else header.entries_lba,
         last_usable=Sector(layout.map_end(Sector(header.last_usable + 1)) - 1),
         entries=entries,
     )

@@ -110,7 +110,7 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
         yield from (("file", span) for file in tree.files for span in file.spans)
     for partition in appended(image):
         yield "partition", replace(partition.span, label=f"{partition.name} ({partition.label})")
-    for copy in image.gpt[1:]:
+    for copy in image.backup_gpts:
         first = copy.header.entries_lba // SECTORS_PER_BLOCK
         yield "gpt", Span(Lba(first), copy.sector // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
 
