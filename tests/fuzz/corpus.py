@@ -104,6 +104,13 @@ def spoil_udf_tag(raw: bytearray) -> None:
     put_after(b"\x05\0\x02\0", 12, b"\x77")(raw)
 
 
+def spoil_udf_files(raw: bytearray, start: int, length: int) -> None:
+    """Let ``length`` bytes from ``start`` on be zeros in the UDF file entry of every file (ECMA-167, 4/14.9)."""
+    for at in range(0, len(raw), BLOCK):
+        if raw[at : at + 4] == b"\x05\x01\x02\0" and raw[at + 27] == 5:
+            raw[at + start : at + start + length] = bytes(length)
+
+
 def spoil_udf_and_name(raw: bytearray) -> None:
     """Let the CRC of the first partition descriptor of UDF be wrong, and a Rock Ridge name have a NUL in it."""
     put_after(b"\x05\0\x02\0", 204, b"\x6b")(raw)
@@ -219,6 +226,8 @@ IMAGES: Mapping[str, BadFile] = {
     "two-equal-names": BadFile("image", "bridge", put_after(b"NM\x0f\x01\0init", 5, b"vmlinuz\0\0\0")),
     "udf-tag-of-another-block": BadFile("image", "bridge", spoil_udf_tag),
     "nul-in-name-beside-wrong-udf": BadFile("image", "bridge", spoil_udf_and_name),
+    "udf-files-without-extents": BadFile("image", "bridge", lambda raw: spoil_udf_files(raw, 172, 4)),
+    "udf-files-without-size": BadFile("image", "bridge", lambda raw: spoil_udf_files(raw, 56, 8)),
     "gpt-primary-gone": BadFile("image", "gpt", put(SECTOR, bytes(63 * SECTOR))),
     "gpt-array-gone-and-backup-in-volume": BadFile("image", "gpt", lose_gpt_array),
     "gpt-partition-elsewhere": BadFile("image", "gpt", move_gpt_partition),

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cosremaster
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.source import ByteSource, open_source
-from cosremaster.iso.udf.patch import MAX_EXTENT_SIZE, BlockMove, move_tail_anchors, patch_udf
+from cosremaster.iso.udf.patch import MAX_EXTENT_SIZE, BlockMove, move_tail_anchors, patch_udf, seal_descriptor
 from cosremaster.iso.udf.read import Udf, has_udf, read_udf
 from cosremaster.units import BLOCK, Lba, blocks_for
 from tests.fixtures import tools
@@ -167,6 +168,33 @@ def test_more_extents_than_an_entry_holds_are_refused(source: ByteSource) -> Non
     file = next(file for file in udf.files if file.extents)
     with pytest.raises(UnsupportedError, match="more extents now than its UDF file entry can hold"):
         list(patch_udf(udf, source, [], {file.extents[0][0]: (Lba(5000), MAX_EXTENT_SIZE * 240)}, 0))
+
+
+@pytest.mark.parametrize("fault", ["a size and no extents", "extents and no size"])
+@pytest.mark.parametrize("removed", [(), ("/first.bin",)])
+def test_a_file_entry_whose_size_is_not_that_of_its_extents_stays_beside_an_edit(
+    bridge: Path, tmp_path: Path, fault: str, removed: tuple[str, ...]
+) -> None:
+    raw = bytearray(bridge.read_bytes())
+    with open_source(bridge) as source:
+        udf = _read(source)
+        file = next(file for file in udf.files if file.path == ("first.bin",))
+    at = file.entry_offset
+    fields = slice(at + 172, at + 176) if fault == "a size and no extents" else slice(at + 56, at + 64)
+    raw[fields] = bytes(fields.stop - fields.start)
+    raw[at : at + BLOCK] = seal_descriptor(raw[at : at + BLOCK])
+    (tmp_path / "in.iso").write_bytes(raw)
+    out, others = tmp_path / "out.iso", FILES.keys() - {"first.bin"}
+    cosremaster.remaster(
+        tmp_path / "in.iso", out, remove_iso=removed, add_iso=[cosremaster.InlineFile("/new", NOISE[:9000])]
+    )
+    with open_source(out) as source:
+        udf = _read(source)
+        data = _data(source, udf)
+        assert {name: data[name] for name in others} == {name: FILES[name] for name in others}
+        kept = [(file.size, file.extents) for file in udf.files if file.path == ("first.bin",)]
+    assert data["new"] == NOISE[:9000]
+    assert kept == ([] if removed else [(5000, ())] if fault == "a size and no extents" else [(0, file.extents)])
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

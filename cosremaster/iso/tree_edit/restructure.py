@@ -7,7 +7,7 @@ and :meth:`RestructuredTrees.render` returns every record, path table and descri
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from cosremaster.errors import ImageError, UnsupportedError
@@ -84,9 +84,7 @@ class RestructuredTrees(Struct):
             expected[tree.descriptors[0].lba] = self._expect_tree(tree, layout, replacements)
         if self.udf is not None:
             files = {
-                path: self._expect_udf_file(
-                    entry, by_start.get(entry.records[0].lba) if entry.records else None, layout
-                )
+                path: self._expect_udf_file(self.udf, entry, by_start, layout)
                 for path, entry in self.udf.tree.files_by_path()
             }
             expected[IN_UDF] = ExpectedTree(files, {})
@@ -109,14 +107,20 @@ class RestructuredTrees(Struct):
         return expected
 
     def _expect_udf_file(
-        self, entry: DirectoryEntry, replacement: FileReplacement | None, layout: Layout
+        self, udf: UdfRewrite, entry: DirectoryEntry, by_start: Mapping[Lba, FileReplacement], layout: Layout
     ) -> ExpectedFile:
-        """Return size and places of the file of ``entry`` in UDF; data inside a file entry have no place."""
+        """Return size and first block of the file of ``entry`` in UDF; data inside a file entry have no block.
+
+        :param by_start: the replacements of data by their first block on the old image.
+        """
         if entry.node is not None and entry.node.kind is NodeKind.SYMLINK:
             return ExpectedFile(len(encode_target(entry.node.target)), ())
-        if entry.records and self.udf is not None and self.udf.is_inline(entry):
-            return ExpectedFile(entry.records[0].length, ())
-        return self._expect_file(entry, replacement, layout)
+        file = udf.find_file(entry)
+        start = file.extents[0][0] if file and file.extents else None
+        replacement = by_start.get(start) if start is not None else None
+        if file is None or replacement is not None:
+            return self._expect_file(entry, replacement, layout)
+        return ExpectedFile(file.size, () if start is None else (layout.map_block(start),))
 
     def _expect_file(self, entry: DirectoryEntry, replacement: FileReplacement | None, layout: Layout) -> ExpectedFile:
         """Return size and places of the file of ``entry`` on the new image."""

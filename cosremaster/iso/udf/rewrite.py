@@ -28,6 +28,7 @@ from cosremaster.iso.udf.read import (
     TAG_SIZE,
     Udf,
     UdfDirectory,
+    UdfFile,
 )
 from cosremaster.iso.udf.tree import UdfTree
 from cosremaster.records import Struct, field, replace
@@ -51,6 +52,7 @@ class UdfRewrite(Struct):
 
     ``entry_blocks``: the image's block of each file entry, by the id of the :class:`DirectoryEntry` that names it.
     ``original_directories``: directories on the image, by the id of the :class:`EditableDirectory`.
+    ``files``: those on the image, by the block of their file entry.
     ``directory_sizes``: the bytes of each changed directory, by its id.
     """
 
@@ -60,11 +62,12 @@ class UdfRewrite(Struct):
     applied: AppliedEdits
     entry_blocks: dict[int, Lba]
     original_directories: dict[int, UdfDirectory]
+    files: dict[Lba, UdfFile]
     directory_sizes: dict[int, int] = field(default_factory=dict)
 
-    def is_inline(self, entry: DirectoryEntry) -> bool:
-        """Return whether the data of a file on the image are inside its file entry."""
-        return entry.directory is None and entry.records[0].lba == self.entry_blocks[id(entry)]
+    def find_file(self, entry: DirectoryEntry) -> UdfFile | None:
+        """Return the file entry of a file that is on the image, None for a new one."""
+        return self.files.get(self.entry_blocks[id(entry)]) if entry.records else None
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
@@ -315,7 +318,7 @@ def restructure_udf(source: ByteSource, read: UdfTree, edits: IsoEdits) -> UdfRe
     :raises UnsupportedError: when a directory has no identifier left for a name.
     """
     applied = apply_edits(read.tree, edits, source.place)
-    rewrite = UdfRewrite(read.udf, source, read.tree, applied, read.entry_blocks, read.original_directories)
+    rewrite = UdfRewrite(read.udf, source, read.tree, applied, read.entry_blocks, read.original_directories, read.files)
     rewrite.measure()
     return rewrite
 

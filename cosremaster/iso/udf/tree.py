@@ -57,9 +57,10 @@ def read_udf_tree(udf: Udf) -> UdfTree:
                 extent = entry.directory.extent or Extent(_NO_BLOCK, 0)
             else:
                 file = files[block]
-                extent = Extent(
-                    block if file.is_inline else file.extents[0][0] if file.extents else _NO_BLOCK, file.size
-                )
+                if file.is_inline:
+                    extent = Extent(block, file.size)
+                else:  # one that has a size and no extents has no data either
+                    extent = Extent(file.extents[0][0], file.size) if file.extents else Extent(_NO_BLOCK, 0)
             entry.records = (DirectoryRecord(0, extent.lba, extent.length, 0, (), identifier),)
             entry_blocks[id(entry)] = block
             parent.entries.append(entry)
