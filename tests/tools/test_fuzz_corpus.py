@@ -9,7 +9,18 @@ from tests.fixtures import tools
 from tests.fuzz.corpus import CORPUS, make_corpus
 from tests.fuzz.mutate import mutate
 from tests.fuzz.seeds import SEEDS, TOOLS, make_seeds
-from tests.fuzz.targets import CHANGES, TARGETS, FindingError, bounded, check_result, run_program, run_remaster
+from tests.fuzz.targets import (
+    CHANGES,
+    LAYER_CHANGES,
+    TARGETS,
+    FindingError,
+    bounded,
+    check_layer,
+    check_result,
+    compare_layers,
+    run_program,
+    run_remaster,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +87,20 @@ def test_a_result_with_a_fault_that_the_input_has_not_is_a_finding(number: int, 
         out.write_bytes(raw)
         with pytest.raises(FindingError, match=r"fails volume\.both-endian"):
             check_result(path, out, changed)
+
+
+@pytest.mark.parametrize("target", ["squashfs", "erofs", "tar"])
+def test_a_layer_that_differs_elsewhere_is_a_finding(target: str, folder: Path, tmp_path: Path) -> None:
+    for name, data in make_seeds(target, folder / f"{target}-layers").items():
+        path = tmp_path / f"{name}.sqfs"
+        path.write_bytes(data)
+        for words, changed in LAYER_CHANGES[: 6 if target == "squashfs" else 3]:
+            out = run_remaster(path, tmp_path, words)
+            if out is None:  # some forms of EROFS are read alone
+                assert target == "erofs"
+                continue
+            compare_layers(path, out, changed)
+            check_layer(path, out)
+            if changed:
+                with pytest.raises(FindingError, match="the result differs"):
+                    compare_layers(path, out, ())
