@@ -28,7 +28,7 @@ def check_named_paths(
     ``names``: those in the trees of each image. FAT file systems are looked for only where a path is in no tree.
     :raises UsageError: a path is nowhere.
     """
-    absent = {path for path in changed if not any(has_path(tree, path) for trees in names for tree in trees)}
+    absent = {path for path in changed if not any(_has_path(tree, path) for trees in names for tree in trees)}
     known: set[bytes] = set()
     for image in images if absent else ():
         for paths in _list_fat_paths(image):
@@ -54,7 +54,7 @@ def list_tree_paths(image: IsoImage) -> set[bytes]:
     }
 
 
-def has_path(names: TreeNames, path: bytes) -> bool:
+def _has_path(names: TreeNames, path: bytes) -> bool:
     """Return whether a tree has ``path``, where there is no Rock Ridge in any case of letters."""
     if path in names.files or path in names.directories:
         return True
