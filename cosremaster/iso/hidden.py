@@ -53,7 +53,7 @@ def _has_files_of(primary: IsoTree, tree: IsoTree) -> bool:
             continue
         if not (isinstance(files, FileColumns) and isinstance(others, FileColumns)):
             return False
-        if files.names == others.names and files.extents == others.extents:  # in one order, as mostly
+        if files.names == others.names and files.has_extents_of(others):  # in one order, as mostly
             continue
         extents = dict(zip(files.names, files.extents, strict=True))
         if len(extents) < len(files) or not extents.items() >= set(zip(others.names, others.extents, strict=True)):

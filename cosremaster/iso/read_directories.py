@@ -140,8 +140,7 @@ class TreeReader(Struct):
             walker.note_directory(child.extent, child.record, len(directory.identifiers))
         directory.children, directory.is_plain, directory.data_end = plain.children, True, files.data_end
         directory.is_ordinary, directory.begins_with_dots = plain.is_ordinary, begins_with_dots(data)
-        empty_files = [lba for lba, size in files.extents if not size]
-        directory.empty_blocks, directory.crc = (*plain.empty_blocks, *empty_files), crc32(data)
+        directory.empty_blocks, directory.crc = (*plain.empty_blocks, *files.empty_blocks), crc32(data)
         return files
 
 
@@ -186,7 +185,7 @@ class _PlainDirectory(Struct):
     def _read_block(self, files: FileColumns, prefix: bytes, at: int, end: int) -> bool:
         """Read the records in bytes ``at`` to ``end``; return False at the first that is no plain one."""
         data, base, unpack = self.data, self.walker.base, _HEAD.unpack_from
-        add_offset, add_extent = files.offsets.append, files.extents.append
+        add_offset, add_start, add_size = files.offsets.append, files.starts.append, files.sizes.append
         while at < end and data[at]:
             raw_length, attributes, lba, size, flags, interleaving, length = unpack(data, at)
             behind = at + raw_length
@@ -198,7 +197,8 @@ class _PlainDirectory(Struct):
                 self.has_records = True
             else:
                 add_offset(at)
-                add_extent((base + lba, size))
+                add_start(base + lba)
+                add_size(size)
             at = behind
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,9 +23,9 @@ BlockRun: TypeAlias = tuple[Lba, Lba]
 class FileColumns(Sequence["IsoFile"]):
     """The files of a directory of ordinary records: their names and extents, of which they are made when asked for.
 
-    ``names``: as readers show them. ``extents``: first block and bytes of each. ``offsets``: of each record in
-    ``data``, the bytes of the directory. ``special``: of the files with these numbers, whether they are regular, and
-    the offset of a ZF field; the others are regular and have none.
+    ``names``: as readers show them. ``starts`` and ``sizes``: first block and bytes of each. ``offsets``: of each
+    record in ``data``, the bytes of the directory. ``special``: of the files with these numbers, whether they are
+    regular, and the offset of a ZF field; the others are regular and have none.
     """
 
     def __init__(
@@ -37,8 +38,7 @@ class FileColumns(Sequence["IsoFile"]):
         """
         self._make, self._prefix, self._start, self._parent, self._data = make, prefix, start, parent, data
         self.names: Sequence[bytes] = ()
-        self.extents: list[tuple[Lba, int]] = []
-        self.offsets: list[int] = []
+        self.starts, self.sizes, self.offsets = array("Q"), array("I"), array("I")
         self.special: dict[int, tuple[bool, int]] = {}
         self._made: list[list[IsoFile]] = []
 
@@ -72,12 +72,26 @@ class FileColumns(Sequence["IsoFile"]):
     @cached_property
     def data_start(self) -> Lba:
         """The first block of all data; 0 without any."""
-        return min([lba for lba, size in self.extents if size], default=Lba(0))
+        return Lba(min(self.starts if all(self.sizes) else [lba for lba, size in self.extents if size], default=0))
 
     @cached_property
     def data_end(self) -> int:
         """The byte offset behind the last data; 0 without any."""
         return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
+
+    @property
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """First block and bytes of each."""
+        return zip(self.starts, self.sizes, strict=True)
+
+    @property
+    def empty_blocks(self) -> list[Lba]:
+        """The blocks that the records of files without data name."""
+        return [] if all(self.sizes) else [Lba(lba) for lba, size in self.extents if not size]
+
+    def has_extents_of(self, other: FileColumns) -> bool:
+        """Return whether ``other`` has the same extents in the same order."""
+        return self.starts == other.starts and self.sizes == other.sizes
 
     @property
     def joined_runs(self) -> Sequence[BlockRun]:
@@ -91,8 +105,7 @@ class FileColumns(Sequence["IsoFile"]):
     @cached_property
     def blocks(self) -> tuple[Lba, Lba]:
         """The first block that a record names, and the last one."""
-        blocks = [lba for lba, _ in self.extents]
-        return min(blocks, default=Lba(0)), max(blocks, default=Lba(0))
+        return Lba(min(self.starts, default=0)), Lba(max(self.starts, default=0))
 
     @property
     def block_runs(self) -> list[BlockRun]:
@@ -112,7 +125,7 @@ class FileColumns(Sequence["IsoFile"]):
         make, start, parent, data = self._make, self._start, self._parent, self._data
         columns = zip(self.paths, self.offsets, self.extents, self.identifiers, strict=True)
         files = [
-            make(path, (DirectoryRecord(start + at, lba, size, data[at + 25], parent, identifier),))
+            make(path, (DirectoryRecord(start + at, Lba(lba), size, data[at + 25], parent, identifier),))
             for path, at, (lba, size), identifier in columns
         ]
         for number, special in self.special.items():
@@ -180,9 +193,10 @@ class TreeFiles(Sequence["IsoFile"]):
 
     def has_extents_of(self, other: TreeFiles) -> bool:
         """Return whether the columns of both tell that ``other`` has a directory of the same extents for each."""
-        own = [part.extents for part in self._parts if isinstance(part, FileColumns)]
-        others = {part.extents[0]: part.extents for part in other._parts if isinstance(part, FileColumns)}
-        return len(own) == len(self._parts) and all(others.get(extents[0]) == extents for extents in own)
+        own = [part for part in self._parts if isinstance(part, FileColumns)]
+        others = {part.starts[0]: part for part in other._parts if isinstance(part, FileColumns)}
+        pairs = ((part, others.get(part.starts[0])) for part in own)
+        return len(own) == len(self._parts) and all(match and part.has_extents_of(match) for part, match in pairs)
 
     def block_runs(self) -> Iterable[BlockRun]:
         """Yield the blocks of the data of each file, one run for each that extents behind each other make."""
@@ -237,7 +251,7 @@ class TreeFiles(Sequence["IsoFile"]):
         starts = set[Lba]()
         for part in self._parts:
             if isinstance(part, FileColumns):
-                starts.update([lba for lba, size in part.extents if lba in blocks and size])
+                starts.update([Lba(lba) for lba, size in part.extents if lba in blocks and size])
             else:
                 starts.update([start for file in part for start, _ in file.block_runs if start in blocks])
         return starts
@@ -248,7 +262,7 @@ class TreeFiles(Sequence["IsoFile"]):
         for part in self._parts:
             if isinstance(part, FileColumns):
                 start, end = part.blocks
-                if end < first or last < start or blocks.isdisjoint([lba for lba, _ in part.extents]):
+                if end < first or last < start or blocks.isdisjoint(part.starts):
                     continue
             yield from (file for file in part if file.start in blocks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Sequence
 
 import pytest
@@ -75,8 +76,10 @@ def test_joliet_identifiers_are_decoded_together_as_alone(identifiers: list[byte
 def _columns(names: list[bytes], first: int) -> FileColumns:
     data = b"".join(bytes(32) + b"\1A" for _ in names)
     columns = FileColumns(IsoFile, b"d/", 4096, (b"D",), data)
-    columns.names, columns.offsets = names, [34 * number for number in range(len(names))]
-    columns.extents = [(Lba(first + number), 2049 * number) for number in range(len(names))]
+    columns.names = names
+    columns.offsets.extend(34 * number for number in range(len(names)))
+    columns.starts.extend(first + number for number in range(len(names)))
+    columns.sizes.extend(2049 * number for number in range(len(names)))
     return columns
 
 
@@ -132,7 +135,7 @@ def test_the_files_of_a_tree_are_a_row() -> None:
     assert list(tree.paths) == [file.path for file in everything]
     assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
     assert list(tree.joined_runs()) == list(tree.block_runs())  # those of first overlap
-    first.extents = [(Lba(50), 1), (Lba(51), 2049), (Lba(9), 0), (Lba(53), 1)]
+    first.starts, first.sizes = array("Q", (50, 51, 9, 53)), array("I", (1, 2049, 0, 1))
     assert list(tree.joined_runs()) == [(50, 54), (7, 8), (91, 93)]
     assert tree.has_extents_of(tree) is False  # a part of it is no columns
     assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]
@@ -140,7 +143,7 @@ def test_the_files_of_a_tree_are_a_row() -> None:
 
 def test_directories_of_the_same_extents_are_those_of_columns_alone() -> None:
     first, second, third = _columns([b"a", b"b"], 50), _columns([b"x", b"y"], 90), _columns([b"a", b"c"], 50)
-    third.extents[1] = (Lba(51), 1)
+    third.sizes[1] = 1
     trees = list[TreeFiles]()
     rows: tuple[tuple[Sequence[IsoFile], ...], ...] = (
         (first, second),
