@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from cosremaster.boot import pointers
@@ -74,8 +74,8 @@ def read_image(source: ByteSource, earlier: IsoImage | None = None) -> IsoImage:
     gpt = _try_read(lambda: tuple(_read_gpt_copies(source, mbr)), damaged) or ()
     partitions = list_partitions(mbr, choose_copy(gpt), apm)
     _check_ends(source, partitions, gpt, primary, is_damaged=bool(damaged))
-    session = _find_session(source, primary)
     bases = _find_bases(source, partitions, primary)
+    session = _find_session(source, primary, bases)
     trees, descriptor_spans = _read_all_trees(source, descriptors, bases, session, earlier)
     catalog = _read_catalog(source, descriptors)
     boot_images = _read_boot_images(source, catalog, trees[0], partitions)
@@ -193,8 +193,11 @@ def _find_bases(source: ByteSource, partitions: Iterable[Partition], primary: Vo
     ]
 
 
-def _find_session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
+def _find_session(source: ByteSource, primary: VolumeDescriptor, bases: Collection[Lba]) -> Lba:
     """Return the first block of the last session; 0 if there is one session only.
+
+    What begins at one of ``bases`` is a partition's tree, which may name the same block as the primary one: from its
+    own start on.
 
     On files xorriso keeps a copy of the last session's descriptors at block 16 (libburn, doc/cookbook.txt,
     "overwriteable media"). The session's own descriptors are 16 blocks after its start, shortly before its path
@@ -206,7 +209,7 @@ def _find_session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
     ):  # the root directory may have moved
         nearest = (anchor - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
         for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
-            raw = source.read((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
+            raw = source.read((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK) if start not in bases else b""
             if raw[:6] == b"\1CD001" and VolumeDescriptor(Lba(start), raw).root == primary.root:
                 return Lba(start)
     return IMAGE_START

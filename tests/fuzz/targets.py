@@ -132,19 +132,19 @@ Patterns = tuple[str, ...]
 """Patterns of paths in small letters; what fits one of them may change."""
 
 
-def run_remaster(path: Path, folder: Path, words: tuple[str, ...]) -> Path | None:
+def run_remaster(path: Path, folder: Path, words: tuple[str, ...], name: str = "out") -> Path | None:
     """Remaster an image and return the new one, None if that is refused. Nothing else may be left in the folder."""
-    out = folder / "out"
+    out = folder / name
     out.unlink(missing_ok=True)
     before = {file.name for file in folder.iterdir()}
     _make_sources(folder)
     before = {file.name for file in folder.iterdir()}
     words = tuple(f"{folder}/{word}" if word.startswith(("NEW:", "MANY:")) else word for word in words)
     code = run_program(path, out, *words, "--threads", "1", "--quiet")
-    litter = {file.name for file in folder.iterdir()} - before - {"out"}
+    litter = {file.name for file in folder.iterdir()} - before - {name}
     if litter or (code and out.exists()):
         raise FindingError(
-            f"exit code {code} leaves {sorted(name.rpartition('.')[2] for name in litter) or 'its output'}"
+            f"exit code {code} leaves {sorted(word.rpartition('.')[2] for word in litter) or 'its output'}"
         )
     if code:
         return None
@@ -308,22 +308,29 @@ def _look_or_change(path: Path, folder: Path, number: int) -> None:
             check_layer(path, out)
 
 
-def compare_layers(path: Path, out: Path, changed: tuple[str, ...]) -> None:
-    """Check that ``out`` differs from the layer at ``path`` only in or below the paths ``changed``."""
+def compare_layers(path: Path, out: Path, changed: tuple[str, ...], address: str = "") -> None:
+    """Check that ``out`` differs from what is at ``address`` in the file ``path`` only in or below ``changed``."""
     import cosremaster  # noqa: PLC0415 - instrumented first
 
     with cosremaster.open(path, remember=False) as old, cosremaster.open(out, remember=False) as new:
-        for difference in old.diff(new):
+        for difference in old.diff(new, address, ""):
             if not any(f"{difference.where}/".startswith(f"{name}/") for name in changed):
                 raise FindingError(f"the result differs: {difference.what} of {difference.where} {difference.details}")
 
 
 def run_disk(data: bytes, folder: Path) -> None:
-    """Look at a disk image, or a file system of one."""
-    path = folder / "in.img"
+    """Look at a disk image, or a file system of one, or make it a tar archive, which must have what it has."""
+    path, number = folder / "in.img", zlib.crc32(data)
     path.write_bytes(data)
     with bounded():
-        _look_at(path, folder, zlib.crc32(data))
+        if number % 3:
+            _look_at(path, folder, number // 3)
+            return
+        address = ("@root", "@gpt1")[number // 3 % 2]
+        layer = ("--layer", address) if address != "@root" else ()
+        out = run_remaster(path, folder, ("--add", "NEW:/etc/new", *layer), "out.tar")
+        if out is not None:
+            compare_layers(path, out, ("etc",), address)
 
 
 def _compare_archives(old: bytes, new: bytes) -> None:

@@ -106,3 +106,15 @@ def test_a_layer_that_differs_elsewhere_is_a_finding(target: str, folder: Path, 
             if changed:
                 with pytest.raises(FindingError, match="the result differs"):
                     compare_layers(path, out, ())
+
+
+def test_a_disk_becomes_a_tar_archive_of_the_same(folder: Path, tmp_path: Path) -> None:
+    for name, data in make_seeds("disk", folder / "disks").items():
+        path, words = tmp_path / name, ("--add", "NEW:/etc/new")
+        path.write_bytes(data)
+        address = "@gpt1" if name in ("gpt", "qcow2") else "@root"
+        out = run_remaster(path, tmp_path, (*words, "--layer", "@gpt1") if address == "@gpt1" else words, "out.tar")
+        assert out is not None
+        compare_layers(path, out, ("etc",), address)
+        with pytest.raises(FindingError, match="added of etc"):
+            compare_layers(path, out, (), address)

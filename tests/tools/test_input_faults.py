@@ -25,6 +25,7 @@ from cosremaster.verification.run import verify
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support import judges
+from tests.support.small import read_volume
 
 ISOLINUX = Path("/usr/lib/ISOLINUX/isolinux.bin")
 TOOLS = ("genisoimage", "isoinfo", "bsdtar", "7z", "xorriso", "isohybrid", "sgdisk", "sfdisk", "cpio", str(ISOLINUX))
@@ -304,6 +305,17 @@ def test_the_backup_gpt_in_the_last_sector_is_written_anew_where_no_primary_is_s
     (old, new), made = (list(table.values())[1] for table in (before, after)), out.read_bytes()
     assert new.start > old.start and made[new.start : new.stop] == raw[old.start : old.stop]
     assert verify(out, against=source, changed=[b"new"]).ok
+
+
+def test_the_tree_of_a_partition_is_no_session_where_it_names_the_same_block(tmp_path: Path) -> None:
+    """With 130 files its root stands as many blocks behind the primary one as the partition behind block 0."""
+    source = make_gpt_image(tmp_path)
+    names = [f"{'long-name-' * 10}{number}" for number in range(130)]
+    out, _ = graft(source, *((name, b"new") for name in names))
+    assert failures(out) == failures(source)
+    assert len(read_volume(out).trees) == 2 and read_volume(out).session_lba == 0
+    again, _ = graft(out.rename(tmp_path / "again.iso"), ("later", b"later"))
+    assert judges.tree(again).keys() == judges.tree(source).keys() | {*names, "later"}
 
 
 def partitions(path: Path) -> dict[str, range]:
