@@ -37,11 +37,17 @@ MEMORY = 64 << 10  # bytes of a site
 LATENCY = 0.2  # seconds for a hundred ranges
 
 _NGINX = """\
-daemon off; worker_processes 1; user root; pid {folder}/pid; error_log {folder}/error.log;
+daemon off; worker_processes {workers}; user root; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{ access_log off; sendfile on; tcp_nopush off; keepalive_requests 100000000;
 client_body_temp_path {folder}/t; proxy_temp_path {folder}/t; fastcgi_temp_path {folder}/t; uwsgi_temp_path {folder}/t;
 scgi_temp_path {folder}/t; server {{ listen 127.0.0.1:{port}; root {root}; }} }}
+"""
+_CONSTANT = """\
+async def answer(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"65536")]})
+    await send({"type": "http.response.body", "body": BODY})
+BODY = bytes(65536)
 """
 _WRK = """\
 math.randomseed(42)
@@ -59,11 +65,11 @@ end
 
 
 @contextlib.contextmanager
-def _nginx(folder: Path, root: Path) -> Iterator[int]:
+def _nginx(folder: Path, root: Path, workers: int = 1) -> Iterator[int]:
     """nginx with the files of ``root``, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, root=root, port=port))
+        (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, root=root, port=port, workers=workers))
         command = ["nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf", "-p", str(folder)]
         environment = {**os.environ, "NGINX": f"{listener.fileno()};"}  # it takes the port over
         process = subprocess.Popen(command, pass_fds=(listener.fileno(),), env=environment)
@@ -71,9 +77,10 @@ def _nginx(folder: Path, root: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _ours(fleet: Path) -> Iterator[int]:
+def _ours(fleet: Path, workers: int = 1) -> Iterator[int]:
     """Our server for ``fleet``, on a free port."""
     command = [sys.executable, "-m", "cosremaster", "serve", str(fleet), "--listen", "127.0.0.1:0"]
+    command += ["--workers", str(workers)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(fleet.parent / "cache")}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
@@ -81,6 +88,18 @@ def _ours(fleet: Path) -> Iterator[int]:
     assert process.stderr is not None
     line = process.stderr.readline()
     yield from _until_the_end(process, int(re.findall(r":(\d+)/", line)[0]))
+
+
+@contextlib.contextmanager
+def _constant(folder: Path) -> Iterator[int]:
+    """uvicorn, as quick as it is, with an application that has its answer in memory, on a free port."""
+    (folder / "constant.py").write_text(_CONSTANT)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = [sys.executable, "-m", "uvicorn", "constant:answer", "--fd", str(listener.fileno())]
+        command += ["--no-access-log", "--log-level", "error", "--lifespan", "off", "--ws", "none"]
+        process = subprocess.Popen(command, pass_fds=(listener.fileno(),), cwd=folder)
+    yield from _until_the_end(process, port)
 
 
 def _until_the_end(process: subprocess.Popen[str] | subprocess.Popen[bytes], port: int) -> Iterator[int]:
@@ -103,12 +122,14 @@ def _get(connection: http.client.HTTPConnection, number: int, start: int, end: i
     assert (answer.status, len(answer.read())) == (206, end - start)
 
 
-def _warm(port: int, count: int) -> None:
-    """Asks for each site once, as it is planned then."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    for number in range(count):
-        _get(connection, number, 0, 512)
-    connection.close()
+def _warm(port: int, count: int, workers: int = 1) -> None:
+    """Asks each worker for each site once, as it is planned then: connections are shared out among them."""
+    connections = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(workers)]
+    for connection in connections:
+        for number in range(count):
+            _get(connection, number, 0, 512)
+    for connection in connections:
+        connection.close()
 
 
 def _memory(port: int) -> int:
@@ -125,12 +146,22 @@ def _sides(folder: Path) -> Mapping[str, Side]:
     (folder / "wrk.lua").write_text(_WRK.format(size=base.stat().st_size, sites=SITES))
     latencies: dict[str, float] = {}
 
-    def servers(work: Path) -> Mapping[str, contextlib.AbstractContextManager[int]]:
-        return {"ours": _ours(fleet), "nginx": _nginx(work, folder / "out")}
+    def server(kind: str, work: Path) -> contextlib.AbstractContextManager[int]:
+        servers: Mapping[str, Callable[[], contextlib.AbstractContextManager[int]]] = {
+            "ours": partial(_ours, fleet),
+            "ours 2": partial(_ours, fleet, 2),
+            "nginx": partial(_nginx, work, folder / "out"),
+            "nginx 2": partial(_nginx, work, folder / "out", 2),
+            "constant": partial(_constant, work),
+        }
+        return servers[kind]()
 
     def random_ranges(kind: str, work: Path) -> float:
-        with servers(work)[kind] as port:
-            _warm(port, SITES)
+        with server(kind, work) as port:
+            if kind == "constant":
+                shell(f"curl -sf -o /dev/null http://127.0.0.1:{port}/", work)
+            else:
+                _warm(port, SITES, 2 if kind == "ours 2" else 1)
             argv = [
                 "wrk",
                 "-t1",
@@ -148,7 +179,7 @@ def _sides(folder: Path) -> Mapping[str, Side]:
         return microseconds / requests / 1000
 
     def whole(kind: str, work: Path) -> float:
-        with servers(work)[kind] as port:
+        with server(kind, work) as port:
             _warm(port, 1)
             start = time.perf_counter()
             for _ in range(5):
@@ -168,9 +199,10 @@ def _sides(folder: Path) -> Mapping[str, Side]:
         return latencies[kind] / 1000
 
     sides: dict[str, Side] = {}
-    for kind in ("ours", "nginx"):
+    for kind in ("ours", "nginx", "ours 2", "nginx 2", "constant"):
         sides[f"{kind} requests"] = partial(random_ranges, kind)
         sides[f"{kind} p99"] = partial(latency, kind)
+    for kind in ("ours", "nginx"):
         sides[f"{kind} whole"] = partial(whole, kind)
     sides["ours ranges"] = lambda work: one_connection(work) * 1000
     sides["ranges"] = lambda work: LATENCY * 1000
@@ -228,7 +260,12 @@ def _descents(folder: Path) -> Mapping[str, Side]:
     return {"near": near, "far": far, "once": lambda work: 1.0}
 
 
-_RANGES = f"`serve`: {CLIENTS} clients, random 64 KiB ranges over {SITES} sites"
+_REQUESTS = f"{CLIENTS} clients, random 64 KiB ranges over {SITES} sites"
+_RANGES = f"`serve`: {_REQUESTS}"
+_TWO = f"`serve --workers 2`: {_REQUESTS}"
+_NGINX_1 = "nginx with one worker process"
+_NGINX_2 = "nginx with two worker processes"
+_BARE = f"not ours: {CLIENTS} clients of an ASGI application on uvicorn that answers 64 KiB from memory"
 
 GROUPS: Mapping[str, Group] = {
     "serve": Group(
@@ -236,6 +273,12 @@ GROUPS: Mapping[str, Group] = {
         (
             Compared(f"{_RANGES}, time of 1,000", "ours requests", "nginx", "nginx requests", 1 / 0.9),
             Compared(f"{_RANGES}, p99", "ours p99", "nginx", "nginx p99", 2.0),
+            Compared(f"{_TWO}, time of 1,000", "ours 2 requests", _NGINX_1, "nginx requests", 1 / 0.9),
+            Compared(f"{_TWO}, p99", "ours 2 p99", _NGINX_1, "nginx p99", 2.0),
+            Compared(f"{_TWO}, time of 1,000", "ours 2 requests", _NGINX_2, "nginx 2 requests", None),
+            Compared(f"{_TWO}, p99", "ours 2 p99", _NGINX_2, "nginx 2 p99", None),
+            Compared(f"{_BARE}, time of 1,000", "constant requests", _NGINX_1, "nginx requests", None),
+            Compared(f"{_BARE}, p99", "constant p99", _NGINX_1, "nginx p99", None),
             Compared("`serve`: whole image", "ours whole", "nginx", "nginx whole", 1.2),
             Compared("`serve`: 100 ranges on one connection", "ours ranges", "0.2 s", "ranges", 1.0),
         ),

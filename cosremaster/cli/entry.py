@@ -57,7 +57,7 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt, _Stopped) as error:
-        explained = _explain(error, words)
+        explained = explain_failure(error, words)
         with suppress(StandardOutputError):  # or the interpreter meets it at its end
             sys.stdout.flush()
         return explained
@@ -83,7 +83,7 @@ def _run(words: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: BaseException, words: Sequence[str]) -> int:
+def explain_failure(error: BaseException, words: Sequence[str]) -> int:
     """Print on standard error why the program, with the arguments ``words``, ends and return its exit code."""
     error = _name_missing_package(error)
     if isinstance(error, PipeClosedError):

@@ -13,15 +13,12 @@ from click.shell_completion import CompletionItem
 from cosremaster.__about__ import __version__
 from cosremaster.cli.catalog import COMMANDS, DEFAULT, SECTIONS
 from cosremaster.cli.options import make_common_options
+from cosremaster.cli.pause import spare_modules
 from cosremaster.errors import UsageError
 from cosremaster.suggestions import find_similar, format_suggestion
 
 _COMPLETION = "_COSREMASTER_COMPLETE"
 """A variable of the environment by which shells ask for completions, as click names it."""
-
-MUCH_NEW = 200_000
-"""Values that were made and not given up when the garbage collector looks for cycles among them: an index is several
-small ones for each entry, and no garbage."""
 
 
 class _LoadInterruptedError(BaseException):
@@ -43,8 +40,7 @@ class LazyGroup(click.Group):
         try:
             gc.disable()
             command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
-            gc.freeze()  # modules stay: the garbage collector need not look at them, now or later
-            gc.set_threshold(MUCH_NEW)
+            spare_modules()
         except KeyboardInterrupt:
             raise _LoadInterruptedError from None
         finally:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from cosremaster.cli.options import LocalPath, StrictCommand
-from cosremaster.errors import OutputError, UsageError
+from cosremaster.cli.serve_log import open_log
+from cosremaster.errors import UsageError
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
-from cosremaster.serve.listen import ServerLimits, format_address, open_socket, parse_address
+from cosremaster.serve.listen import Address, ServerLimits, format_address, open_socket, parse_address
 from cosremaster.serve.sites import SiteImages
-from cosremaster.serve.tokens import Tokens
+from cosremaster.serve.tokens import TokenList
 
 TOKENS_VARIABLE = "COSREMASTER_TOKENS"
+MOST_WORKERS = 256
 
 
 @click.command(cls=StrictCommand)
@@ -33,15 +35,20 @@ TOKENS_VARIABLE = "COSREMASTER_TOKENS"
 @click.option("--log", "log_file", metavar="FILE", type=LocalPath(), help="Append the access log to FILE.")
 @click.option(
     "--plans", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
-    help="Keep the plans of N sites in memory.",
+    help="Keep the plans of N sites in memory, each server process its own.",
 )  # fmt: skip
 @click.option(
     "--connections", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
     help="Take N connections at a time; from one address a quarter of them, on loopback all.",
 )  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), default=1, show_default=True, metavar="N",
+    help="Serve by N processes, each of which takes the memory of one: for a machine with several cores.",
+)  # fmt: skip
 def serve_command(
-    files: tuple[Path, ...], listen: str, token_file: Path | None, log_file: Path | None, plans: int, connections: int
-) -> None:
+    files: tuple[Path, ...], listen: str, token_file: Path | None, log_file: Path | None, plans: int,
+    connections: int, workers: int,
+) -> None:  # fmt: skip
     """Serve the images of sites over HTTP, without writing them.
 
     FILE is a fleet, as for `cosremaster fleet`; or each FILE is a recipe, which is a site of its name, or a folder of
@@ -57,55 +64,57 @@ def serve_command(
 
     address = parse_address(listen)
     tokens = _read_tokens(token_file)
+    counting = tokens.open()
     catalog = open_catalog(files)
     names = catalog.names()
+    limits = ServerLimits(connections, connections if address.is_loopback else -(-connections // 4))
     with open_socket(address) as listener:
-        bound = address._replace(port=listener.getsockname()[1])
-        log = AccessLog(_open_log(log_file))
-        sites = SiteImages(catalog, plans)
-        count = f"{len(names)} site{'s' if len(names) != 1 else ''}"
-        limits = ServerLimits(connections, connections if address.is_loopback else -(-connections // 4))
-        server = make_server(ServeApp(sites, log, tokens, catalog.title), limits)
-        try:
-            with server.capture_signals():  # from the first line on, an end is orderly
-                sys.stderr.write(f"serving {count} at http://{format_address(bound)}/\n")
-                if not tokens and not address.is_loopback:
-                    sys.stderr.write(
-                        "warning: anybody who reaches this address can read all sites: --token-file limits that\n"
-                    )
-                sys.stderr.flush()
-                server.run(sockets=[listener])
-        finally:
-            log.close()
-            sites.close()
+        start = StartMessage(address._replace(port=listener.getsockname()[1]), len(names), is_open=not counting)
+        if workers > 1:
+            from cosremaster.cli.serve_workers import ServeSetup, serve_by_workers  # noqa: PLC0415 - few serve so
+
+            log_name = None if log_file is None else str(log_file)
+            setup = ServeSetup(tuple(map(str, files)), tokens, log_name, plans, limits, workers)
+            serve_by_workers(setup, listener, start.write)
+        else:
+            log = AccessLog(open_log(log_file))
+            sites = SiteImages(catalog, plans, log.metrics)
+            server = make_server(ServeApp(sites, log, counting, catalog.title), limits)
+            try:
+                with server.capture_signals():  # from the first line on, an end is orderly
+                    start.write()
+                    server.run(sockets=[listener])
+            finally:
+                log.close()
+                sites.close()
     sys.stderr.write("stopped\n")
 
 
-def _read_tokens(path: Path | None) -> Tokens:
+class StartMessage(NamedTuple):
+    """What is said when the server is ready. ``sites``: how many; ``is_open``: without tokens."""
+
+    address: Address
+    sites: int
+    is_open: bool
+
+    def write(self) -> None:
+        """Write it to standard error."""
+        plural = "s" if self.sites != 1 else ""
+        sys.stderr.write(f"serving {self.sites} site{plural} at http://{format_address(self.address)}/\n")
+        if self.is_open and not self.address.is_loopback:
+            sys.stderr.write("warning: anybody who reaches this address can read all sites: --token-file limits that\n")
+        sys.stderr.flush()
+
+
+def _read_tokens(path: Path | None) -> TokenList:
     """Return the tokens in the file ``path``, or in the environment. :raises UsageError: they cannot be read."""
     if path is None:
-        return Tokens(os.environ.get(TOKENS_VARIABLE, "").splitlines(), TOKENS_VARIABLE)
+        return TokenList(tuple(os.environ.get(TOKENS_VARIABLE, "").splitlines()), TOKENS_VARIABLE)
     try:
-        tokens = Tokens(path.read_text("utf-8-sig").splitlines(), str(path))
+        tokens = TokenList(tuple(path.read_text("utf-8-sig").splitlines()), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise UsageError(f"--token-file {path}: {reason}") from error
-    if not tokens:
+    if not tokens.open():
         raise UsageError(f"--token-file {path}: has no token")
     return tokens
-
-
-def _open_log(path: Path | None) -> Callable[[str], object]:
-    """Return what appends text to ``path``, or to standard output. :raises OutputError: it cannot be opened."""
-    if path is None:
-        return _write_output
-    try:
-        return path.open("a", encoding="utf-8", buffering=1).write
-    except OSError as error:
-        raise OutputError(f"--log {path}: {error.strerror}") from error
-
-
-def _write_output(text: str) -> None:
-    """Write ``text`` to standard output."""
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -14,6 +14,8 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import TypeAlias
 
+from cosremaster.serve.metrics import Metrics
+
 __all__ = ["AccessLog", "format_members", "quote"]
 
 Value: TypeAlias = "str | int | float | None"
@@ -26,14 +28,13 @@ GATHERING = 0.05
 
 
 class AccessLog:
-    """Writes lines by ``write``, which gets whole lines, several at once."""
+    """Writes lines by ``write``, which gets whole lines, several at once. ``metrics`` count those that are lost."""
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+    def __init__(self, write: Callable[[str], object], metrics: Metrics | None = None) -> None:
         """Begin to write."""
-        self._write = write
+        self._write, self.metrics = write, metrics or Metrics()
         self._waiting: deque[str] = deque()
         self._has_waiting, self._is_closed = threading.Event(), threading.Event()
-        self.lost = 0
         self._thread = threading.Thread(target=self._write_lines, name="access log", daemon=True)
         self._thread.start()
 
@@ -44,7 +45,7 @@ class AccessLog:
     def add_members(self, event: str, members: str) -> None:
         """Add a line: the time, the ``event``, and what :func:`format_members` returns, or the same by hand."""
         if len(self._waiting) >= LONGEST_QUEUE:
-            self.lost += 1
+            self.metrics.lost_lines += 1
             return
         seconds = time.time()
         self._waiting.append(
@@ -70,7 +71,7 @@ class AccessLog:
         try:
             self._write("".join(lines))
         except OSError:
-            self.lost += len(lines)
+            self.metrics.lost_lines += len(lines)
 
     def close(self) -> None:
         """Write what waits, and end."""

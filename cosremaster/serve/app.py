@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.exchange import Exchange, RefusalError, Reply
-from cosremaster.serve.metrics import METRICS_TYPE, Metrics
+from cosremaster.serve.metrics import METRICS_TYPE
 from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page
 from cosremaster.serve.paths import PathReader, ServedPath, hide_tokens, parse_path
 from cosremaster.serve.ranges import Answer, ByteRange, Fields, answer_request, plain_answer
@@ -45,14 +45,16 @@ class ConnectionCutError(Exception):
 
 
 class ServeApp:
-    """The application. ``title``: what the page of the sites is called."""
+    """The application. ``title``: what the page of the sites is called; ``planners``: threads that plan."""
 
-    def __init__(self, sites: SiteImages, log: AccessLog, tokens: Tokens, title: str = "Sites") -> None:
+    def __init__(
+        self, sites: SiteImages, log: AccessLog, tokens: Tokens, title: str = "Sites", planners: int = PLANNERS
+    ) -> None:
         """Keep the arguments."""
         self._sites, self._log, self._tokens, self._title = sites, log, tokens, title
         self._paths = PathReader(tokens)
-        self.metrics = Metrics()
-        self._planners = ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan")
+        self.metrics = sites.metrics
+        self._planners = ThreadPoolExecutor(planners, thread_name_prefix="plan")
         self._checkers = ThreadPoolExecutor(PLANNERS, thread_name_prefix="check")
         self._digesters = ThreadPoolExecutor(DIGESTERS, thread_name_prefix="digest")
         self._pending: dict[tuple[str, str], asyncio.Future[Any]] = {}
@@ -311,14 +313,9 @@ class ServeApp:
             count, faults = len(self._list_names()), len(sites.catalog.problems)
         except CosremasterError:
             count, faults = 0, 1
-        gauges: dict[str, tuple[str, str, float]] = {
-            "sites": ("gauge", "Sites of the fleet.", count),
-            "site_list_faults": ("gauge", "Faults in the list of sites, by which some or all are not served.", faults),
-            "planned_sites": ("gauge", "Sites whose images are planned and kept.", len(sites)),
-            "plans_total": ("counter", "Images that were planned.", sites.plans_made),
-            "plan_failures_total": ("counter", "Images that could not be planned.", sites.plans_failed),
-            "planning_seconds_total": ("counter", "Time that planning took.", round(sites.planning_seconds, 6)),
-            "log_lines_lost_total": ("counter", "Lines of the log that could not be written.", self._log.lost),
+        gauges = {
+            "sites": ("Sites of the fleet.", count),
+            "site_list_faults": ("Faults in the list of sites, by which some or all are not served.", faults),
         }
         return "".join(f"{line}\n" for line in self.metrics.lines(gauges)).encode()
 

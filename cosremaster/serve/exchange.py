@@ -64,8 +64,7 @@ class Exchange:
     def end(self, metrics: Metrics, log: AccessLog) -> None:
         """Count and log the answer."""
         method, status = self.method, self.status
-        metrics.sent_bytes += self.sent
-        metrics.answers[method if method in ("GET", "HEAD") else "other", status] += 1
+        metrics.count_answer(method, status, self.sent)
         seconds = time.perf_counter() - self.begun
         range_text, agent = self.text_of(b"range"), self.text_of(b"user-agent")
         # by hand: most of the time of an answer would go into its line

@@ -10,13 +10,15 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 from cosremaster.errors import UnsupportedError
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.serve.app import ServeApp
+from cosremaster.serve.clients import Clients
 from cosremaster.serve.exchange import Reply
+from cosremaster.serve.fair_accept import FairAcceptor
 from cosremaster.serve.heads import HeadWriter, read_plain_head
 from cosremaster.serve.listen import BACKLOG, ServerLimits, find_client
 from cosremaster.serve.metrics import Metrics
@@ -47,16 +49,31 @@ _SHORT = 2048
 """Bytes of a write that may wait for the next: a head has less."""
 
 
-def make_server(app: ServeApp, limits: ServerLimits) -> uvicorn.Server:
-    """Return a server for ``app``, whose ``run`` ends at SIGTERM or SIGINT; answers in progress get time to end."""
+class SharedListener(NamedTuple):
+    """A socket on which several server processes wait.
+
+    ``client_key``: by which they all count clients; ``on_ready`` is called when connections are taken.
+    """
+
+    socket: socket.socket
+    client_key: bytes
+    on_ready: Callable[[], object]
+
+
+def make_server(app: ServeApp, limits: ServerLimits, shared: SharedListener | None = None) -> uvicorn.Server:
+    """Return a server for ``app``, whose ``run`` ends at SIGTERM or SIGINT; answers in progress get time to end.
+
+    With ``shared`` it takes its part of the connections there, and ``run`` wants no sockets.
+    """
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the access log says it, a line each
+    protocol = _bounded_protocol(app, limits, b"" if shared is None else shared.client_key)
     config = uvicorn.Config(
-        app, http=_bounded_protocol(app, limits), ws="none", lifespan="on", log_config=None, access_log=False,
+        app, http=protocol, ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, timeout_keep_alive=IDLE_TIMEOUT, timeout_graceful_shutdown=limits.grace,
         backlog=BACKLOG, proxy_headers=False,
     )  # fmt: skip
-    return _QuietServer(config)
+    return _QuietServer(config) if shared is None else _SharingServer(config, app.metrics, shared)
 
 
 class _QuietServer(uvicorn.Server):
@@ -87,37 +104,53 @@ class _QuietServer(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+class _SharingServer(_QuietServer):
+    """One of several servers on a socket."""
+
+    def __init__(self, config: uvicorn.Config, metrics: Metrics, shared: SharedListener) -> None:
+        """Keep the arguments."""
+        super().__init__(config)
+        self._metrics, self._shared = metrics, shared
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+        protocol: Any = self.config.http_protocol_class
+
+        def make_protocol() -> asyncio.Protocol:
+            """Return the protocol of a new connection."""
+            made: asyncio.Protocol = protocol(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            return made
+
+        self._acceptor = FairAcceptor(self._shared.socket, make_protocol, self._metrics)
+        self._acceptor.start()
+        self._shared.on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and give answers in progress time to end."""
+        self._acceptor.stop()
+        await super().shutdown([])
+
+
 class _Connections:
     """The connections of a server, and their limits.
 
     ``answer_at_once``: :meth:`ServeApp.answer_at_once`, None for an application that has none.
     """
 
-    def __init__(self, metrics: Metrics, limits: ServerLimits, answer_at_once: AnswerAtOnce | None) -> None:
-        """Begin without connections."""
-        self.metrics, self.limits, self.answer_at_once = metrics, limits, answer_at_once
+    def __init__(self, clients: Clients, metrics: Metrics, limits: ServerLimits, answer_at_once: AnswerAtOnce | None):
+        """Keep the arguments."""
+        self.clients, self.metrics, self.limits, self.answer_at_once = clients, metrics, limits, answer_at_once
         self.heads = HeadWriter()
-        self._clients = Counter[str]()
-
-    def add(self, address: str) -> bool:
-        """Count a connection from the client ``address``; return whether there is room for it."""
-        self._clients[address] += 1
-        has_room = self._clients[address] <= self.limits.per_client
-        if has_room and self._clients.total() <= self.limits.connections:
-            return True
-        self.metrics.refused_clients += 1
-        return False
-
-    def remove(self, address: str) -> None:
-        """Count a connection from ``address`` no more."""
-        self._clients[address] -= 1
-        if not self._clients[address]:
-            del self._clients[address]
 
 
-def _bounded_protocol(app: ServeApp, limits: ServerLimits) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol for ``app`` with the limits ``limits``, which it lacks."""
-    connections = _Connections(app.metrics, limits, getattr(app, "answer_at_once", None))
+def _bounded_protocol(app: ServeApp, limits: ServerLimits, key: bytes) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol for ``app`` with the limits ``limits``, which it lacks; ``key``: that of clients."""
+    clients = Clients(app.metrics, limits, key)
+    connections = _Connections(clients, app.metrics, limits, getattr(app, "answer_at_once", None))
     return type("BoundedProtocol", (_BoundedProtocol,), {"all_connections": connections})
 
 
@@ -194,7 +227,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         super().connection_made(JoiningTransport(transport, self.loop))
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._address = find_client((transport.get_extra_info("peername") or ("",))[0])
-        if self.all_connections.add(self._address):
+        if self.all_connections.clients.add(self._address):
             self._wait_for_head()
         else:
             self._is_between = False
@@ -205,7 +238,7 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
         self._unset_keepalive_if_required()
         self._stop_timer("head")
         self._stop_timer("stall")
-        self.all_connections.remove(self._address)
+        self.all_connections.clients.remove(self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

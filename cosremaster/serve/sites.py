@@ -26,6 +26,7 @@ from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import parse_item
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
 from cosremaster.serve.looks import Pace, Watched, WatchedFiles, join_looks
+from cosremaster.serve.metrics import Metrics
 from cosremaster.serve.ranges import Representation
 
 if TYPE_CHECKING:
@@ -237,18 +238,20 @@ class PreparedSource:
 
 
 class SiteImages:
-    """The images of the sites of ``catalog``, the last ``limit`` of them. Threads may share it."""
+    """The images of the sites of ``catalog``, the last ``limit`` of them; ``metrics`` count plans.
 
-    def __init__(self, catalog: SiteCatalog, limit: int) -> None:
+    Threads may share it.
+    """
+
+    def __init__(self, catalog: SiteCatalog, limit: int, metrics: Metrics | None = None) -> None:
         """Begin without images."""
-        self.catalog, self._limit = catalog, limit
+        self.catalog, self._limit, self.metrics = catalog, limit, metrics or Metrics()
         self._sites: OrderedDict[str, ServedSite] = OrderedDict()
         self._files = WatchedFiles()
         self._bases: dict[Path | Url, tuple[Fingerprint, Image]] = {}
         self._failures: dict[str, tuple[float, CosremasterError]] = {}
         self._lock = threading.Lock()
         self._base_lock = threading.Lock()
-        self.plans_made, self.plans_failed, self.planning_seconds = 0, 0, 0.0
 
     def __len__(self) -> int:
         """Return how many images are kept."""
@@ -306,14 +309,14 @@ class SiteImages:
             site = self._plan_site(name)
         except CosremasterError as failure:
             self._forget(name)
-            self.plans_failed += 1
+            self.metrics.plans_failed += 1
             self._failures[name] = time.monotonic() + FAILURE_INTERVAL, failure
             raise
         self._failures.pop(name, None)
-        self.plans_made += 1
-        self.planning_seconds += time.monotonic() - begun
+        self.metrics.plans_made += 1
+        self.metrics.planning_microseconds += round((time.monotonic() - begun) * 1e6)
         self._keep(site)
-        if not self.plans_made % COLLECTION:
+        if not self.metrics.plans_made % COLLECTION:
             gc.collect()
         return site
 
@@ -360,6 +363,7 @@ class SiteImages:
             self._sites[site.name] = site
             while len(self._sites) > self._limit:
                 dropped.append(self._sites.popitem(last=False)[1])
+            self.metrics.planned_sites = len(self._sites)
         for each in dropped:
             if each is not None:
                 each.close()
@@ -377,6 +381,7 @@ class SiteImages:
         """Drop the image of the site ``name``."""
         with self._lock:
             site = self._sites.pop(name, None)
+            self.metrics.planned_sites = len(self._sites)
         if site is not None:
             site.close()
 

@@ -63,6 +63,17 @@ class Tokens:
         return opened
 
 
+class TokenList(NamedTuple):
+    """Tokens as they were read: the ``lines`` that :class:`Tokens` takes, and their ``place``."""
+
+    lines: tuple[str, ...]
+    place: str
+
+    def open(self) -> Tokens:
+        """Return the tokens. :raises UsageError: a line has no token that counts."""
+        return Tokens(self.lines, self.place)
+
+
 def _digest(token: str) -> bytes:
     """Return what is compared for ``token``: as long for each."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -57,6 +57,7 @@ class Way:
         self.lines: list[str] = []
         self.log = AccessLog(self.lines.append)
         self.app = ServeApp(images, self.log, Tokens(tokens.splitlines()))
+        self.app.metrics = Metrics()
         self.at_once = 0
         answer_at_once = self.app.answer_at_once
 

@@ -47,7 +47,7 @@ def test_lines_above_the_longest_queue_are_counted(monkeypatch: pytest.MonkeyPat
         log.add(f"answer {number}")
     log.close()
     assert _events("".join(writes)) == ["answer 0", "answer 1", "answer 2"]
-    assert log.lost == 2
+    assert log.metrics.lost_lines == 2
 
 
 def test_a_line_is_that_of_the_json_module() -> None:
@@ -77,4 +77,4 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
     log.add("answer")
     log.add("answer")
     log.close()
-    assert log.lost == 2
+    assert log.metrics.lost_lines == 2

@@ -172,7 +172,7 @@ def test_an_image_is_that_which_would_be_written(fleet: Fleet) -> None:
         assert (
             digest == f"{hashlib.sha256(image).hexdigest()}  {name}.iso\n".encode() == fleet.get(f"/{name}.sha256").body
         )
-    assert fleet.images.plans_made == len(fleet.names)
+    assert fleet.images.metrics.plans_made == len(fleet.names)
     assert {fleet.get(f"/{name}.iso", "HEAD").fields[b"etag"] for name in fleet.names} != {whole.fields[b"etag"]}
 
 
@@ -290,7 +290,7 @@ def test_a_changed_overlay_is_another_image(fleet: Fleet, eager: None) -> None:
     assert after.body != before.body
     (fleet.folder / "site-0/new").write_text("added\n")
     assert fleet.get("/site-0.iso").body == fleet.written() != after.body
-    assert fleet.images.plans_made == 3
+    assert fleet.images.metrics.plans_made == 3
 
 
 def test_a_file_with_a_time_in_the_future_hides_no_change(fleet: Fleet, eager: None) -> None:
@@ -343,13 +343,13 @@ def test_what_cannot_be_planned_is_said(fleet: Fleet, eager: None) -> None:
     assert fleet.get("/site-0.iso", "HEAD").status == 200
     fleet.base.write_bytes(b"no image")
     assert [fleet.get(f"/{name}.iso").status for name in fleet.names] == [503, 503]
-    assert (fleet.images.plans_failed, len(fleet.images)) == (3, 0)
+    assert (fleet.images.metrics.plans_failed, len(fleet.images)) == (3, 0)
 
 
 def test_a_failure_is_remembered_for_a_moment(fleet: Fleet) -> None:
     (fleet.folder / "site-0.toml").unlink()
     assert [fleet.get("/site-0.iso").status for _ in range(5)] == [503] * 5
-    assert fleet.images.plans_failed == 1
+    assert fleet.images.metrics.plans_failed == 1
 
 
 def test_a_base_that_changes_cuts_the_answer(fleet: Fleet) -> None:
@@ -439,7 +439,7 @@ def test_all_who_wait_for_a_site_wait_for_one_plan(fleet: Fleet) -> None:
 
     replies = asyncio.run(ask())
     assert {reply.status for reply in replies} == {200}
-    assert fleet.images.plans_made == 1
+    assert fleet.images.metrics.plans_made == 1
 
 
 def test_plans_are_bounded_and_stay_while_they_are_read(tmp_path: Path) -> None:
@@ -452,9 +452,9 @@ def test_plans_are_bounded_and_stay_while_they_are_read(tmp_path: Path) -> None:
             fleet.images.find_site(name)
 
     assert asyncio.run(fleet.request("/site-0.iso", on_body=evict)).body == images["site-0"]
-    assert (len(fleet.images), fleet.images.plans_made) == (1, 3)
+    assert (len(fleet.images), fleet.images.metrics.plans_made) == (1, 3)
     assert fleet.get("/site-0.iso").body == images["site-0"]
-    assert fleet.images.plans_made == 4
+    assert fleet.images.metrics.plans_made == 4
     fleet.stop()
 
 

@@ -183,7 +183,7 @@ def test_files_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
 
 def test_what_plans_leave_is_collected(sites: SiteImages, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    monkeypatch.setattr(site_images, "gc", SimpleNamespace(collect=lambda: counts.append(sites.plans_made)))
+    monkeypatch.setattr(site_images, "gc", SimpleNamespace(collect=lambda: counts.append(sites.metrics.plans_made)))
     monkeypatch.setattr(site_images, "COLLECTION", 2)
     plan(sites)
     assert counts == [2, 4]
