@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import merge
+from itertools import groupby, repeat
+from operator import itemgetter
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container, list_fat_areas
 from cosremaster.browse.report import format_time
@@ -16,6 +19,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.records import replace
 from cosremaster.tree.content import has_large_holes, is_same_content
 from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.paths import join
 from cosremaster.tree.xattrs import format_value
 from cosremaster.units import lba_offset
 
@@ -74,16 +78,12 @@ def compare_nodes(
 
 def _compare_trees(old: NodeRef, new: NodeRef, texts: TextDiffs, above: str = "") -> Iterator[Difference]:
     """Yield the differences below two directories."""
-    before_nodes, after_nodes = _nodes_below(old), _nodes_below(new)
-    for path in sorted({**before_nodes, **after_nodes}):
+    for path, before, after in _pair_nodes(old, new):
         where = above + format_address([path])
-        before, after = before_nodes.get(path), after_nodes.get(path)
-        if before is None or after is None:
-            node = before or after
-            assert node is not None
+        if before is not None and after is not None:
+            yield from _compare_pair(old, before, new, after, where, texts)
+        elif (node := before or after) is not None:
             yield Difference("removed" if after is None else "added", where, (_describe(node),))
-            continue
-        yield from _compare_pair(old, before, new, after, where, texts)
 
 
 def _compare_areas(old: Container, new: Container, texts: TextDiffs) -> Iterator[Difference]:
@@ -94,12 +94,25 @@ def _compare_areas(old: Container, new: Container, texts: TextDiffs) -> Iterator
         yield from _compare_trees(old_root, new_root, texts, f"{format_address([alias])}::")
 
 
-def _nodes_below(top: NodeRef) -> dict[bytes, Node]:
-    """Return the nodes below a directory by their path relative to it."""
+def _pair_nodes(*tops: NodeRef) -> Iterator[tuple[bytes, Node | None, Node | None]]:
+    """Yield each path below two directories, sorted, relative to these, and what each has there.
+
+    Nodes are made when it is their turn, as there may be a million.
+    """
+    sides = (zip(_paths_below(top), repeat(number)) for number, top in enumerate(tops))
+    for path, group in groupby(merge(*sides), itemgetter(0)):
+        nodes: list[Node | None] = [None, None]
+        for _, number in group:
+            container, above = tops[number].container, tops[number].node.path
+            nodes[number] = container.node(join(above, path))
+        before, after = nodes
+        yield path, before, after
+
+
+def _paths_below(top: NodeRef) -> list[bytes]:
+    """Return the paths below a directory, relative to it, sorted."""
     cut = len(top.node.path) + bool(top.node.path)
-    container = top.container
-    nodes = ((path[cut:], container.node(path)) for path in container.walk_below(top.node.path))
-    return {path: node for path, node in nodes if node is not None and path}
+    return sorted(filter(None, (path[cut:] for path in top.container.walk_below(top.node.path))))
 
 
 def _describe(node: Node) -> str:
