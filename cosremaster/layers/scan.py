@@ -45,9 +45,10 @@ class ScanOptions(NamedTuple):
 
     ``digests``: take the SHA-256 of all data. ``nesting``: how deep archives in archives are indexed. ``edits``:
     whether a layer may be packed again; what only that needs is not noted otherwise. ``tail``: plain bytes kept from
-    each layer's end. ``names``: only the names of entries, so that no layer can be made. ``max_expand``: a stream
-    that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb. ``keeper``: keeps plain bytes that will be
-    read again and take long to decode. ``inner``: the only files that may be archives in archives; None for all.
+    each layer's end. ``names``: only the names of entries, so that no layer can be made; ``counts``: only how many
+    entries there are. ``max_expand``: a stream that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a
+    bomb. ``keeper``: keeps plain bytes that will be read again and take long to decode. ``inner``: the only files that
+    may be archives in archives; None for all.
     ``is_large``: the file is, so that a thread of its own decodes it, though little is done with the plain bytes.
     ``members``: looks at the files of the archives, in place of digests and nesting.
     """
@@ -58,6 +59,7 @@ class ScanOptions(NamedTuple):
     tail: int = TAIL
     max_expand: int = MAX_EXPAND
     names: bool = False
+    counts: bool = False
     keeper: PlainKeeper | None = None
     inner: frozenset[bytes] | None = None
     is_large: bool = False

@@ -99,7 +99,7 @@ class InitramfsFile(Struct, frozen=True):
         identification = identify_table(table)
         codec = identification.codec.with_seams(seams) if seams else identification.codec
         is_large = table.length >= _LARGE
-        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True, is_large=is_large)
+        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, counts=True, is_large=is_large)
         return index_file(self.files[0].path, table, place, options, identification._replace(codec=codec))
 
     def _index_result(self, table: PieceTable, place: Place) -> tuple[IndexedFile, int]:
@@ -113,7 +113,7 @@ class InitramfsFile(Struct, frozen=True):
             return self._index(table, place, self.seams), 0
         from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - who looks at an image proves none
 
-        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
+        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, counts=True)
         beside = index_beside(self.files[0].path, table, identify(partial(table.read, 0)), place, options, alone[0])
         return (self._index(table, place, self.seams), 0) if beside is None else (beside.file, beside.entries)
 

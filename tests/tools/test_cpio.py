@@ -312,14 +312,14 @@ ENTRIES = st.lists(
 )
 
 
-def _scanned(archive: bytes, step: int, effort: ScanOptions) -> tuple[list[bytes], int] | str:
-    """The names and where the archive ended, or the error."""
+def _scanned(archive: bytes, step: int, effort: ScanOptions) -> tuple[list[bytes], int, int] | str:
+    """The paths, how many they are and where the archive ended, or the error."""
     reader = ByteReader((archive[at : at + step] for at in range(0, len(archive), step)), PLACE)
     try:
         found = read_index(reader, 0, MemberScanner(effort, 1))
     except CorruptError as error:
         return str(error)
-    return [*found.names, *(member.entry.name for member in found.members)], reader.position
+    return [*found.paths], found.entry_count, reader.position
 
 
 @given(ENTRIES, st.integers(1, 700), st.data())
@@ -336,7 +336,10 @@ def test_names_alone_are_those_of_the_entries_and_so_are_the_errors(
 
 def _same_names(archive: bytes, step: int) -> None:
     whole = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
-    assert _scanned(archive, step, UNREAD) == _scanned(archive, step, whole)
+    scanned = _scanned(archive, step, whole)
+    assert _scanned(archive, step, UNREAD) == scanned
+    counted = _scanned(archive, step, whole._replace(counts=True))
+    assert counted == (scanned if isinstance(scanned, str) else ([], *scanned[1:]))
 
 
 @pytest.mark.parametrize("step", [1, 7, 237, 700])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from operator import eq
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import DottedNames, Member, Members
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources
-from cosremaster.tree.paths import normal_names
+from cosremaster.tree.paths import normal_name, normal_names
 
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable, Source
@@ -38,24 +39,24 @@ _TYPE_BITS, _FILE_BITS = 0o170000, 0o100000  # S_IFMT and S_IFREG
 
 
 class CpioIndex(ArchiveIndex):
-    """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read.
+    """The entries of one archive before its trailer.
 
-    ``links``: of those the names of symlinks. ``has_trailer``: without one ``trailer`` is what an edit puts behind the
-    last entry.
+    ``has_trailer``: without one ``trailer`` is what an edit puts behind the last entry. ``counted``: how many entries
+    there are, where no ``members`` were made of them; ``links``: then the paths of symlinks.
     """
 
-    __slots__ = ("_paths", "has_trailer", "links", "members", "names", "trailer")
+    __slots__ = ("_paths", "counted", "has_trailer", "links", "members", "trailer")
 
     def __init__(
-        self, members: Members, trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), links: Sequence[bytes] = (), *,
-        has_trailer: bool = True,
+        self, members: Members, trailer: cpio.NewcEntry, *, counted: int = 0, paths: Sequence[bytes] | None = None,
+        links: Sequence[bytes] = (), has_trailer: bool = True,
     ) -> None:  # fmt: skip
-        """:param names: of the entries, in place of ``members``; ``links`` of those that are symlinks."""
+        """:param paths: of the entries that were ``counted``, where they were wanted."""
         self.members = members
         self.has_trailer = has_trailer
         self.trailer = trailer
-        self.names, self.links = names, links
-        self._paths: Sequence[bytes] | None = None
+        self.counted, self.links = counted, links
+        self._paths = paths
 
     @property
     def version(self) -> str:
@@ -71,9 +72,9 @@ class CpioIndex(ArchiveIndex):
     def paths(self) -> Sequence[bytes]:
         """The normal path of each entry."""
         if self._paths is None:
-            names = self.names or self.members.names
+            names = self.members.names
             self._paths = normal_names(names)
-            if self._paths is not names and not self.names:
+            if self._paths is not names:
                 dotted = DottedNames(self._paths)
                 if all(map(eq, names, dotted)):
                     self.members.names = dotted
@@ -81,7 +82,7 @@ class CpioIndex(ArchiveIndex):
 
     def unpacked_paths(self, layer: Layer) -> Sequence[bytes]:
         """Return the path that each entry unpacks to: a directory in its name may be a symlink."""
-        if self.names or not (self.members.targets or layer.preceding):
+        if self.counted or not (self.members.targets or layer.preceding):
             return self.paths
         from cosremaster.layers.cpio.paths import unpacked_paths  # noqa: PLC0415 - imports this module
 
@@ -90,17 +91,17 @@ class CpioIndex(ArchiveIndex):
     @property
     def unfollowed_symlinks(self) -> Iterable[bytes]:
         """The paths of symlinks, where names alone were read."""
-        return normal_names(self.links) if self.links else ()
+        return self.links
 
     @property
     def entry_count(self) -> int:
         """How many entries stand before the trailer."""
-        return len(self.names or self.members)
+        return self.counted or len(self.members)
 
     def entry_spans(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield path, start and end of each entry."""
         offsets = self.members.offsets
-        return zip(self.paths, offsets, (*offsets[1:], self.trailer.offset), strict=True)
+        return zip(self.paths, offsets, chain(islice(offsets, 1, None), (self.trailer.offset,)), strict=True)
 
     def tree(self, layer: Layer) -> CpioTree:
         """Return the nodes of ``layer`` by path."""
@@ -209,7 +210,8 @@ class CpioIndex(ArchiveIndex):
 
     def split_before(self, end: int) -> tuple[int, CpioIndex]:
         """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
-        ends = [*self.members.offsets[1:], self.trailer.offset]
+        ends = self.members.offsets[1:]
+        ends.append(self.trailer.offset)
         count = bisect_right(ends, end, hi=len(self.members))
         front = CpioIndex(self.members[:count], self.trailer, has_trailer=self.has_trailer)
         return ends[count - 1] if count else 0, front
@@ -217,6 +219,9 @@ class CpioIndex(ArchiveIndex):
     def joined(self, rest: ArchiveIndex) -> CpioIndex:
         """Return the entries of both, with the trailer of ``rest``."""
         later = cast("CpioIndex", rest)
+        if later.counted:
+            count = self.entry_count + later.counted
+            return CpioIndex(Members.empty(), later.trailer, counted=count, has_trailer=later.has_trailer)
         return CpioIndex(self.members + later.members, later.trailer, has_trailer=later.has_trailer)
 
 
@@ -241,8 +246,8 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
 
     ``scanner`` gets the data of regular files, if it wants them. :raises CorruptError: damage, with its place.
     """
-    if scanner.options.names:
-        return _read_names(reader, origin)
+    if scanner.options.names or scanner.options.counts:
+        return _read_names(reader, origin, counts=scanner.options.counts)
     members = Members.empty()
     try:
         trailer = _read_members(reader, origin, scanner, members)
@@ -279,25 +284,33 @@ def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, membe
     raise AssertionError("an archive ends with its trailer, or an error")
 
 
-def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
-    """Index the names of the entries alone, and which are symlinks."""
-    names, links = list[bytes](), list[bytes]()
+def _read_names(reader: ByteReader, origin: int, *, counts: bool) -> CpioIndex:
+    """Index the paths of the entries alone, and which are symlinks; where ``counts``, only how many there are."""
+    count, paths, links = 0, list[bytes](), list[bytes]()
     while True:
-        names += cpio.skip_entries(reader, _FILE + _OTHER)
+        names = cpio.skip_entries(reader, _FILE + _OTHER)
+        has_trailer = True
         try:
             entry, end = cpio.read_entry(reader, origin)
         except cpio.MissingTrailerError:
-            if not names:
+            if not (count or names):
                 raise
-            trailer = cpio.missing_trailer(cpio.NEWC, 0)
-            return CpioIndex(Members.empty(), trailer, tuple(names), links, has_trailer=False)
-        if entry.name != cpio.TRAILER:
-            if _checked_type(reader, entry) in SYMLINK:
-                links.append(entry.name)
+            entry, end = cpio.missing_trailer(cpio.NEWC, 0), reader.position
+            has_trailer = False
+        is_last = entry.name == cpio.TRAILER
+        if not is_last:
             names.append(entry.name)
+            if _checked_type(reader, entry) in SYMLINK and not counts:
+                links.append(normal_name(entry.name))
+        count += len(names)
+        if not counts:
+            paths += normal_names(names)
         cpio.skip_data(reader, end, entry.name)
-        if entry.name == cpio.TRAILER:
-            return CpioIndex(Members.empty(), entry, tuple(names), links)
+        if is_last:
+            return CpioIndex(
+                Members.empty(), entry, counted=count, paths=None if counts else paths, links=links,
+                has_trailer=has_trailer,
+            )  # fmt: skip
 
 
 def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
