@@ -6,16 +6,20 @@ they do with an entry that breaks a rule. Pure: entries in, broken rules out.
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter
-from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import cache
 from itertools import islice
+from typing import TypeVar
 
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.records import Struct, field
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, resolve_in_root
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class FinalEntry(NamedTuple):
@@ -91,6 +95,57 @@ class InodeNumbers:
         return at < len(self._bits) and bool(self._bits[at] >> (number & 7) & 1)
 
 
+class ChangedTable(MutableMapping[_Key, _Value]):
+    """A table after changes; of the table before, which may have a million rows, nothing is copied.
+
+    ``before``: that table; ``gone``: keys of it that are no longer there.
+    """
+
+    __slots__ = ("_before", "_changes", "_gone")
+
+    def __init__(self, before: Mapping[_Key, _Value], gone: Iterable[_Key] = ()) -> None:
+        """Begin with the rows of ``before`` whose keys are not ``gone``."""
+        self._before, self._changes = before, dict[_Key, _Value]()
+        self._gone = {key for key in gone if key in before}
+
+    def __getitem__(self, key: _Key) -> _Value:
+        """Return the value at ``key``. :raises KeyError: there is none."""
+        if key in self._changes:
+            return self._changes[key]
+        if key in self._gone:
+            raise KeyError(key)
+        return self._before[key]
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is a value at ``key``."""
+        return key in self._changes or (key in self._before and key not in self._gone)
+
+    def __setitem__(self, key: _Key, value: _Value) -> None:
+        """Put ``value`` at ``key``."""
+        self._changes[key] = value
+
+    def __delitem__(self, key: _Key) -> None:
+        """Remove ``key``. :raises KeyError: there is no value at it."""
+        if key not in self:
+            raise KeyError(key)
+        self._changes.pop(key, None)
+        if key in self._before:
+            self._gone.add(key)
+
+    def __iter__(self) -> Iterator[_Key]:
+        """Yield every key."""
+        yield from (key for key in self._before if key not in self._gone and key not in self._changes)
+        yield from self._changes
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return (
+            len(self._before)
+            - len(self._gone)
+            + sum(key in self._gone or key not in self._before for key in self._changes)
+        )
+
+
 class _RuleError(Exception):
     """A path breaks the rule in the message."""
 
@@ -117,16 +172,11 @@ class UnpackedTree(Struct):
     def copy(self, dropped: Collection[bytes] = ()) -> UnpackedTree:
         """Return a copy without the files ``dropped``, real paths, that can be changed.
 
-        Of the large tables it keeps the changes alone, where nothing is dropped.
+        Of the large tables it keeps the changes alone.
         """
         shared = {ino: set(owners) for ino, owners in self.shared.items()}
         groups = {key: list(entries) for key, entries in self.groups.items()}
-        made: MutableMapping[bytes, tuple[int, bytes]] = ChainMap({}, self.made)
-        if dropped:
-            made = dict(self.made)
-            for path in dropped:
-                made.pop(path, None)
-        owners = ChainMap({}, self.owners)
+        made, owners = ChangedTable(self.made, dropped), ChangedTable(self.owners)
         return UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
 
     def shares_inode(self, ino: int, group: object) -> bool:

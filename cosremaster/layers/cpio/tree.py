@@ -89,7 +89,7 @@ class CpioTree(Mapping[bytes, Node]):
     @cached_property
     def superseding_numbers(self) -> frozenset[int]:
         """The numbers, in the layer's own archive, of the entries that count although an earlier one has their path."""
-        return frozenset(self._own_numbers[path] for _, path in self._superseded)
+        return frozenset(self._own_number(path) for _, path in self._superseded)
 
     @cached_property
     def superseded_numbers(self) -> frozenset[int]:
@@ -107,7 +107,7 @@ class CpioTree(Mapping[bytes, Node]):
             path
             for number, path in self._earlier
             if self.makes_directory(number, path)
-            and _attributes(members[number]) != _attributes(members[self._own_numbers[path]])
+            and _attributes(members[number]) != _attributes(members[self._own_number(path)])
         )
 
     def makes_directory(self, number: int, path: bytes) -> bool:
@@ -142,14 +142,17 @@ class CpioTree(Mapping[bytes, Node]):
         """Whether no entry breaks a rule but that one of its own name stands before it."""
         from cosremaster.layers.cpio.rules import DOUBLE_NAME  # noqa: PLC0415 - only edits need it
 
-        broken, paths = self.checked_entries.broken_rules, self.layer.paths
-        return len(broken) == len(paths) - len(set(paths)) and all(rule.rule == DOUBLE_NAME for rule in broken)
+        broken = self.checked_entries.broken_rules
+        return len(broken) == self._count_repeated() and all(rule.rule == DOUBLE_NAME for rule in broken)
 
-    @cached_property
-    def _own_numbers(self) -> dict[bytes, int]:
-        """By path: the number, in the layer's own archive, of the entry that counts, if it stands there."""
-        start = self._starts[-1]
-        return {path: number - start for path, number in self._numbers.items() if number >= start}
+    def _count_repeated(self) -> int:
+        """Return how many entries of the layer's own archive have the path of one before them."""
+        paths = self.layer.paths
+        return len(paths) - len(set(paths) if self.layer.preceding else self._numbers)
+
+    def _own_number(self, path: bytes) -> int:
+        """Return the number, in the layer's own archive, of the entry that counts for ``path``; 0 for none."""
+        return max(self._numbers.get(path, 0) - self._starts[-1], 0)
 
     @cached_property
     def _superseded(self) -> tuple[tuple[int, bytes], ...]:
@@ -158,16 +161,15 @@ class CpioTree(Mapping[bytes, Node]):
         return tuple(
             (number, path)
             for number, path in self._earlier
-            if self._is_dead(path, members[number], members[self._own_numbers[path]])
+            if self._is_dead(path, members[number], members[self._own_number(path)])
         )
 
     @cached_property
     def _earlier(self) -> tuple[tuple[int, bytes], ...]:
         """Number and path of each entry of the layer's own archive behind which another counts for its path."""
-        paths = self.layer.paths
-        if len(set(paths)) == len(paths):
+        if not self._count_repeated():
             return ()
-        return tuple((number, path) for number, path in enumerate(paths) if number < self._own_numbers.get(path, 0))
+        return tuple((number, path) for number, path in enumerate(self.layer.paths) if number < self._own_number(path))
 
     def _is_dead(self, path: bytes, earlier: Member, later: Member) -> bool:
         """Return whether nothing of ``earlier`` is unpacked, as ``later`` wins, and nothing needs it before that."""
@@ -228,9 +230,10 @@ class CpioTree(Mapping[bytes, Node]):
         from cosremaster.layers.cpio.columns import unpack_columns  # noqa: PLC0415 - only edits need it
         from cosremaster.layers.cpio.rules import CheckedEntries  # noqa: PLC0415 - the same
 
-        unpacked = None if self.layer.preceding else unpack_columns(index_of(self.layer).members, self.layer.paths)
-        if unpacked is not None:
-            return CheckedEntries.from_tree(unpacked)
+        if not self.layer.preceding:
+            unpacked = unpack_columns(index_of(self.layer).members, self.layer.paths, self._numbers)
+            if unpacked is not None:
+                return CheckedEntries.from_tree(unpacked)
         return CheckedEntries(_final_entries(self.layer), earlier=self.preceding_entries)
 
     @property
