@@ -11,6 +11,7 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
@@ -75,7 +76,7 @@ def load_index(values: Values, blobs: memoryview) -> CpioIndex:
     """
     read, places = blob_reader(blobs), convert(values, _Places)
     names, targets = _split(read(places.names)), _split(read(places.targets))
-    fields, digests = view_blob(blobs, places.fields), view_blob(blobs, places.digests)
+    fields, digests = bytearray(view_blob(blobs, places.fields)), bytearray(view_blob(blobs, places.digests))
     offsets = array("Q")
     offsets.frombytes(read(places.offsets))
     count = len(offsets)
@@ -133,7 +134,7 @@ def check_tail(index: CpioIndex, size: int, tail: bytes) -> None:
     """
     start = size - len(tail)
     first = bisect_left(index.members.offsets, start)
-    for entry, target, digest in (*index.members[first:], Member(index.trailer, b"", b"")):
+    for entry, target, digest in chain(index.members[first:], [Member(index.trailer, b"", b"")]):
         if entry.offset < start:
             continue
         begin = entry.data_offset - start

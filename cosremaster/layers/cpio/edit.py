@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import cast
 
 from cosremaster.errors import OverlayError, ProofError
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros, join_neighbours
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.drop_entries import find_dropped, select_remaining
 from cosremaster.layers.cpio.members import Member
@@ -52,11 +54,11 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
         checked = CheckedEntries((entry.final for entry in new), tree.checked_entries, dropped=dropped.paths)
         pieces = list(select_remaining(layer, dropped))
     elif is_renewed or edits.removed_paths != superseding.paths:
-        paths = list(_select_kept(layer, tree, gone, superseding))
-        directories = {member.entry.offset: lasting[path] for member, path in paths if path in lasting}
-        remaining = list(_place_kept(layer, [member for member, _ in paths], directories))
-        checked = CheckedEntries((entry.final for entry in (*remaining, *new)), earlier=tree.preceding_entries)
-        pieces = [piece for entry in remaining for piece in entry.pieces]
+        kept = partial(_select_kept, layer, tree, gone, superseding)  # made anew each time, as there may be a million
+        carriers = _find_new_carriers(layer, (member for member, _ in kept()))
+        pieces = []
+        remaining = _collect_pieces(_place_kept(layer, kept(), carriers, lasting), pieces)
+        checked = CheckedEntries(chain(remaining, (entry.final for entry in new)), earlier=tree.preceding_entries)
     else:
         checked = CheckedEntries((entry.final for entry in new), tree.checked_entries)
         pieces = [Range(layer.decoded, layer.span[0], index.trailer.offset - layer.span[0])]
@@ -110,18 +112,24 @@ def _finish_archive(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     return PieceTable([before, *pieces, trailer, Zeros(padding), after])
 
 
-def _place_kept(
-    layer: Layer, members: Sequence[Member], directories: Mapping[int, Node]
-) -> Iterator[PlacedEntry]:  # fmt: skip
-    """Yield the kept ``members``; hard-linked data move to another name where their carrier is removed.
+def _collect_pieces(entries: Iterable[PlacedEntry], pieces: list[Piece]) -> Iterator[FinalEntry]:
+    """Yield what ``entries`` are, and add their pieces to ``pieces``, neighbours that continue each other joined."""
+    for entry in entries:
+        pieces[-1:] = join_neighbours((*pieces[-1:], *entry.pieces))
+        yield entry.final
 
-    ``directories``: by the offset of an entry, what the directory is from now on.
+
+def _place_kept(
+    layer: Layer, kept: Iterable[tuple[Member, bytes]], carriers: Mapping[int, Member], lasting: Mapping[bytes, Node]
+) -> Iterator[PlacedEntry]:
+    """Yield the entries of ``kept``, members and paths; hard-linked data move to another name where their carrier goes.
+
+    ``carriers``: by the offset of such an entry, the old member; ``lasting``: by path, what a directory is from now on.
     """
-    carriers = _find_new_carriers(layer, members)
-    for member in members:
+    for member, path in kept:
         entry = member.entry
-        if entry.offset in directories:
-            yield _renew_directory(entry, directories[entry.offset])
+        if path in lasting:
+            yield _renew_directory(entry, lasting[path])
             continue
         carrier = carriers.get(entry.offset)
         if carrier is None:
@@ -152,11 +160,13 @@ def _renew_directory(entry: cpio.NewcEntry, node: Node) -> PlacedEntry:
     return PlacedEntry(FinalEntry(entry.name, header.fields), (Literal(cpio.encode_head(header, entry.name)),))
 
 
-def _find_new_carriers(layer: Layer, members: Sequence[Member]) -> dict[int, Member]:
+def _find_new_carriers(layer: Layer, members: Iterable[Member]) -> dict[int, Member]:
     """Return, by the offset of a kept entry, the old member whose data the entry has to carry.
 
     Where a group of hard links loses its only data, its last kept name in the archive's order gets them.
     """
+    if not any(nlink > 1 for _, _, _, _, nlink, *_ in index_of(layer).members.all_fields()):
+        return {}
     last: dict[object, Member] = {}
     supplied: set[object] = set()
     for member in members:
