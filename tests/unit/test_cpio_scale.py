@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosremaster.errors import Place
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.blobs import Blobs
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.columns import unpack_columns
+from cosremaster.layers.cpio.dump import dump_index, load_index
 from cosremaster.layers.cpio.members import DottedNames, Members
-from cosremaster.layers.cpio.read import CpioIndex
+from cosremaster.layers.cpio.read import CpioIndex, read_index
+from cosremaster.layers.cpio.rules import ChangedTable
+from cosremaster.layers.scan import MemberScanner, ScanOptions
 from cosremaster.tree.paths import normal_name, normal_names
 
 _FOLDERS, _FILES = 40, 250
@@ -31,16 +43,112 @@ def _index_archive(prefix: bytes) -> CpioIndex:
     return CpioIndex(members, cpio.missing_trailer(cpio.NEWC, offset))
 
 
-def test_an_entry_takes_less_than_400_bytes() -> None:
-    """Its columns, its path and what the rules need to know: also at the highest."""
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """Trace what is allocated in the context."""
     tracemalloc.start()
     try:
-        index = _index_archive(b"./")
-        assert unpack_columns(index.members, index.paths) is not None
-        _, peak = tracemalloc.get_traced_memory()
+        yield
     finally:
         tracemalloc.stop()
-    assert peak / len(index.members) < 400
+
+
+def _traced(members: Members) -> tuple[float, float]:
+    """Return how many bytes there are for each of ``members``, and how many there were at the highest."""
+    current, peak = tracemalloc.get_traced_memory()
+    return current / len(members), peak / len(members)
+
+
+def test_an_entry_takes_less_than_300_bytes() -> None:
+    """Its columns, its path and what the rules need to know: also at the highest."""
+    with _tracing():
+        index = _index_archive(b"./")
+        assert unpack_columns(index.members, index.paths) is not None
+        _, peak = _traced(index.members)
+    assert peak < 300
+
+
+def test_what_an_archive_unpacks_to_is_no_second_table() -> None:
+    """Where there is a table of numbers by path, the check of the rules keeps a bit of an inode and a digit."""
+    index = _index_archive(b"./")
+    numbers = {path: number for number, path in enumerate(index.paths)}
+    with _tracing():
+        tree = unpack_columns(index.members, index.paths, numbers)
+        assert tree is not None
+        changed = tree.copy([index.paths[5]])
+        current, _ = _traced(index.members)
+    assert current < 8
+    assert len(changed.made) == len(tree.made) - 1 == len(index.members) - 1
+    assert (index.paths[5] in tree.made, index.paths[5] in changed.made) == (True, False)
+
+
+def test_a_remembered_index_takes_no_more_than_a_new_one() -> None:
+    """It keeps none of the bytes that it was read from."""
+    blobs = Blobs()
+    values = dump_index(_index_archive(b"./"), blobs)
+    with _tracing():
+        index = load_index(values, memoryview(b"".join(blobs.parts)))
+        assert index.paths
+        loaded, _ = _traced(index.members)
+    with _tracing():
+        new = _index_archive(b"./")
+        assert new.paths
+        made, _ = _traced(new.members)
+    assert loaded < made + 10
+
+
+def test_counting_entries_keeps_none() -> None:
+    """The proof of a result only counts."""
+    members = _index_archive(b"./").members
+    entries = (cpio.encode_head(entry.header, entry.name) for entry, _, _ in members)
+    archive = b"".join((*entries, cpio.encode_trailer()))
+    options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, counts=True)
+    chunks = [archive[at : at + 65536] for at in range(0, len(archive), 65536)]
+    with _tracing():
+        index = read_index(ByteReader(chunks, Place()), 0, MemberScanner(options, 1))
+        _, peak = _traced(members)
+    assert index.entry_count == len(members)
+    assert peak < 30
+
+
+def test_a_part_of_an_index_copies_no_column() -> None:
+    """What two archives begin with is a view, and both parts together are the whole."""
+    index = _index_archive(b"./")
+    assert index.paths
+    with _tracing():
+        end, front = index.split_before(index.members.offsets[-20])
+        current, _ = _traced(index.members)
+    assert (end, len(front.members)) == (index.members.offsets[-20], len(index.members) - 20)
+    assert current < 20
+    rest = CpioIndex(index.members[-20:], index.trailer)
+    whole = front.joined(rest)
+    assert whole.members == index.members
+    assert whole.members.fields == index.members.fields
+    assert list(whole.paths) == list(index.paths)
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.integers()),
+    st.sets(st.integers(0, 9)),
+    st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers())),
+)
+def test_a_changed_table_is_a_changed_copy(
+    before: dict[int, int], gone: set[int], changes: list[tuple[int, int | None]]
+) -> None:
+    """Rows are put and removed in any order; the table before stays as it is."""
+    expected = {key: value for key, value in before.items() if key not in gone}
+    table, original = ChangedTable(before, gone), dict(before)
+    for key, value in changes:
+        if value is not None:
+            table[key] = expected[key] = value
+        elif key in expected:
+            del table[key], expected[key]
+        else:
+            with pytest.raises(KeyError):
+                del table[key]
+    assert (dict(table), len(table), before) == (expected, len(expected), original)
+    assert [key in table for key in range(10)] == [key in expected for key in range(10)]
+    assert [table.get(key) for key in range(10)] == [expected.get(key) for key in range(10)]
 
 
 def test_names_with_a_dot_are_made_when_they_are_read() -> None:

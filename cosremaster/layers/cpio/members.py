@@ -168,13 +168,18 @@ class Members(Sequence[Member]):
         """Return a member, or those of a slice without a step."""
         if isinstance(index, slice):
             start, end, _ = index.indices(len(self))
+            names: Sequence[bytes]
+            if isinstance(self.names, DottedNames):
+                names = DottedNames(self.names.paths[start:end])
+            else:
+                names = self.names[start:end]
             return Members(
                 self.headers.cut(start, end),
-                self.fields[start * FIELDS_SIZE : end * FIELDS_SIZE],
-                self.names[start:end],
+                memoryview(self.fields)[start * FIELDS_SIZE : end * FIELDS_SIZE],
+                names,
                 self.offsets[start:end],
                 {number - start: target for number, target in self.targets.items() if start <= number < end},
-                self.digests[start * DIGEST_SIZE : end * DIGEST_SIZE],
+                memoryview(self.digests)[start * DIGEST_SIZE : end * DIGEST_SIZE],
             )
         number = range(len(self))[index]
         (raw,) = self.headers.pack(self.fields, number, number + 1)
@@ -201,6 +206,18 @@ class Members(Sequence[Member]):
 
     def __add__(self, other: Members) -> Members:
         """Return these members with those of ``other`` behind them."""
+        mine, others = self.headers, other.headers
+        if (mine.magic, mine.is_upper) == (others.magic, others.is_upper):
+            count = len(self)
+            raw = mine.others | {number + count: header for number, header in others.others.items()}
+            return Members(
+                HeaderStyle(mine.magic, raw, is_upper=mine.is_upper),
+                bytearray(self.fields) + other.fields,
+                _join_names(self.names, other.names),
+                self.offsets + other.offsets,
+                self.targets | {number + count: target for number, target in other.targets.items()},
+                bytearray(self.digests) + other.digests,
+            )
         joined = Members.empty()
         for members in (self, other):
             for member in members:
@@ -218,6 +235,13 @@ class Members(Sequence[Member]):
     def all_fields(self) -> Iterator[tuple[int, ...]]:
         """Yield the 13 fields of each header."""
         return _unpack_all(self.fields)
+
+
+def _join_names(first: Sequence[bytes], second: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the names of both; where both are made when they are read, so are these."""
+    if isinstance(first, DottedNames) and isinstance(second, DottedNames):
+        return DottedNames([*first.paths, *second.paths])
+    return [*first, *second]
 
 
 def _split(column: Column, size: int, start: int, end: int) -> list[bytes]:

@@ -73,6 +73,9 @@ class CpioIndex(ArchiveIndex):
         """The normal path of each entry."""
         if self._paths is None:
             names = self.members.names
+            if isinstance(names, DottedNames):
+                self._paths = names.paths
+                return names.paths
             self._paths = normal_names(names)
             if self._paths is not names:
                 dotted = DottedNames(self._paths)
@@ -222,6 +225,8 @@ class CpioIndex(ArchiveIndex):
         if later.counted:
             count = self.entry_count + later.counted
             return CpioIndex(Members.empty(), later.trailer, counted=count, has_trailer=later.has_trailer)
+        if isinstance(self.members.names, DottedNames):
+            _ = later.paths  # if these names are such ones, they become so too
         return CpioIndex(self.members + later.members, later.trailer, has_trailer=later.has_trailer)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Annotated, Any
 
 from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
@@ -16,6 +16,8 @@ from cosremaster.layers.tar.entries import DIGEST_SIZE, NUMBERS, SparseMap, TarE
 from cosremaster.layers.tar.index import TarIndex, TarStyle
 from cosremaster.records import NumberRange, Struct
 from cosremaster.records.json import convert
+
+_AT_ONCE = 4096  # strings
 
 Values = dict[str, Any]
 Count = Annotated[int, NumberRange(ge=0, le=(1 << 63) - 1)]
@@ -68,7 +70,7 @@ def dump_index(index: TarIndex, blobs: Blobs) -> Values:
     owners = array("Q", (value for number, xattrs in entries.xattrs.items() for value in (number, sets[xattrs])))
     return {
         "names": blobs.put(_join(entries.names)),
-        "numbers": [blobs.put(column.tobytes()) for column in entries.numbers],
+        "numbers": [blobs.put(memoryview(column).cast("B") if column else b"") for column in entries.numbers],
         "digests": blobs.put(entries.digests),
         "targets": _dump_texts(entries.targets, blobs),
         "links": _dump_texts(entries.links, blobs),
@@ -101,7 +103,7 @@ def load_index(values: Values, blobs: memoryview) -> TarIndex:
     entries = TarEntries()
     entries.names = _split(read(places.names))
     entries.numbers = tuple(_numbers(code, read(span)) for code, span in zip(NUMBERS, places.numbers, strict=True))
-    entries.digests = view_blob(blobs, places.digests)
+    entries.digests = bytearray(view_blob(blobs, places.digests))
     count = len(entries)
     if any(len(column) != count for column in entries.numbers) or len(entries.digests) != count * DIGEST_SIZE:
         raise ValueError("columns of different lengths")
@@ -191,9 +193,12 @@ def _load_texts(columns: Sequence[bytes]) -> dict[int, bytes]:
 
 def _join(strings: Iterable[bytes]) -> bytes:
     """Return ``strings``, each with a NUL behind it. :raises ValueError: one holds a NUL."""
-    parts = [string + b"\0" for string in strings]
+    rest, parts, count = iter(strings), list[bytes](), 0
+    while some := list(islice(rest, _AT_ONCE)):
+        parts.append(b"\0".join((*some, b"")))
+        count += len(some)
     joined = b"".join(parts)
-    if joined.count(b"\0") != len(parts):
+    if joined.count(b"\0") != count:
         raise ValueError("a string holds a NUL")
     return joined
 

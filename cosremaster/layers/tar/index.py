@@ -115,16 +115,18 @@ class TarIndex(ArchiveIndex):
 
     ``end``: where its end begins, behind the last entry; ``has_end``: a block of zeros stands there. ``globals``: the
     records of global pax headers at the end; ``globals_end``: behind the last such header, 0 without any;
-    ``inner_globals``: where such headers stand among those of an entry.
+    ``inner_globals``: where such headers stand among those of an entry. ``counted``: how many entries there are, where
+    no ``entries`` were made of them.
     """
 
-    __slots__ = ("_paths", "end", "entries", "globals", "globals_end", "has_end", "inner_globals", "style")
+    __slots__ = ("_paths", "counted", "end", "entries", "globals", "globals_end", "has_end", "inner_globals", "style")
 
     def __init__(
         self, entries: TarEntries, style: TarStyle, end: int, global_records: Mapping[bytes, bytes],
-        inner_globals: Sequence[tuple[int, int]], *, globals_end: int, has_end: bool,
+        inner_globals: Sequence[tuple[int, int]], *, globals_end: int, has_end: bool, counted: int = 0,
     ) -> None:  # fmt: skip
         """Make an index of what was read."""
+        self.counted = counted
         self.entries, self.style, self.end, self.has_end = entries, style, end, has_end
         self.globals, self.inner_globals, self.globals_end = global_records, inner_globals, globals_end
         self._paths: Sequence[bytes] | None = None
@@ -155,7 +157,7 @@ class TarIndex(ArchiveIndex):
     @property
     def entry_count(self) -> int:
         """How many entries it has."""
-        return len(self.entries)
+        return self.counted or len(self.entries)
 
     def entry_spans(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield path, start and end of each entry."""
@@ -215,10 +217,12 @@ class TarIndex(ArchiveIndex):
     def joined(self, rest: ArchiveIndex) -> TarIndex:
         """Return the entries of both, with the end of ``rest``."""
         later = cast("TarIndex", rest)
+        entries = TarEntries() if later.counted else self.entries.joined(later.entries)
         return TarIndex(
-            self.entries.joined(later.entries), self.style.joined(later.style), later.end,
+            entries, self.style.joined(later.style), later.end,
             {**self.globals, **later.globals}, [*self.inner_globals, *later.inner_globals],
             globals_end=later.globals_end or self.globals_end, has_end=later.has_end,
+            counted=self.entry_count + later.counted if later.counted else 0,
         )  # fmt: skip
 
 

@@ -97,11 +97,12 @@ class EntryReader:
         """The offset of the next byte."""
         return self.reader.position - self.origin
 
-    def read(self, *, digests: bool, watch: MemberKeeper | None = None) -> TarIndex:
+    def read(self, *, digests: bool, watch: MemberKeeper | None = None, counts: bool = False) -> TarIndex:
         """Read to the end of the archive; ``digests``: take those of regular files, or ``watch`` looks at these.
 
-        :raises CorruptError: damage, with its place.
+        ``counts``: only count the entries. :raises CorruptError: damage, with its place.
         """
+        count = 0
         for number, entry in enumerate(self.iterate()):
             if number >= MAX_ENTRIES:
                 raise CorruptError(f"more than {MAX_ENTRIES:,} entries are taken for a bomb", self._place(entry.start))
@@ -109,10 +110,12 @@ class EntryReader:
                 raise CorruptError(f"no system has an owner {max(entry.uid, entry.gid)}", self._place(entry.start))
             if watch is not None and entry.is_regular and entry.sparse is None and entry.stored:
                 watch.watch(self.reader, entry.stored)
-            self.entries.add(entry, self._read_digest(entry) if digests else b"")
+            count += counts
+            if not counts:
+                self.entries.add(entry, self._read_digest(entry) if digests else b"")
         return TarIndex(
             self.entries, self.style, self.end, self.globals, self.inner_globals, globals_end=self.globals_end,
-            has_end=self.has_end,
+            has_end=self.has_end, counted=count,
         )  # fmt: skip
 
     def iterate(self) -> Iterator[TarEntry]:
@@ -481,4 +484,5 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> TarIn
     :raises CorruptError: damage, with its place.
     """
     digests = scanner.options.digests and scanner.watch is None
-    return EntryReader(reader, origin).read(digests=digests, watch=scanner.watch)
+    counts = scanner.options.counts
+    return EntryReader(reader, origin).read(digests=digests, watch=scanner.watch, counts=counts)
