@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 
 from cosremaster.errors import OutputError
 from cosremaster.io.descriptors import write_all
@@ -91,6 +92,7 @@ def _explain(error: OSError) -> OutputError:
 def _open_nameless() -> int:
     """Return the descriptor of a new file, in memory where there are such. :raises OSError: it cannot be made."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("cosremaster-serve")
+        with suppress(OSError):  # a filter of system calls may refuse it
+            return os.memfd_create("cosremaster-serve")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
