@@ -60,7 +60,7 @@ def check_against(
     yield from _compare_other_files(old_image, new_image, changed)
     yield from intended.list_unintended(new_image.place)
     yield from _compare_boot_entries(old_image, new_image, changed)
-    starts = {file.records[0].lba for file in new_image.files if file.path in changed}
+    starts = {lba for path, lba in _list_starts(new_image) if path in changed}
     yield from _compare_partition_tables(old, new, starts, changed)
 
 
@@ -187,8 +187,9 @@ def _compare_boot_entries(old_image: IsoImage, new_image: IsoImage, changed: Col
         message = f"{len(new_image.boot_images)} El Torito entries, the original has {len(old_image.boot_images)}"
         yield fails("against.boot", message, new_image.place)
         return
+    starts = {lba for path, lba in _list_starts(old_image) if path in changed}
     for number, (old, new) in enumerate(zip(old_image.boot_images, new_image.boot_images, strict=True), 1):
-        if old.path in changed and old.path is not None:
+        if old.entry.lba in starts:
             continue
         is_same_kind = old.entry.raw[:8] == new.entry.raw[:8] and old.entry.platform == new.entry.platform
         is_same = (
@@ -198,6 +199,15 @@ def _compare_boot_entries(old_image: IsoImage, new_image: IsoImage, changed: Col
         message = f"{label}: leads to what it leads to in the original"
         failure = f"{label}: does not lead to what it leads to in the original"
         yield judge(is_same, "against.boot", message, failure, new_image.place.at(new.entry.offset))
+
+
+def _list_starts(image: IsoImage) -> Iterator[tuple[bytes, Lba]]:
+    """Yield path and first block of the files of all trees: some show what the primary one hides."""
+    for tree in image.trees:
+        yield from ((file.path, file.start) for file in tree.files if file.size)
+    for path, file in image.udf.named_files() if image.udf else ():
+        if file.extents:
+            yield "/".join(path).encode("utf-8", "surrogatepass"), file.extents[0][0]
 
 
 def _is_same_boot_image(

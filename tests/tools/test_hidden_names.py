@@ -264,6 +264,16 @@ def test_a_hidden_boot_image_is_exchanged(tmp_path: Path) -> None:
     assert out.read_bytes()[lba * 2048 :].startswith(NOISE[:9000])
 
 
+@pytest.mark.parametrize("tree", TREES)
+def test_verify_takes_a_hidden_boot_image_that_was_meant_to_change(tmp_path: Path, tree: str) -> None:
+    boot = ("-b", "boot/etfsboot.com", "-no-emul-boot", "-boot-load-size", "8", "-hide", "boot.catalog")
+    iso, out = _disc(tmp_path, tree, *boot), tmp_path / "out.iso"
+    remaster(iso, out, add_iso=[_write(tmp_path / "add", {"boot/etfsboot.com": NOISE[:9000]})])
+    assert verify(out, against=iso, changed=[b"boot/etfsboot.com"]).ok
+    faults = [finding.check for finding in verify(out, against=iso).findings if finding.is_counted]
+    assert "against.boot" in faults
+
+
 def _set_both_endian(raw: bytearray, at: int, number: int) -> None:
     raw[at : at + 8] = number.to_bytes(4, "little") + number.to_bytes(4, "big")
 
