@@ -370,7 +370,8 @@ def _check_shared_blocks(
     :raises ImageError: when it lies in blocks of the image's own structures.
     """
     unshared = {(span.start, span.blocks) for span in spans}
-    check_apart(image, (file for new in replacements if new.old_span for _, file in new.files))
+    replaced = (file for new in replacements if new.old_span for _, file in new.files)
+    check_apart(image, ((file.path, file.spans) for file in replaced))
     for replacement in replacements:
         old = replacement.old_span
         if old is None or (old.start, old.blocks) in unshared:
@@ -539,7 +540,8 @@ def _check_unchanged_files(
         if record.length and record.offset not in replaced and record.lba != catalog_lba
     ]
     for record in _find_lost_records(image, table, layout, records):
-        check_apart(image, [file for tree in image.trees for file in tree.files if record in file.records])
+        lost = (file for tree in image.trees for file in tree.files if record in file.records)
+        check_apart(image, ((file.path, file.spans) for file in lost))
         raise ProofError("the plan would lose its data", locate_record(image.place, record))
     rewritten = removed_data | {new.old_span.start for new in placed if new.old_span}
     rewritten |= {image.catalog.lba} if image.catalog else set()
@@ -547,8 +549,9 @@ def _check_unchanged_files(
         if any(lba in rewritten for lba, _ in udf_file.extents[:1]):
             continue
         if not all(_holds_copy(image, table, layout, lba, length) for lba, length in udf_file.extents):
-            place = image.place.inside(encode_path(udf_file.path)).at(udf_file.entry_offset)
-            raise ProofError("the plan would lose its data", place)
+            path = encode_path(udf_file.path)
+            check_apart(image, [(path, udf_file.spans)])
+            raise ProofError("the plan would lose its data", image.place.inside(path).at(udf_file.entry_offset))
 
 
 def _find_lost_records(

@@ -77,6 +77,11 @@ def share_path_tables(raw: bytearray) -> None:
     raw[PRIMARY + 148 : PRIMARY + 152] = raw[PRIMARY + 140 : PRIMARY + 144][::-1]
 
 
+def share_catalog(raw: bytearray) -> None:
+    """Let the little-endian path table begin where the boot catalog does."""
+    raw[PRIMARY + 140 : PRIMARY + 144] = raw[17 * BLOCK + 71 : 17 * BLOCK + 75]
+
+
 def loop_directory(raw: bytearray) -> None:
     """Let the first directory be the root."""
     at = root(raw)
@@ -189,6 +194,7 @@ IMAGES: Mapping[str, BadFile] = {
     "directories-overlap": BadFile("image", "plain", overlap_directories),
     "path-tables-in-one-block": BadFile("image", "plain", share_path_tables),
     "path-table-over-descriptors": BadFile("image", "plain", put(PRIMARY + 140, struct.pack("<I", 16))),
+    "path-table-over-catalog": BadFile("image", "bridge", share_catalog),
     "path-table-size-zero": BadFile("image", "plain", put(PRIMARY + 132, bytes(8))),
     "path-table-size-huge": BadFile("image", "plain", put(PRIMARY + 132, both(1 << 28))),
     "nul-in-rock-ridge-name": BadFile("image", "bridge", put_after(b"NM\x0c\x01\0vmlinuz", 7, b"\0")),

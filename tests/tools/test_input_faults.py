@@ -155,6 +155,27 @@ def test_a_path_table_that_reaches_into_files_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "out.iso").exists()
 
 
+def test_a_path_table_in_the_boot_catalog_is_refused(tmp_path: Path) -> None:
+    source = plain_image(tmp_path, "-R", "-b", "alpha/sub/file", "-no-emul-boot", "-c", "boot.cat")
+    raw = bytearray(source.read_bytes())
+    raw[16 * BLOCK + 140 : 16 * BLOCK + 144] = raw[17 * BLOCK + 71 : 17 * BLOCK + 75]  # El Torito, figure 7
+    source.write_bytes(raw)
+    with pytest.raises(ImageError, match="a directory or path table shares blocks with another structure"):
+        graft(source, ("dir/new", b"new"))
+    assert not (tmp_path / "out.iso").exists()
+
+
+def test_a_path_table_in_a_file_that_udf_alone_shows_is_refused(tmp_path: Path) -> None:
+    source = plain_image(tmp_path, "-R", "-udf", "-hide", "alpha")
+    raw = bytearray(source.read_bytes())
+    block = raw.index(b"alpha/sub\0") // BLOCK
+    raw[16 * BLOCK + 140 : 16 * BLOCK + 144] = block.to_bytes(4, "little")
+    source.write_bytes(raw)
+    with pytest.raises(ImageError, match="alpha/sub/file: shares blocks with a path table"):
+        graft(source, ("dir/new", b"new"))
+    assert not (tmp_path / "out.iso").exists()
+
+
 def test_relocated_directories_move_behind_the_directory_that_holds_their_records(tmp_path: Path) -> None:
     """libarchive reads front to back; the relocation directory comes after the directories that name what is in it."""
     (tmp_path / "tree/a/1/2/3/4/5/6/7/8/9").mkdir(parents=True)

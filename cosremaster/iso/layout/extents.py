@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource, data_chunks
-from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
+from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.spans import SYSTEM_AREA, Span
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
@@ -98,19 +98,20 @@ def _list_limine_halves(image: IsoImage, end: Lba) -> Iterator[Span]:
             yield Span(Lba(first), blocks_for(start + length) - first, "Limine's stage 2")
 
 
-def check_apart(image: IsoImage, files: Iterable[IsoFile]) -> None:
-    """Check that the data of ``files``, which leave their blocks, are not in blocks of a structure of the image.
+def check_apart(image: IsoImage, files: Iterable[tuple[bytes, Sequence[Span]]]) -> None:
+    """Check that data which leave their blocks are not in blocks of a structure of the image.
 
+    :param files: path and spans of each file.
     :raises ImageError: when they are.
     """
     structures = [span for span in image.fixed_spans if span.blocks and span.label in _STRUCTURES]
     structures.sort(key=lambda span: span.start)
     starts, ends = [span.start for span in structures], list(accumulate((span.end for span in structures), max))
-    for file in files:
-        for span in file.spans:
+    for path, spans in files:
+        for span in spans:
             index = bisect_left(starts, span.end) - 1
             if index >= 0 and ends[index] > span.start:
-                raise ImageError(f"shares blocks with a {structures[index].label}", image.place.inside(file.path))
+                raise ImageError(f"shares blocks with a {structures[index].label}", image.place.inside(path))
 
 
 def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:

@@ -203,7 +203,7 @@ def restructure_trees(
     changes = [(rewrite.tree, rewrite.applied) for rewrite in rewrites] + ([(udf.tree, udf.applied)] if udf else [])
     _check_nothing_is_lost(image, edits, [applied for _, applied in changes])
     removed_data = _find_removed_data(image, changes)
-    check_apart(image, _list_removed_files(image, removed_data))
+    check_apart(image, ((file.path, file.spans) for file in _list_removed_files(image, removed_data)))
     result = RestructuredTrees(image, rewrites, udf, removed_data, *_collect_new_data(edits.added))
     result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
     if all(tree.kind == trees[0].kind for tree, _ in changes):
@@ -270,7 +270,9 @@ def _check_nothing_is_lost(image: IsoImage, edits: IsoEdits, applied: Sequence[A
 
 
 def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree]) -> None:
-    """Check that directories and path tables share no blocks with each other or with descriptors, inside the image.
+    """Check that directories and path tables share no blocks with each other, descriptors or the boot catalog.
+
+    They are inside the image.
 
     :raises ImageError: when one does.
     """
@@ -288,10 +290,12 @@ def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree]) -> None:
     spans += [
         (span.start, span.blocks, span.blocks * BLOCK) for span in (image.udf.metadata_spans if image.udf else ())
     ]
+    if image.catalog is not None:
+        spans.append((image.catalog.lba, blocks_for(image.catalog.length), image.catalog.length))
     end = Lba(0)
     for lba, blocks, length in sorted(spans):
         if lba < end or lba_offset(lba) + length > image.size:
-            what = "shares blocks with another" if lba < end else "is cut off"
+            what = "shares blocks with another structure" if lba < end else "is cut off"
             raise ImageError(f"a directory or path table {what}", image.place.at(lba_offset(lba)))
         end = Lba(lba + blocks)
 
