@@ -122,14 +122,25 @@ def _get(connection: http.client.HTTPConnection, number: int, start: int, end: i
     assert (answer.status, len(answer.read())) == (206, end - start)
 
 
-def _warm(port: int, count: int, workers: int = 1) -> None:
-    """Asks each worker for each site once, as it is planned then: connections are shared out among them."""
-    connections = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(workers)]
-    for connection in connections:
-        for number in range(count):
-            _get(connection, number, 0, 512)
-    for connection in connections:
-        connection.close()
+def _warm(port: int, count: int) -> None:
+    """Asks for each site once, as it is planned then."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for number in range(count):
+        _get(connection, number, 0, 512)
+    connection.close()
+
+
+def _warm_workers(port: int, count: int, workers: int) -> None:
+    """Asks each worker for each site: they share connections out among them, if not always one to each."""
+    planned = 0
+    with contextlib.ExitStack() as stack:
+        while planned < count * workers:
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            stack.callback(connection.close)
+            for number in range(count):
+                _get(connection, number, 0, 512)
+            connection.request("GET", "/metrics")
+            planned = int(re.findall(rb"\ncosremaster_planned_sites (\d+)\n", connection.getresponse().read())[0])
 
 
 def _memory(port: int) -> int:
@@ -160,8 +171,10 @@ def _sides(folder: Path) -> Mapping[str, Side]:
         with server(kind, work) as port:
             if kind == "constant":
                 shell(f"curl -sf -o /dev/null http://127.0.0.1:{port}/", work)
+            elif kind == "ours 2":
+                _warm_workers(port, SITES, 2)
             else:
-                _warm(port, SITES, 2 if kind == "ours 2" else 1)
+                _warm(port, SITES)
             argv = [
                 "wrk",
                 "-t1",

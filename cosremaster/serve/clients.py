@@ -12,8 +12,8 @@ from cosremaster.serve.metrics import Metrics
 class Clients:
     """Counts connections within ``limits``.
 
-    Those of other processes are counted by hashes of addresses, with a ``key`` that all processes have, so that nobody
-    can choose an address by which another has no room.
+    Those of other processes are counted by short hashes of addresses, so that two clients may rarely share what each
+    has there. The hashes have a ``key`` of all processes: nobody can choose an address by which another has no room.
     """
 
     def __init__(self, metrics: Metrics, limits: ServerLimits, key: bytes = b"") -> None:
