@@ -311,16 +311,22 @@ def _look_or_change(path: Path, folder: Path, number: int) -> None:
 def compare_layers(path: Path, out: Path, changed: tuple[str, ...], address: str = "") -> None:
     """Check that ``out`` differs from what is at ``address`` in the file ``path`` only in or below ``changed``.
 
-    Directories that were made to hold these do not count.
+    Directories that were made to hold these do not count. What cannot be read of the old file ends the comparison.
     """
     import cosremaster  # noqa: PLC0415 - instrumented first
 
-    with cosremaster.open(path, remember=False) as old, cosremaster.open(out, remember=False) as new:
-        for difference in old.diff(new, address, ""):
-            where = f"{difference.where}/"
-            is_made = difference.what == "added" and any(name.startswith(where) for name in changed)
-            if not is_made and not any(where.startswith(f"{name}/") for name in changed):
-                raise FindingError(f"the result differs: {difference.what} of {difference.where} {difference.details}")
+    try:
+        with cosremaster.open(path, remember=False) as old, cosremaster.open(out, remember=False) as new:
+            differences = list(old.diff(new, address, ""))
+    except CosremasterError as error:
+        if error.place is not None and error.place.parts[:1] == (str(out),):
+            raise FindingError(f"the result cannot be read: {error.message[:200]}") from error
+        raise
+    for difference in differences:
+        where = f"{difference.where}/"
+        is_made = difference.what == "added" and any(name.startswith(where) for name in changed)
+        if not is_made and not any(where.startswith(f"{name}/") for name in changed):
+            raise FindingError(f"the result differs: {difference.what} of {difference.where} {difference.details}")
 
 
 def run_disk(data: bytes, folder: Path) -> None:
