@@ -231,6 +231,8 @@ def _read_all_trees(
     trees = [*read_trees(source, descriptors, IMAGE_START, limits=limits, earlier=earlier_trees)]
     spans = [Span(descriptor.lba, 1, "volume descriptor") for descriptor in descriptors]
     for base in bases:
+        if _is_in_file(trees, Lba(base + FIRST_DESCRIPTOR)):
+            continue  # an image on the image, of which a partition is made
         partition_descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
         trees += read_trees(source, partition_descriptors, base, limits=limits, earlier=earlier_trees)
         spans += [Span(descriptor.lba, 1, "volume descriptor") for descriptor in partition_descriptors]
@@ -242,6 +244,11 @@ def _read_all_trees(
             trees.append(replace(tree, volume_start=session) if is_relative else tree)
         spans.append(Span(IMAGE_START, session, "earlier sessions"))
     return tuple(trees), spans
+
+
+def _is_in_file(trees: Iterable[IsoTree], lba: Lba) -> bool:
+    """Return whether block ``lba`` holds data of a file of ``trees``."""
+    return any(start <= lba < end for tree in trees for start, end in tree.joined_runs)
 
 
 def _read_catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:

@@ -212,6 +212,8 @@ def read_subject(source: ByteSource) -> Subject:
     sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree | None]()
     for base in (IMAGE_START, *_volume_starts(source, mbr, used_gpt)):
         first = Lba(base + FIRST_DESCRIPTOR)
+        if base and _is_in_file(trees, first):
+            continue  # an image on the image, of which a partition is made
         descriptors = attempt("volume.unreadable", partial(read_descriptors, source, first))
         if descriptors is None:
             continue
@@ -248,6 +250,12 @@ def _choose_gpt(source: ByteSource, primary: Gpt | None, mbr: Mbr | None) -> Gpt
         last = read_last_gpt(source.read, source.size, source.place)
         copies += [] if last is None else [last]
     return choose_copy(copies)
+
+
+def _is_in_file(trees: Iterable[SubjectTree | None], lba: Lba) -> bool:
+    """Return whether block ``lba`` holds data of a file of ``trees``."""
+    files = (record for tree in trees if tree is not None for record in tree.files)
+    return any(record.lba <= lba < record.lba + blocks_for(record.length) for record in files)
 
 
 def _read_catalog(source: ByteSource, lba: Lba) -> BootCatalog:

@@ -339,6 +339,25 @@ def test_the_tree_of_a_partition_is_no_session_where_it_names_the_same_block(tmp
     assert judges.tree(again).keys() == judges.tree(source).keys() | {*names, "later"}
 
 
+def test_an_image_on_the_image_is_no_tree_of_it_where_a_partition_is_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/file").write_text("inner")
+    (tmp_path / "outer").mkdir()
+    tools.run(["genisoimage", "-quiet", "-R", "-o", tmp_path / "outer/inner.iso", tmp_path / "inner"])
+    source = tmp_path / "in.iso"
+    tools.run(["genisoimage", "-quiet", "-R", "-o", source, tmp_path / "outer"])
+    start = next(file.start for file in read_volume(source).files if file.path == b"inner.iso")
+    raw = bytearray(source.read_bytes())
+    sectors = (tmp_path / "outer/inner.iso").stat().st_size // SECTOR
+    raw[446:462] = b"\0\xfe\xff\xff\x83\xfe\xff\xff" + struct.pack("<II", start * BLOCK // SECTOR, sectors)
+    raw[510:512] = b"\x55\xaa"
+    source.write_bytes(raw)
+    assert failures(source) == set()
+    out, _ = graft(source, *((f"{'long-name-' * 10}{number}", b"new") for number in range(60)))
+    assert len(read_volume(out).trees) == 1 and failures(out) == set()
+    assert judges.tree(out).keys() > judges.tree(source).keys()
+
+
 def partitions(path: Path) -> dict[str, range]:
     """The bytes of each GPT partition by its GUID, as sfdisk reads the table."""
     listed = json.loads(run(["sfdisk", "--json", path]))["partitiontable"]
