@@ -84,8 +84,9 @@ class BlobStore:
 
     def __del__(self) -> None:
         """Close the file, which removes it."""
-        if self._fd is not None:
-            os.close(self._fd)
+        fd, self._fd = self._fd, None  # a blob may go later, and the number be that of another file then
+        if fd is not None:
+            os.close(fd)
 
     def put(self, chunks: Iterable[bytes], length: int) -> Blob:
         """Return ``chunks`` of together ``length`` bytes as a blob: the same one for equal bytes.

@@ -21,7 +21,7 @@ from cosremaster.codecs import find_codec
 from cosremaster.codecs.gzip.repack import STORED
 from cosremaster.demo.image import build_archive, root_items
 from cosremaster.errors import ImageError, OutputError, OverlayError, Place, ProofError, UsageError
-from cosremaster.io.blobs import LARGE, BlobStore
+from cosremaster.io.blobs import LARGE, BlobStore, StoredBlob
 from cosremaster.io.framed import ConcatSource, FramedSource
 from cosremaster.io.frozen import SHARED, FrozenTable, freeze_table
 from cosremaster.io.output import Output
@@ -354,6 +354,24 @@ def test_equal_contents_are_kept_once(tmp_path: Path, sources: tuple[ByteSource,
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == open_files + 1
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_blob_that_goes_after_its_store_touches_no_other_file(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    blob = store.put([NOISE], len(NOISE))
+    assert isinstance(blob, StoredBlob)
+    fd = store._fd
+    assert fd is not None
+    store.__del__()  # as where a garbage collector takes both, in its order
+    with (tmp_path / "other").open("wb", buffering=0) as other:
+        os.dup2(other.fileno(), fd)
+    try:
+        os.write(fd, b"kept")
+        blob.__del__()
+        assert (tmp_path / "other").read_bytes() == b"kept"
+    finally:
+        os.close(fd)
+    del blob, store
 
 
 @settings(max_examples=30)
