@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cosremaster.browse.extract import select_nodes
+from cosremaster.browse.extract import find_root, select_nodes
 from cosremaster.browse.tar import build_tar
 from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import LayerError, UsageError
@@ -63,6 +63,6 @@ def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keep
     nodes = select_nodes(reference)
     if not nodes:
         raise LayerError("is empty, and no root file system", reference.place)
-    table = build_tar(nodes).table()
+    table = build_tar([*find_root(reference), *nodes]).table()
     file = TableSource(table, source, reference.place)
     return OpenedImage(path, file=file, origin=source, remember=False, keeps_parts=keeps_parts)

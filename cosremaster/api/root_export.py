@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cosremaster.api.views import Export
 from cosremaster.browse.container import NodeRef
 from cosremaster.browse.export import MaasResource, RootArchive, find_base_image, gzip_tar, read_release
-from cosremaster.browse.extract import select_nodes
+from cosremaster.browse.extract import find_root, select_nodes
 from cosremaster.browse.root_selection import select_root_nodes
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.browse.tar import TarStream, build_tar
@@ -71,6 +71,7 @@ def pack_archive(
     root, unused = select_root_nodes(select_nodes(reference), archive.exclude, clean=archive.clean)
     for text in unused:
         progress.warn(f"nothing is called {text}, which was to be excluded")
+    root = [*find_root(reference), *root]
     if isinstance(archive, LxdImage):
         root = archive.nodes(root, _creation_time(root), read_release(reference.container))
     tar = build_tar(root, sparse=archive.sparse)

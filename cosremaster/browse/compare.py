@@ -77,7 +77,11 @@ def compare_nodes(
 
 
 def _compare_trees(old: NodeRef, new: NodeRef, texts: TextDiffs, above: str = "") -> Iterator[Difference]:
-    """Yield the differences below two directories."""
+    """Yield the differences of two directories, but for their times, and of what is below them."""
+    if all(reference.container.own_node(reference.node.path) is not None for reference in (old, new)):
+        changed = tuple(_compare_metadata(replace(old.node, mtime=new.node.mtime), new.node))
+        if changed:
+            yield Difference("metadata", f"{above}.", changed)
     for path, before, after in _pair_nodes(old, new):
         where = above + format_address([path])
         if before is not None and after is not None:
@@ -90,8 +94,7 @@ def _compare_areas(old: Container, new: Container, texts: TextDiffs) -> Iterator
     """Yield the differences inside FAT file systems that are no files of the trees and have the same address."""
     before, after = list_fat_areas(old), list_fat_areas(new)
     for alias in sorted(before.keys() & after.keys()):
-        old_root, new_root = (NodeRef(area, _root_node(area)) for area in (before[alias], after[alias]))
-        yield from _compare_trees(old_root, new_root, texts, f"{format_address([alias])}::")
+        yield from _compare_trees(before[alias].root, after[alias].root, texts, f"{format_address([alias])}::")
 
 
 def _pair_nodes(*tops: NodeRef) -> Iterator[tuple[bytes, Node | None, Node | None]]:
@@ -135,9 +138,8 @@ def _compare_pair(
         return
     inner = _enter_both(old.container, before, new.container, after)
     if inner is not None:
-        before_root, after_root = (NodeRef(container, _root_node(container)) for container in inner)
         differs = False
-        for difference in _compare_trees(before_root, after_root, texts, f"{where}::" if where else ""):
+        for difference in _compare_trees(inner[0].root, inner[1].root, texts, f"{where}::" if where else ""):
             differs = True
             yield difference
         if not differs:
@@ -159,13 +161,6 @@ def _enter_both(
         return old_inside, enter(new, after, beside=old_inside)
     except ImageError:
         return None
-
-
-def _root_node(container: Container) -> Node:
-    """Return the root of ``container``."""
-    root = container.node(b"")
-    assert root is not None
-    return root
 
 
 def _have_same_bytes(before: Node, after: Node) -> bool:

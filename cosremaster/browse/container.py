@@ -23,7 +23,7 @@ from cosremaster.layers.scan import NESTING, ScanOptions
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, replace
-from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, resolve_links, row_of
+from cosremaster.tree.nodes import ListedTree, Node, NodeKind, RootedTree, Row, resolve_links, row_of
 from cosremaster.tree.paths import SymlinkLoopError
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
@@ -76,12 +76,26 @@ class Container:
 
         A directory that only the paths below it imply is a node too.
         """
-        match = self.nodes.get(path)
-        if not path and (match is None or match.kind is not NodeKind.DIRECTORY):
+        match = self.own_node(path)
+        if match is None and not path:
             return ROOT
         if match is None and not isinstance(self.nodes, ListedTree) and path in self._children():
             return replace(ROOT, path=path)
         return match
+
+    def own_node(self, path: bytes) -> Node | None:
+        """Return the node at exactly ``path``, None where there is none, or where paths below it imply it."""
+        match = self.nodes.get(path)
+        if not path and (match is None or match.kind is not NodeKind.DIRECTORY):
+            return self.nodes.read_root() if isinstance(self.nodes, RootedTree) else None
+        return match
+
+    @property
+    def root(self) -> NodeRef:
+        """The root."""
+        root = self.node(b"")
+        assert root is not None
+        return NodeRef(self, root)
 
     def list_names(self, path: bytes) -> list[bytes]:
         """Return the paths in the directory ``path``, sorted."""
@@ -442,9 +456,8 @@ def follow(
 
     :raises LayerError: there is no such node, or a file on the way is no container.
     """
-    container, node = top, top.node(b"")
+    container, node = top, None
     parts = list(address)
-    assert node is not None
     while parts:
         part = parts.pop(0)
         number = archive_number(part)
@@ -452,7 +465,7 @@ def follow(
             raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
         area = _enter_area(container, part)
         if area is not None:
-            container, node = area, replace(ROOT)
+            container, node = area, None
             continue
         path = container.resolve(part, last=last or bool(parts))
         target = container.node(path)
@@ -464,11 +477,11 @@ def follow(
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
             container = _enter_once(container, node, number, inner, members)
-            node = replace(ROOT)
+            node = None
         elif parts:
             container = _enter_once(container, node, inner=inner, members=members)
-            node = replace(ROOT)
-    return NodeRef(container, node)
+            node = None
+    return container.root if node is None else NodeRef(container, node)
 
 
 def enter_if_container(
@@ -487,4 +500,4 @@ def enter_if_container(
             inside = enter(container, node, beside=beside)
     except ImageError:  # a damaged FAT file system is a plain file
         return reference
-    return NodeRef(inside, replace(ROOT))
+    return inside.root

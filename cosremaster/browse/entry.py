@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 
-from cosremaster.browse.container import NodeRef
+from cosremaster.browse.container import ROOT, NodeRef
 from cosremaster.browse.extents import DataExtent, list_extents
 from cosremaster.tree.nodes import NodeKind, Xattrs
 
@@ -26,7 +26,8 @@ class FileEntry:
     minor number. ``depth``: below the entry where a walk began, through all layers. ``sha256``: of the data, and
     ``contains``: the kind of the archive that the file is; both are None unless they were asked for, and there is no
     digest of a file with more than 1 GiB of holes. ``extents``: where the data lie, None but for
-    :meth:`~cosremaster.Image.stat`. ``xattrs``: the extended attributes, by their full names, sorted.
+    :meth:`~cosremaster.Image.stat`. ``xattrs``: the extended attributes, by their full names, sorted. ``is_implied``:
+    a directory has no entry of its own, only paths below it name it; mode, owners and time are then the usual ones.
     """
 
     address: str
@@ -44,6 +45,7 @@ class FileEntry:
     contains: str | None = None
     extents: tuple[DataExtent, ...] | None = None
     xattrs: Xattrs = ()
+    is_implied: bool = False
 
     @property
     def name(self) -> bytes:
@@ -64,10 +66,12 @@ class FileEntry:
 def entry_of(reference: NodeRef, depth: int = 0, *, extents: bool = False) -> FileEntry:
     """Return the entry that ``reference`` leads to; ``extents``: with where its data lie."""
     node = reference.node
+    may_be_implied = node.kind is NodeKind.DIRECTORY and node.mtime == ROOT.mtime and node.mode == ROOT.mode
     return FileEntry(
         address=reference.address, path=node.path, type=_TYPES[node.kind], mode=node.mode, uid=node.uid, gid=node.gid,
         mtime=node.mtime, size=len(node.target) if node.content is None else node.content.size,
         target=node.target if node.kind is NodeKind.SYMLINK else None,
         device=node.rdev if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else None, depth=depth,
         xattrs=node.xattrs, extents=list_extents(node) if extents else None,
+        is_implied=may_be_implied and reference.container.own_node(node.path) is None,
     )  # fmt: skip

@@ -62,6 +62,12 @@ def select_nodes(reference: NodeRef) -> list[Node]:
     return [node for node in nodes if node.path]
 
 
+def find_root(reference: NodeRef) -> list[Node]:
+    """Return the directory at ``reference`` as the root of an archive; nothing where it has no entry of its own."""
+    top = reference.container.own_node(reference.node.path)
+    return [] if top is None or top.kind is not NodeKind.DIRECTORY else [replace(top, path=b"")]
+
+
 def _real_nodes(container: Container) -> dict[bytes, Node]:
     """Return all nodes, sorted by the path where an unpacker puts them, with every missing parent as a directory."""
     nodes: dict[bytes, Node] = {}

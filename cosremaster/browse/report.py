@@ -22,7 +22,9 @@ SCHEMA = 1
 
 def describe_entry(entry: FileEntry) -> dict[str, Any]:
     """Return ``entry`` as plain values; docs/json.md describes the fields."""
-    places = {} if entry.extents is None else {"extents": [_describe_extent(extent) for extent in entry.extents]}
+    placed: dict[str, Any] = {}
+    if entry.extents is not None:
+        placed = {"extents": [_describe_extent(extent) for extent in entry.extents], "implied": entry.is_implied}
     return {
         "address": entry.address,
         "path": printable(entry.path),
@@ -35,7 +37,7 @@ def describe_entry(entry: FileEntry) -> dict[str, Any]:
         "target": None if entry.target is None else printable(entry.target),
         "device": None if entry.device is None else list(entry.device),
         "xattrs": {printable(name): f"0x{value.hex()}" for name, value in entry.xattrs},
-        **places,
+        **placed,
     }
 
 
@@ -108,8 +110,11 @@ def _format_minute(minute: int) -> str:
 def stat_lines(entry: FileEntry) -> Iterator[str]:
     """Yield all facts about ``entry``."""
     yield f"{entry.address}: {entry.noun}"
-    yield f"  mode {entry.mode:04o} ({entry.mode_text}), owner {entry.uid}:{entry.gid}"
-    yield f"  mtime {entry.mtime} ({format_time(entry.mtime)} UTC)"
+    if entry.is_implied:
+        yield "  without mode, owner and time: only what is in it names it"
+    else:
+        yield f"  mode {entry.mode:04o} ({entry.mode_text}), owner {entry.uid}:{entry.gid}"
+        yield f"  mtime {entry.mtime} ({format_time(entry.mtime)} UTC)"
     if entry.target is not None:
         yield f"  target {printable(entry.target)}"
     if entry.device is not None:

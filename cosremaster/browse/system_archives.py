@@ -64,11 +64,10 @@ class LxdImage(RootArchive):
         lines = [f"architecture: {self.machine}", f"creation_date: {created}", "properties:"]
         lines += [f"  {key}: {json.dumps(value)}" for key, value in properties.items()]  # JSON's text is YAML's too
         metadata = "".join(f"{line}\n" for line in lines).encode()
-        return [
-            _file(b"metadata.yaml", BytesContent(metadata), created),
-            Node(path=b"rootfs", kind=NodeKind.DIRECTORY, mode=0o755, mtime=created),
-            *(replace(node, path=b"rootfs/" + node.path) for node in root),
-        ]
+        below = {b"rootfs/" + node.path if node.path else b"rootfs": node for node in root}
+        below = {b"rootfs": Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755, mtime=created)} | below
+        nodes = [replace(node, path=path) for path, node in below.items()]
+        return [_file(b"metadata.yaml", BytesContent(metadata), created), *nodes]
 
     @property
     def machine(self) -> str:

@@ -60,7 +60,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
         """Yield each node with its header blocks. A further name of a linked file becomes a link without content."""
         linked: dict[object, str] = {}
         for node in self.nodes:
-            info = tarfile.TarInfo(os.fsdecode(node.path))
+            info = tarfile.TarInfo(os.fsdecode(node.path or b"."))
             info.type, info.mode, info.mtime = _TYPES[node.kind], node.mode, node.mtime
             info.uid, info.gid, (info.devmajor, info.devminor) = node.uid, node.gid, node.rdev
             info.linkname = os.fsdecode(node.target)
@@ -137,10 +137,12 @@ def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xatt
 def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:
     """Return the tar archive of ``nodes``, whose paths are relative to its root; ``sparse``: as in the stream.
 
-    Their order is that of :func:`~cosremaster.browse.order.nodes_in_order`.
+    Their order is that of :func:`~cosremaster.browse.order.nodes_in_order`. The root comes last: a reader may give it
+    its mode at once, and a user who unpacks could not write into one that is read-only.
     """
-    nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
-    return TarStream(tuple(nodes_in_order(nodes)), sparse=sparse)
+    held = [node for node in nodes if node.kind is not NodeKind.SOCKET]
+    below, roots = [node for node in held if node.path], [node for node in held if not node.path]
+    return TarStream((*nodes_in_order(below), *roots), sparse=sparse)
 
 
 def _without_content(node: Node) -> Node:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.nodes import read_nodes, read_nodes_in
-from cosremaster.tree.nodes import Node
+from cosremaster.iso.nodes import read_nodes, read_nodes_in, read_root_node
+from cosremaster.tree.nodes import Node, RootedTree
 
 
-class LazyNodes(Mapping[bytes, Node]):
+class LazyNodes(RootedTree):
     """What :func:`~cosremaster.iso.nodes.read_nodes` returns for an image, all of it only when it has to be.
 
     That is when more than single paths are asked for, where trees show different things, and where there are hard
@@ -67,6 +67,10 @@ class LazyNodes(Mapping[bytes, Node]):
         self._read[path] = nodes
         if any(node.link is not None for node in nodes.values()):
             self._read_all()
+
+    def read_root(self) -> Node:
+        """Return the node of the root, of its ``.``."""
+        return read_root_node(self._image, self._source)
 
     def list_paths(self) -> frozenset[bytes]:
         """Return all paths; no nodes are read for that."""

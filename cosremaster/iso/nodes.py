@@ -14,6 +14,7 @@ from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_short_date
 from cosremaster.iso.ecma119.limits import TreeLimits
+from cosremaster.iso.ecma119.records import DIRECTORY, DirectoryRecord
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.model import IsoDirectory, IsoFile, IsoImage
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, PosixAttributes, find_susp_skip, read_attributes
@@ -157,6 +158,18 @@ def read_nodes_in(image: IsoImage, source: ByteSource, directory: IsoDirectory) 
     for named in walker.walk(directory.extent, directory.identifiers, directory.path):
         attributes = PosixAttributes() if skip is None else _read_attributes(source, named, skip, tree.base)
         yield _make_node(named, attributes, image, files.get(named.path))
+
+
+def read_root_node(image: IsoImage, source: ByteSource) -> Node:
+    """Return the node of the root of the primary tree, from its ``.``. :raises ImageError: that cannot be read."""
+    tree = image.trees[0]
+    root = tree.directories[0]
+    offset = lba_offset(root.lba)
+    raw = source.read(offset, source.read(offset, 1)[0])
+    record = DirectoryRecord(offset, root.lba, root.length, DIRECTORY, (), b"\0")
+    named = NamedRecord(b"", record, raw, NO_ROCK_RIDGE, root)
+    attributes = PosixAttributes() if tree.skip is None else _read_attributes(source, named, tree.skip, tree.base)
+    return _make_node(named, attributes, image, None)
 
 
 def _read_attributes(source: ByteSource, named: NamedRecord, skip: int, base: Lba) -> PosixAttributes:

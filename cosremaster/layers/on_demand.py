@@ -303,10 +303,18 @@ class OnDemandTree(ListedTree, Generic[AnyEntry, AnyInode]):
             raise KeyError(path)
         return self.make_node(path, entry)
 
+    def read_root(self) -> Node:
+        """Return the node of the root. :raises CorruptError: its inode is damaged."""
+        return self._make_node(b"", self.filesystem.root, NodeKind.DIRECTORY)
+
     def make_node(self, path: bytes, entry: AnyEntry) -> Node:
         """Return the node at ``path`` that ``entry`` leads to. :raises CorruptError: its inode is damaged."""
-        filesystem, inode = self.filesystem, self.filesystem.inode_of(entry)
-        kind = filesystem.kind_of(path, entry, inode)
+        inode = self.filesystem.inode_of(entry)
+        return self._make_node(path, inode, self.filesystem.kind_of(path, entry, inode))
+
+    def _make_node(self, path: bytes, inode: AnyInode, kind: NodeKind) -> Node:
+        """Return the node of ``inode``, which is of ``kind``. Raises as :meth:`make_node`."""
+        filesystem = self.filesystem
         xattrs = filesystem.xattrs_of(inode)
         uid, gid = filesystem.owners_of(inode)
         return Node(

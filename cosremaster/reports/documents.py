@@ -40,6 +40,7 @@ class PlacedNodeDocument(NodeDocument):
     """An entry of ``stat``, with the places of its data."""
 
     extents: list[DataPlaceDocument]
+    implied: bool
 
 
 class NodesDocument(TypedDict):

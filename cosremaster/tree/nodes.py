@@ -126,10 +126,18 @@ def row_of(node: Node) -> Row:
     return Row(directory + slash, (name,), (facts_of(node),))
 
 
-class ListedTree(Mapping[bytes, Node]):
+class RootedTree(Mapping[bytes, Node]):
+    """Nodes by path of a file system whose root has a mode, owners and times. Its path, which is empty, is no key."""
+
+    @abstractmethod
+    def read_root(self) -> Node:
+        """Return the node of the root."""
+
+
+class ListedTree(RootedTree):
     """Nodes by path that are read directory by directory: nobody has to go over all of them to know one directory.
 
-    A directory is a node of its own, never implied by what is below it. The root's path, which is empty, is no key.
+    A directory is a node of its own, never implied by what is below it.
     """
 
     @abstractmethod
