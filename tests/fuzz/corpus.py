@@ -194,6 +194,7 @@ IMAGES: Mapping[str, BadFile] = {
     "directories-overlap": BadFile("image", "plain", overlap_directories),
     "path-tables-in-one-block": BadFile("image", "plain", share_path_tables),
     "path-table-over-descriptors": BadFile("image", "plain", put(PRIMARY + 140, struct.pack("<I", 16))),
+    "directory-that-is-associated": BadFile("image", "gpt", put_after("loader".encode("utf-16-be"), -8, b"\x06")),
     "path-table-over-catalog": BadFile("image", "bridge", share_catalog),
     "path-table-size-zero": BadFile("image", "plain", put(PRIMARY + 132, bytes(8))),
     "path-table-size-huge": BadFile("image", "plain", put(PRIMARY + 132, both(1 << 28))),

@@ -176,6 +176,19 @@ def test_a_path_table_in_a_file_that_udf_alone_shows_is_refused(tmp_path: Path) 
     assert not (tmp_path / "out.iso").exists()
 
 
+@pytest.mark.parametrize("options", [("-R",), ()])
+def test_a_directory_that_is_an_associated_file_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Readers show no associated file (ECMA-119, 9.1.6), so nothing below it either."""
+    source = plain_image(tmp_path, *options)
+    raw = bytearray(source.read_bytes())
+    root = int.from_bytes(raw[16 * BLOCK + 158 : 16 * BLOCK + 162], "little") * BLOCK
+    raw[raw.index(b"BETA", root) - 8] |= 4
+    source.write_bytes(raw)
+    with pytest.raises(ImageError, match="is a directory and an associated file"):
+        graft(source, ("new", b"new"))
+    assert not (tmp_path / "out.iso").exists()
+
+
 def test_relocated_directories_move_behind_the_directory_that_holds_their_records(tmp_path: Path) -> None:
     """libarchive reads front to back; the relocation directory comes after the directories that name what is in it."""
     (tmp_path / "tree/a/1/2/3/4/5/6/7/8/9").mkdir(parents=True)
