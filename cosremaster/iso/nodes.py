@@ -161,13 +161,18 @@ def read_nodes_in(image: IsoImage, source: ByteSource, directory: IsoDirectory) 
 
 
 def read_root_node(image: IsoImage, source: ByteSource) -> Node:
-    """Return the node of the root of the primary tree, from its ``.``. :raises ImageError: that cannot be read."""
+    """Return the node of the root of the primary tree, from its ``.``, with zeros for all where it has none.
+
+    :raises ImageError: its fields cannot be read.
+    """
     tree = image.trees[0]
     root = tree.directories[0]
     offset = lba_offset(root.lba)
     raw = source.read(offset, source.read(offset, 1)[0])
     record = DirectoryRecord(offset, root.lba, root.length, DIRECTORY, (), b"\0")
     named = NamedRecord(b"", record, raw, NO_ROCK_RIDGE, root)
+    if raw[32:34] != b"\1\0":
+        return _make_node(replace(named, raw=bytes(34)), PosixAttributes(), image, None)
     attributes = PosixAttributes() if tree.skip is None else _read_attributes(source, named, tree.skip, tree.base)
     return _make_node(named, attributes, image, None)
 

@@ -132,6 +132,8 @@ class DirectoryWalker(Struct):
             if rock_ridge.areas:
                 limits.count_areas(rock_ridge.areas)
             self.others.add_record(record, raw, rock_ridge)
+            if record.flags & ASSOCIATED and (record.flags & DIRECTORY or rock_ridge.child_lba is not None):
+                raise ImageError("is a directory and an associated file", locate_record(source.place, record))
             if rock_ridge.is_relocated or record.flags & ASSOCIATED:
                 continue
             name = choose_name(record, rock_ridge, joliet=self.joliet)

@@ -178,7 +178,7 @@ def test_a_path_table_in_a_file_that_udf_alone_shows_is_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize("options", [("-R",), ()])
 def test_a_directory_that_is_an_associated_file_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Readers show no associated file (ECMA-119, 9.1.6), so nothing below it either."""
+    """ECMA-119 forbids it (9.1.6), and some readers show nothing below it."""
     source = plain_image(tmp_path, *options)
     raw = bytearray(source.read_bytes())
     root = int.from_bytes(raw[16 * BLOCK + 158 : 16 * BLOCK + 162], "little") * BLOCK

@@ -225,8 +225,6 @@ class _TreeReader(Struct):
                 "has an extended attribute record, so nothing can be added to or taken from its tree",
                 locate_record(self.source.place, record),
             )
-        if record.flags & ASSOCIATED:  # readers show no associated file (ECMA-119, 9.1.6)
-            raise ImageError("is a directory and an associated file", locate_record(self.source.place, record))
         directory = self._make_directory(parent, record, choose_name(record, ridge, joliet=self.joliet))
         assert directory.entry is not None
         directory.entry.is_hidden = ridge is not None and ridge.is_relocated
