@@ -1,7 +1,8 @@
 """``make bench``: our figures beside those of the hand-made steps and plain tools, as ratios in one run.
 
 Timings never decide anything: the exit code is 0 whatever they are. ``python -m benchmarks GROUP...`` measures some
-groups only; ``--write`` puts what was measured into docs/benchmarks.md: a new page, or with groups their rows alone.
+groups only, in this order; ``--write`` puts what was measured into docs/benchmarks.md after each group: a new page
+where all groups are measured, else their rows alone.
 """
 
 from __future__ import annotations
@@ -36,17 +37,19 @@ def main() -> None:
         sys.exit(f"bench needs what is not installed: {', '.join(missing)} (make tools)")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode beside it
     print(machine(), flush=True)
-    rows: list[Row] = []
+    names, rows = options.groups or list(GROUPS), list[Row]()
+    is_whole = {*names} == {*GROUPS}
     with tempfile.TemporaryDirectory(prefix="cosremaster-bench-") as folder:
-        for name in options.groups or GROUPS:
+        for name in names:
             found = list(measured(GROUPS[name], Path(folder)))
             for row in found:
                 print(shown(row), flush=True)
             rows += found
-            if options.write and options.groups:
+            rows.sort(key=lambda row: COMPARED.index(row.compared))
+            if options.write and is_whole:
+                PAGE.write_text(page(rows, images.described()))
+            elif options.write:
                 PAGE.write_text(renewed(PAGE.read_text(), found, COMPARED))
-    if options.write and not options.groups:
-        PAGE.write_text(page(rows, images.described()))
 
 
 if __name__ == "__main__":

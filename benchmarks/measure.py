@@ -45,12 +45,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured: figures of both sides, round by round."""
+    """What was measured: figures of both sides, round by round.
+
+    ``beside``: the part of one core that everything else on the machine took while the row's group ran: other
+    processes, the kernel's own threads, and other machines on the same hardware; None where nobody can tell.
+    """
 
     compared: Compared
     unit: str
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
+    beside: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -68,11 +73,24 @@ def measured(group: Group, folder: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=folder) as own:
         sides = group.prepare(Path(own))
         figures: dict[str, list[float]] = {name: [] for name in sides}
+        start, before = time.perf_counter(), _other_time()
         for _ in range(group.rounds):
             for name, side in sides.items():
                 figures[name].append(_run(side, folder))
+        seconds, after = time.perf_counter() - start, _other_time()
+    beside = None if before is None or after is None else max(0.0, after - before) / seconds
     for row in group.rows:
-        yield Row(row, group.unit, tuple(figures[row.ours]), tuple(figures[row.theirs]))
+        yield Row(row, group.unit, tuple(figures[row.ours]), tuple(figures[row.theirs]), beside)
+
+
+def _other_time() -> float | None:
+    """The seconds of processor time that were not taken by this process and those that it has waited for."""
+    head = next((line.split() for line in _lines("/proc/stat") if line.startswith("cpu ")), None)
+    if head is None:
+        return None
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, head[1:9])
+    busy = (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
 
 
 def _run(side: Callable[[Path], float | None], folder: Path) -> float:
