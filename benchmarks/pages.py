@@ -35,7 +35,8 @@ Rows without a goal measure it.
 - `ls -R` of an ISO of very many files: a Python loop that does nothing but unpack the directory records takes as much
   time as the goal allows for all. Names, checks and output come on top.
 - A file added to such an ISO: both of its trees are read and checked before the first byte is written, and the result
-  after the last. xorriso reads one tree, and checks nothing at the end.
+  after the last. xorriso reads one tree, checks nothing at the end, and its image has no Joliet tree any more unless
+  it is told to make one.
 - An ISO made by a command: Python starts and loads our modules before anything is done, and a second reader (pycdlib)
   looks at the result of a small image. In a running process the same takes less time than xorriso.
 - A delta with both digests: where an early byte differs from all sites before, the SHA-256 of the whole result has to
