@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import images
 from benchmarks.groups import COMPARED, GROUPS
 from benchmarks.measure import Row, machine, measured
-from benchmarks.pages import page, renewed, shown
+from benchmarks.pages import page, renewed, restarted, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TOOLS = (
@@ -40,16 +40,18 @@ def main() -> None:
     names, rows = options.groups or list(GROUPS), list[Row]()
     is_whole = {*names} == {*GROUPS}
     with tempfile.TemporaryDirectory(prefix="cosremaster-bench-") as folder:
+        if options.write and is_whole:
+            PAGE.write_text(restarted(PAGE.read_text()))
         for name in names:
             found = list(measured(GROUPS[name], Path(folder)))
             for row in found:
                 print(shown(row), flush=True)
             rows += found
-            rows.sort(key=lambda row: COMPARED.index(row.compared))
-            if options.write and is_whole:
-                PAGE.write_text(page(rows, images.described()))
-            elif options.write:
+            if options.write:
                 PAGE.write_text(renewed(PAGE.read_text(), found, COMPARED))
+    if options.write and is_whole:
+        rows.sort(key=lambda row: COMPARED.index(row.compared))
+        PAGE.write_text(page(rows, images.described()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 
@@ -9,6 +10,9 @@ from benchmarks.measure import Compared, Row, machine
 
 _HEAD = "| what | against | goal | ratio | ours | theirs | |"
 _RULE = "| --- | --- | --- | --- | --- | --- | --- |"
+_MACHINE = re.compile(r"\d{4}-\d\d-\d\d, ")
+_FIGURES = re.compile(r"[\d.e+]+ / ")
+"""How the raw figures of a row begin that says neither day nor machine."""
 _TEXT = """\
 # Benchmarks
 
@@ -32,17 +36,17 @@ of random bytes. The hand-made steps are those of [architecture.md](architecture
 
 Rows without a goal measure it.
 
-- `ls -R` of an ISO of very many files: a Python loop that does nothing but unpack the directory records takes as much
+* `ls -R` of an ISO of very many files: a Python loop that does nothing but unpack the directory records takes as much
   time as the goal allows for all. Names, checks and output come on top.
-- A file added to such an ISO: both of its trees are read and checked before the first byte is written, and the result
+* A file added to such an ISO: both of its trees are read and checked before the first byte is written, and the result
   after the last. xorriso reads one tree, checks nothing at the end, and its image has no Joliet tree any more unless
   it is told to make one.
-- An ISO made by a command: Python starts and loads our modules before anything is done, and a second reader (pycdlib)
+* An ISO made by a command: Python starts and loads our modules before anything is done, and a second reader (pycdlib)
   looks at the result of a small image. In a running process the same takes less time than xorriso.
-- A delta with both digests: where an early byte differs from all sites before, the SHA-256 of the whole result has to
+* A delta with both digests: where an early byte differs from all sites before, the SHA-256 of the whole result has to
   be computed, which takes longer than `cp` does. A site that begins as an earlier one needs that of its end alone.
-- `serve`: an ASGI application in one process that answers with bytes that it has in memory is slower than nginx.
-- `apply` that does not wait for the disk: the kernel's copy inside `cp` reads and writes; ours also takes the SHA-256
+* `serve`: an ASGI application in one process that answers with bytes that it has in memory is slower than nginx.
+* `apply` that does not wait for the disk: the kernel's copy inside `cp` reads and writes; ours also takes the SHA-256
   of all that it reads and of all that it writes. Where both wait for the disk, most of that is hidden.
 
 ## Raw figures
@@ -122,6 +126,18 @@ def renewed(text: str, rows: Sequence[Row], known: Collection[Compared]) -> str:
                 lines.insert(of_kind[-1] + 1, "")
                 same = [of_kind[-1] + 1]
             lines[same[0]] = line
+    return "\n".join(lines) + "\n"
+
+
+def restarted(text: str) -> str:
+    """The page ``text`` as that of this day and machine; its rows say of which they are, until they are renewed."""
+    lines = text.splitlines()
+    number = next(number for number, line in enumerate(lines) if _MACHINE.match(line))
+    old, lines[number] = lines[number], machine()
+    for at, line in enumerate(lines):
+        head, separator, rest = line.rpartition(": ")
+        if line.startswith("- ") and separator and _FIGURES.match(rest):
+            lines[at] = f"{head}: ({old}) {rest}"
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.groups import COMPARED
 from benchmarks.measure import Compared, Row
-from benchmarks.pages import renewed, stale_lines
+from benchmarks.pages import renewed, restarted, stale_lines
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -45,3 +45,24 @@ def test_a_row_of_another_day_or_machine_says_so(machine: str, mark: str, monkey
         f"- {what}, against `cp`: {mark}3 / 2" for what in ("copy", "move")
     ]
     assert sum(line.startswith(("| copy | `cp` | at most 1 | 1.5 |", "| move | `cp` |")) for line in new) == 2
+
+
+def test_a_page_that_is_made_anew_says_of_its_old_rows_when_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.pages.machine", lambda: "2026-11-30, another CPU")
+    known = [Compared(what, "ours", "`cp`", "cp", 1.0) for what in ("copy", "move", "link")]
+    head = "2026-11-26, a CPU, 2 cores"
+    raw = [
+        "- copy, against `cp`: 3 / 2",
+        "- move, against `cp`: (2026-11-29) 1.5e+02 / 2; 3 / 4",
+        "- link, against `cp`: 1 / 2",
+    ]
+    text = restarted("\n".join([head, "", *(f"| {each.what} | `cp` | at most 1 |" for each in known), "", *raw, ""]))
+    assert text.splitlines()[0] == "2026-11-30, another CPU"
+    assert text.splitlines()[-3:] == [
+        f"- copy, against `cp`: ({head}) 3 / 2",
+        raw[1],
+        f"- link, against `cp`: ({head}) 1 / 2",
+    ]
+    new = renewed(text, [Row(known[0], "s", (3.0,), (4.0,), 0.25)], known).splitlines()
+    assert new[-3] == "- copy, against `cp`: 3 / 4; meanwhile 25.0% of a core for others"
+    assert new[-2:] == text.splitlines()[-2:]
