@@ -208,11 +208,6 @@ def _incompressible(folder: Path) -> Mapping[str, Side]:
     }
 
 
-def _incompressible_steps(folder: Path) -> Mapping[str, Side]:
-    iso, overlay = images.vendor(images.ONE_BLOCK).iso, _large_file(folder)
-    return {"ours": _ours(iso, overlay, _known(iso, folder)), "steps": _steps(iso, overlay)}
-
-
 def _iso_part(folder: Path) -> Mapping[str, Side]:
     iso = images.vendor(images.ONE_BLOCK).iso
     _layer(folder)
@@ -429,15 +424,6 @@ GROUPS: Mapping[str, Group] = {
             ),
         ),
         rounds=5,
-    ),
-    "large-file-steps": Group(
-        _incompressible_steps,
-        (
-            Compared(
-                "1 GB that does not compress added, remembered index", "ours", "the hand-made steps", "steps", None
-            ),
-        ),
-        rounds=1,
     ),
     "iso": Group(
         _iso_part,
