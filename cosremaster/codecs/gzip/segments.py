@@ -87,7 +87,7 @@ class SegmentedGzipReader(GzipReader):
 
     @property
     def position(self) -> int:
-        """The packed offset up to which everything was decoded; the reader may be further."""
+        """The packed offset up to which everything was decoded or is being; the reader may be further."""
         return self._decoded if self._seams else super().position
 
     def _inflate_member(self) -> Iterator[bytes]:
@@ -129,8 +129,14 @@ class SegmentedGzipReader(GzipReader):
                 yield from ordered_map(lambda part, stop: part.inflate(stop), packed, threads, threads + _WAITING)
                 continue
             for segment in group:
-                parts, place = self._read_parts(segment), self._place_at(segment.start.packed)
+                parts, place = self._follow(self._read_parts(segment)), self._place_at(segment.start.packed)
                 yield segment, _inflate_blocks(parts, segment.start.window.read(), segment.plain, place)
+
+    def _follow(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield ``parts``, the packed bytes of a large segment; the position goes on with what is read of it."""
+        for part in parts:
+            self._decoded = self._reader.position
+            yield part
 
     def _take(self, segment: _Segment) -> _PackedSegment:
         """Read the packed bytes of ``segment``, which are next. :raises CorruptError: the stream ends before."""
