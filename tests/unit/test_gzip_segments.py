@@ -296,3 +296,17 @@ def test_seams_that_are_not_those_of_the_result_are_no_proof(
     with pytest.raises(ProofError):
         _remaster(source)
     assert not (tmp_path / "out.tar.gz").exists()
+
+
+def test_the_position_goes_on_inside_a_large_segment(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who guards against bombs compares plain bytes with it: a front that stays may be gigabytes."""
+    monkeypatch.setattr(segments, "WHOLE_LIMIT", 1000)
+    monkeypatch.setattr(segments, "_STEP", 10_000)
+    packed, seams = _member()
+    parts = [packed[at : at + 1_007] for at in range(0, len(packed), 1_007)]
+    decoding = GzipCodec().with_seams(seams[-1:]).for_reading().decode(ByteReader(parts, PLACE))
+    plain, ratio = 0, len(PLAIN) / len(packed)
+    for chunk in decoding.chunks():
+        plain += len(chunk)
+        assert abs(decoding.position * ratio - plain) < 40_000
+    assert plain == len(PLAIN)
