@@ -11,6 +11,7 @@ from benchmarks.measure import Compared, Row, machine
 _HEAD = "| what | against | goal | ratio | ours | theirs | |"
 _RULE = "| --- | --- | --- | --- | --- | --- | --- |"
 _MACHINE = re.compile(r"\d{4}-\d\d-\d\d, ")
+_DAY = re.compile(r"\((\d{4}-\d\d-\d\d)\) ")
 _FIGURES = re.compile(r"[\d.e+]+ / ")
 """How the raw figures of a row begin that says neither day nor machine."""
 _TEXT = """\
@@ -47,7 +48,7 @@ Rows without a goal measure it.
   be computed, which takes longer than `cp` does. A site that begins as an earlier one needs that of its end alone.
 * `serve`: an ASGI application in one process that answers with bytes that it has in memory is slower than nginx.
 * `apply` that does not wait for the disk: the kernel's copy inside `cp` reads and writes; ours also takes the SHA-256
-  of all that it reads and of all that it writes. Where both wait for the disk, most of that is hidden.
+  of all that it reads and of all that it writes.
 
 ## Raw figures
 
@@ -138,6 +139,8 @@ def restarted(text: str) -> str:
         head, separator, rest = line.rpartition(": ")
         if line.startswith("- ") and separator and _FIGURES.match(rest):
             lines[at] = f"{head}: ({old}) {rest}"
+        elif line.startswith("- ") and (day := _DAY.match(rest)):  # of the same machine
+            lines[at] = f"{head}: ({day[1]}, {old.partition(', ')[2]}) {rest[day.end() :]}"
     return "\n".join(lines) + "\n"
 
 

@@ -58,9 +58,10 @@ def test_a_page_that_is_made_anew_says_of_its_old_rows_when_they_were_measured(m
     ]
     text = restarted("\n".join([head, "", *(f"| {each.what} | `cp` | at most 1 |" for each in known), "", *raw, ""]))
     assert text.splitlines()[0] == "2026-11-30, another CPU"
+    moved = "- move, against `cp`: (2026-11-29, a CPU, 2 cores) 1.5e+02 / 2; 3 / 4"
     assert text.splitlines()[-3:] == [
         f"- copy, against `cp`: ({head}) 3 / 2",
-        raw[1],
+        moved,
         f"- link, against `cp`: ({head}) 1 / 2",
     ]
     new = renewed(text, [Row(known[0], "s", (3.0,), (4.0,), 0.25)], known).splitlines()
