@@ -158,7 +158,7 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
         """The :attr:`block_runs` in the order of their blocks, those that touch as one."""
         joined = list[tuple[Lba, Lba]]()
         start = end = Lba(-1)
-        for first, behind in sorted(_rows_of(self.files).joined_runs()):
+        for first, behind in sorted(_rows_of(self.files).block_runs(joined=True)):
             if first > end:
                 joined.append((start, end))
                 start, end = first, behind

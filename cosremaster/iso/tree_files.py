@@ -182,15 +182,6 @@ class TreeFiles(Sequence["IsoFile"]):
             self._starts.append(first)
         return slice(first, self._length)
 
-    def joined_runs(self) -> Iterable[BlockRun]:
-        """Yield the block runs, those of a directory as one where they touch one another in its order."""
-        for part in self._parts:
-            if isinstance(part, FileColumns):
-                yield from part.joined_runs
-            else:
-                for file in part:
-                    yield from file.block_runs
-
     def has_extents_of(self, other: TreeFiles) -> bool:
         """Return whether the columns of both tell that ``other`` has a directory of the same extents for each."""
         own = [part for part in self._parts if isinstance(part, FileColumns)]
@@ -198,11 +189,14 @@ class TreeFiles(Sequence["IsoFile"]):
         pairs = ((part, others.get(part.starts[0])) for part in own)
         return len(own) == len(self._parts) and all(match and part.has_extents_of(match) for part, match in pairs)
 
-    def block_runs(self) -> Iterable[BlockRun]:
-        """Yield the blocks of the data of each file, one run for each that extents behind each other make."""
+    def block_runs(self, *, joined: bool = False) -> Iterable[BlockRun]:
+        """Yield the blocks of the data of each file, one run for each that extents behind each other make.
+
+        ``joined``: those of a directory as one where each begins at the end of the one before it.
+        """
         for part in self._parts:
             if isinstance(part, FileColumns):
-                yield from part.block_runs
+                yield from part.joined_runs if joined else part.block_runs
             else:
                 for file in part:
                     yield from file.block_runs

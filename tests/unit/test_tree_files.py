@@ -134,9 +134,9 @@ def test_the_files_of_a_tree_are_a_row() -> None:
         tree[6]
     assert list(tree.paths) == [file.path for file in everything]
     assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
-    assert list(tree.joined_runs()) == list(tree.block_runs())  # those of first overlap
+    assert list(tree.block_runs(joined=True)) == list(tree.block_runs())  # those of first overlap
     first.starts, first.sizes = array("Q", (50, 51, 9, 53)), array("I", (1, 2049, 0, 1))
-    assert list(tree.joined_runs()) == [(50, 54), (7, 8), (91, 93)]
+    assert list(tree.block_runs(joined=True)) == [(50, 54), (7, 8), (91, 93)]
     assert tree.has_extents_of(tree) is False  # a part of it is no columns
     assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]
 
