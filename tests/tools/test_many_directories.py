@@ -18,6 +18,7 @@ from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image
+from cosremaster.iso.layout.extents import join_runs
 from cosremaster.iso.lazy_nodes import LazyNodes
 from cosremaster.iso.merged import read_merged_trees
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -219,3 +220,16 @@ def test_an_original_that_changed_meanwhile_says_nothing(many: Path, tmp_path: P
     size = next(file.size for file in new.files if file.records[0].offset == offset)
     assert size == raw[offset + 10]
     assert new.files != image.files
+
+
+def test_files_of_one_tree_alone_are_among_the_joined_runs(tmp_path: Path) -> None:
+    tools.require("genisoimage")
+    (tmp_path / "tree").mkdir()
+    for number, name in enumerate(("a", "joliet", "z")):
+        (tmp_path / "tree" / name).write_bytes(bytes(9000 + number))
+    run(["genisoimage", "-quiet", "-R", "-J", "-hide", "joliet", "-o", f"{tmp_path}/o.iso", f"{tmp_path}/tree"])
+    with open_source(tmp_path / "o.iso") as source:
+        trees = read_image(source).trees
+    blocks = {block for tree in trees for start, end in tree.block_runs for block in range(start, end)}
+    assert len(blocks) == 15
+    assert {block for span in join_runs(trees) for block in range(span.start, span.end)} == blocks
