@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cosremaster.codecs.base import Seam
     from cosremaster.io.output import Written
     from cosremaster.iso.encode import ImagePlan
+    from cosremaster.layers.scan import ScannedArchive
 
 
 _LARGE = 16 << 20
@@ -139,10 +140,20 @@ class InitramfsFile(Struct, frozen=True):
         # Files that others joined may have archives at any byte, as long as they are compressed.
         if plan.replaced_sizes and any(stream.start % 4 for stream in indexed.streams):
             raise ProofError("an archive in the result begins at no multiple of 4", self.place)
-        entries = sum(archive.contents.entry_count for archive in archives)
-        told = f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
-        yield f"{told}; {equal:,} of them are the input's, with its packed bytes" if equal else told
+        yield _describe_archives(archives, equal)
         yield prove_new_bytes(written, result, advance)
+
+
+def _describe_archives(archives: Sequence[ScannedArchive], equal: int) -> str:
+    """Return what was read of ``archives``; ``equal``: how many of their entries are the input's.
+
+    Of a file system that is read on demand only what the edit changed was looked up, and none of its files was counted.
+    """
+    if all(archive.format.reads_on_demand for archive in archives):
+        return f"the superblock and the root directory of the new {archives[0].format.name} file system read"
+    entries = sum(archive.contents.entry_count for archive in archives)
+    text = f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
+    return f"{text}; {equal:,} of them are the input's, with its packed bytes" if equal else text
 
 
 def check_openable(source: ByteSource) -> None:

@@ -157,6 +157,13 @@ def test_an_edit_of_compressed_metadata(tree: Path, newer_images: Path, site: Pa
     check_newer(out, expected, tmp_path / "extracted")
 
 
+def test_the_proof_claims_no_entries_that_were_not_read(tmp_path: Path) -> None:
+    """The superblock says how many there are; only the root directory was read."""
+    image = make_erofs(write_tree(tmp_path / "root", {"etc/a": "1"}), tmp_path / "root.erofs")
+    (proof, *_) = cosremaster.remaster(image, tmp_path / "out.erofs", add=[f"{image}:/new"]).proof
+    assert proof == "the superblock and the root directory of the new erofs file system read"
+
+
 def open_image(image: Path) -> ErofsTree:
     return ErofsTree(PieceTable([Literal(image.read_bytes())]), Place((image.name,)))
 

@@ -19,6 +19,7 @@ from cosremaster.layers.erofs.checksums import superblock_checksum
 from cosremaster.layers.erofs.directories import DIRECTORY_TYPE
 from cosremaster.layers.erofs.expand import ExtentError, expand_extent
 from cosremaster.layers.erofs.extents import INTERLACED, LZ4, ErofsExtent
+from cosremaster.layers.erofs.inodes import DataLayout
 from cosremaster.layers.erofs.tree import ErofsTree
 from cosremaster.layers.erofs.write import apply_edits
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
@@ -31,6 +32,7 @@ FORMS = {
     "extended": ("-Eforce-inode-extended",),
     "lz4": ("-zlz4hc",),
     "legacy": ("-zlz4", "-Elegacy-compress"),
+    "large clusters": ("-zlz4hc", "-C65536"),
     "fragments": ("-zlz4hc", "-C65536", "-Efragments,ztailpacking"),
     "chunks": ("--chunksize=4096", "-Eforce-chunk-indexes"),
 }
@@ -222,6 +224,76 @@ def test_a_symlink_whose_text_is_odd(
 
 def test_an_edit_of_an_image_with_as_many_inodes_as_fit(images: dict[str, bytes]) -> None:
     read_and_edit(patch(images["plain"], 1024 + 16, "<Q", (1 << 64) - 1))
+
+
+OVERLAPS: dict[str, tuple[str, bytes, bytes | int]] = {
+    "the superblock": ("plain", b"usr/text", 0),
+    "a directory that changes": ("plain", b"usr/text", b"etc"),
+    "chunks": ("chunks", b"usr/text", b"etc"),
+    "compressed data": ("large clusters", b"usr/text", b"etc"),
+}
+"""An image, a file in it that gets other data, and where: the block of a byte, or of an inode."""
+
+
+@pytest.mark.parametrize("case", OVERLAPS)
+def test_data_over_bytes_that_an_edit_writes(
+    case: str, images: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file would have other bytes afterwards."""
+    name, path, over = OVERLAPS[case]
+    data = images[name]
+    block = (position_of(data, over) if isinstance(over, bytes) else over) >> data[1036]
+    image, out = tmp_path / "in.erofs", tmp_path / "out.erofs"
+    image.write_bytes(lead_data_to(data, path, block))
+    (tmp_path / "new").write_text("new\n")
+    assert main([str(image), str(out), "--add", f"{tmp_path}/new:/etc/new"]) == 5
+    sentence = "bytes of this file are those of inodes or of the superblock too"
+    assert f"in.erofs » {path.decode()}: is in an EROFS file system that cannot be changed: {sentence}" in (
+        capsys.readouterr().err
+    )
+    assert not out.exists()
+
+
+def lead_data_to(data: bytes, path: bytes, block: int) -> bytes:
+    """The image in which the data of ``path`` begin in ``block``."""
+    tree = open_tree(data)
+    inode = tree.filesystem.inode(position_of(data, path) // 32)
+    if inode.layout == DataLayout.CHUNK_BASED:
+        return patch(data, -(-inode.body // 8) * 8 + 4, "<I", block)
+    if not inode.layout.is_compressed:
+        return patch(data, inode.position + 16, "<I", block)
+    extent = tree.filesystem.extents(inode).extent(0)
+    first = extent.position >> data[1036]
+    at = next(
+        at
+        for at in range(-(-inode.body // 8) * 8 + 8, inode.body + 4096, 4)
+        if struct.unpack_from("<I", data, at) == (first,)
+    )
+    return patch(data, at, "<I", block)
+
+
+def test_attributes_over_an_inode_that_changes(images: dict[str, bytes], tmp_path: Path) -> None:
+    """A file claims so many that the inode behind its own is among them."""
+    data, tree = images["extended"], open_tree(images["extended"])
+    changed = position_of(data, b"usr")
+    position = max(at for path in tree if (at := position_of(data, path)) < changed)
+    count = (changed - position - 64 - 12) // 4 + 9
+    image, out = tmp_path / "in.erofs", tmp_path / "out.erofs"
+    image.write_bytes(patch(data, position + 2, "<H", count))
+    (tmp_path / "new").write_text("new\n")
+    assert main([str(image), str(out), "--add", f"{tmp_path}/new:/usr/new"]) == 5
+    assert not out.exists()
+
+
+def test_zeros_behind_the_blocks_that_a_file_has(images: dict[str, bytes], tmp_path: Path) -> None:
+    """What follows the blocks of the image is free for new ones, if no file says that it is its own."""
+    data = images["chunks"]
+    block = len(data) >> data[1036]
+    image, out = tmp_path / "in.erofs", tmp_path / "out.erofs"
+    image.write_bytes(lead_data_to(data, b"usr/text", block) + bytes(1 << data[1036]))
+    (tmp_path / "new").write_text("new\n")
+    assert main([str(image), str(out), "--add", f"{tmp_path}/new:/etc/new"]) == 5
+    assert not out.exists()
 
 
 def test_a_wrong_checksum(images: dict[str, bytes], tmp_path: Path) -> None:

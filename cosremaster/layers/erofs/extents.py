@@ -88,6 +88,10 @@ class ExtentMap:
             raise ValueError("it has no extent")
         return self.extent(len(self.starts) - 1)
 
+    def __iter__(self) -> Iterator[ErofsExtent]:
+        """Yield the extents in order."""
+        return map(self.extent, range(len(self.starts)))
+
     def extent(self, number: int) -> ErofsExtent:
         """Return extent ``number``."""
         end = self.starts[number + 1] if number + 1 < len(self.starts) else self.size

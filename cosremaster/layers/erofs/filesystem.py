@@ -157,18 +157,23 @@ class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
 
     def _flat(self, inode: ErofsInode) -> Iterator[Piece]:
         """Yield the data of ``inode``, which are in one run. :raises ValueError: they are not in the image."""
-        size = self.superblock.block_size
         if inode.start == NO_BLOCK and inode.layout is DataLayout.FLAT_PLAIN:
             yield Zeros(inode.size)
             return
-        tail = (inode.size - 1) % size + 1 if inode.layout is DataLayout.FLAT_INLINE and inode.size else 0
-        whole = inode.size - tail
+        whole, tail = self._flat_ranges(inode)
         if whole:
-            yield from self.table.cut(inode.start * size, inode.start * size + whole).pieces
+            yield from self.table.cut(whole.start, whole.stop).pieces
         if tail:
-            if inode.body % size + tail > size:
-                raise ValueError("data behind the inode cross the border of a block")
-            yield from self.metadata(inode.is_in_metabox).table.cut(inode.body, inode.body + tail).pieces
+            yield from self.metadata(inode.is_in_metabox).table.cut(tail.start, tail.stop).pieces
+
+    def _flat_ranges(self, inode: ErofsInode) -> tuple[range, range]:
+        """Return the bytes of the blocks of ``inode``, and those behind it, its tail. :raises ValueError: damage."""
+        size = self.superblock.block_size
+        tail = (inode.size - 1) % size + 1 if inode.layout is DataLayout.FLAT_INLINE and inode.size else 0
+        if tail and inode.body % size + tail > size:
+            raise ValueError("data behind the inode cross the border of a block")
+        start = inode.start * size
+        return range(start, start + inode.size - tail), range(inode.body, inode.body + tail)
 
     def _chunks(self, inode: ErofsInode) -> ChunkMap:
         """Return where the data of ``inode`` stand, which are in chunks. :raises ValueError: that is damaged."""
@@ -269,21 +274,32 @@ class ErofsFilesystem(OnDemandFilesystem[ErofsEntry, ErofsInode]):
         except (ValueError, struct.error) as error:
             raise self._damage(inode, "an extended attribute", error) from error
 
-    def find_data(self, inode: ErofsInode) -> None:
-        """Find where the data of ``inode`` stand, without reading them.
+    def data_ranges(self, inode: ErofsInode) -> Iterator[tuple[int, int]]:
+        """Yield start and end of the bytes of the image that hold data of ``inode``, and read none of them.
+
+        Data among the tails of others, and among metadata in another inode, are not in the image so.
 
         :raises CorruptError: what leads to them is damaged.
         """
         if inode.layout.is_compressed:
-            self.extents(inode)
-        elif inode.layout is DataLayout.CHUNK_BASED:
-            try:
-                for _ in self._chunks(inode).runs(0, inode.size):
-                    pass
-            except (ValueError, struct.error) as error:
-                raise self._damage(inode, "the map of blocks", error) from error
-        else:
-            self.data(inode)
+            for extent in self.extents(inode):
+                if extent.form < FRAGMENT and not (extent.kind & IS_INLINE and inode.is_in_metabox):
+                    yield extent.position, extent.position + extent.length
+            return
+        try:
+            if inode.layout is DataLayout.CHUNK_BASED:
+                for run in self._chunks(inode).runs(0, inode.size):
+                    if run.position != NO_PLACE:
+                        yield run.position, run.position + run.length
+            elif inode.start != NO_BLOCK or inode.layout is not DataLayout.FLAT_PLAIN:
+                whole, tail = self._flat_ranges(inode)
+                for part in (whole, tail) if not inode.is_in_metabox else (whole,):
+                    if part and part.stop > self.table.length:
+                        raise ValueError("they are outside of the image")
+                    if part:
+                        yield part.start, part.stop
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "the map of blocks", error) from error
 
     def extents(self, inode: ErofsInode) -> ExtentMap:
         """Return where the compressed data of ``inode`` stand. :raises CorruptError: the map is damaged."""

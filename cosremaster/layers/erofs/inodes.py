@@ -42,7 +42,12 @@ class DataLayout(enum.IntEnum):
         return self in (DataLayout.COMPRESSED_FULL, DataLayout.COMPRESSED_COMPACT)
 
 
-class ErofsInode(Struct, frozen=True):
+_LAYOUTS = tuple(DataLayout)
+_DIRECTORY, _DEVICES = int(NodeKind.DIRECTORY), (int(NodeKind.CHAR), int(NodeKind.BLOCK))
+"""Plain numbers, which are compared faster than members are looked up."""
+
+
+class ErofsInode(Struct, frozen=True, checked=False):
     """An inode.
 
     ``position``: its byte in the image, or in the metadata that another inode holds (``is_in_metabox``); ``head_size``:
@@ -106,19 +111,19 @@ def parse_inode(raw: bytes, nid: int, position: int, superblock: ErofsSuperblock
         nlink, high = (1, high) if _is_single(form, mode) else (high, None)
     if not MIN_TIME <= mtime <= MAX_TIME:
         raise ValueError(f"its time, {mtime:,} seconds from 1970, is in no year from 1 to 9999")
-    is_special = mode & 0o170000 in (NodeKind.CHAR, NodeKind.BLOCK)
+    is_special = mode & 0o170000 in _DEVICES
     return ErofsInode(
-        nid=nid, position=position, is_in_metabox=bool(nid & IN_METABOX), head_size=head_size,
-        xattr_size=12 + 4 * (count - 1) if count else 0, layout=DataLayout(layout), mode=mode, nlink=nlink, size=size,
+        nid=nid, position=position, is_in_metabox=nid >= IN_METABOX, head_size=head_size,
+        xattr_size=12 + 4 * (count - 1) if count else 0, layout=_LAYOUTS[layout], mode=mode, nlink=nlink, size=size,
         start=_start(layout, place, high, superblock), uid=uid, gid=gid, mtime=mtime, nanoseconds=nanoseconds,
         rdev=((place & 0xFFF00) >> 8, place & 0xFF | place >> 12 & 0xFFF00) if is_special else (0, 0),
-        omits_dot=bool(form & _SINGLE_NAME) and mode & 0o170000 == NodeKind.DIRECTORY,
+        omits_dot=bool(form & _SINGLE_NAME) and mode & 0o170000 == _DIRECTORY,
     )  # fmt: skip
 
 
 def _is_single(form: int, mode: int) -> bool:
     """Return whether a compact inode has one name and no field for their number."""
-    return bool(form & _SINGLE_NAME) and mode & 0o170000 != NodeKind.DIRECTORY
+    return bool(form & _SINGLE_NAME) and mode & 0o170000 != _DIRECTORY
 
 
 def _start(layout: int, low: int, high: int | None, superblock: ErofsSuperblock) -> int:

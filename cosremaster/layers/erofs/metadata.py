@@ -24,6 +24,10 @@ class MetadataBytes:
 
     def read(self, position: int, length: int) -> bytes:
         """Return ``length`` bytes from byte ``position`` on. :raises ValueError: they are not there."""
+        return self._read(position, length)
+
+    def _read(self, position: int, length: int) -> bytes:
+        """Return what :meth:`read` does."""
         if not 0 <= position <= self.table.length - length:
             raise ValueError(f"{length:,} bytes at {position:,} are outside of the image")
         first, last = position // _PAGE, (position + length - 1) // _PAGE
@@ -42,4 +46,4 @@ class MetadataBytes:
         """
         if not 0 <= position < self.table.length:
             raise ValueError(f"byte {position:,} is outside of the image")
-        return self.read(position, min(length, self.table.length - position))
+        return self._read(position, min(length, self.table.length - position))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 
@@ -34,7 +35,7 @@ class ErofsTree(OnDemandTree[ErofsEntry, ErofsInode]):
                 continue
             linked.add(node.link)
             if node.kind is NodeKind.FILE:
-                self.filesystem.find_data(self.filesystem.inode(entry.nid))
+                deque(self.filesystem.data_ranges(self.filesystem.inode(entry.nid)), maxlen=0)
 
     def list_faulty_directories(self) -> Iterator[tuple[bytes, ErofsInode, str]]:
         """Yield path and inode of each directory that Linux or fsck.erofs does not take, and what is wrong with it.

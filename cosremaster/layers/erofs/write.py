@@ -16,6 +16,7 @@ from cosremaster.layers.erofs.edit import (
     list_names,
 )
 from cosremaster.layers.erofs.inodes import COMPACT, EXTENDED, IS_EXTENDED, LAYOUT_BIT, DataLayout, ErofsInode
+from cosremaster.layers.erofs.kept_bytes import check_kept_bytes
 from cosremaster.layers.erofs.superblock import (
     BLOCKS_AT,
     CHECKSUM_AT,
@@ -77,7 +78,9 @@ class ErofsWriter:
         length = editor.filesystem.table.length
         self._end = (self._old.block_count or -(-length // self._block)) * self._block
         self._pieces: list[Piece] = []
-        self._patches: list[tuple[int, bytes | PieceTable]] = []
+        self._patches: list[tuple[int, bytes]] = []
+        self._own: dict[int, range] = {}
+        """By the byte of a patched inode, which of its bytes are."""
         self._placed: list[_PlacedInode] = []
         self._length = 0
         """Bytes of the new pieces, always whole blocks."""
@@ -220,7 +223,13 @@ class ErofsWriter:
             fields[6] = start
             fields[8:10] = [uid, gid]
         fields[0] &= IS_EXTENDED
-        self._patches.append((old.position, (EXTENDED if old.is_extended else COMPACT).pack(*fields)))
+        self._patch_inode(old, 0, (EXTENDED if old.is_extended else COMPACT).pack(*fields))
+
+    def _patch_inode(self, inode: ErofsInode, offset: int, data: bytes) -> None:
+        """Give ``inode`` the bytes ``data`` from its byte ``offset`` on."""
+        start = inode.position + offset
+        self._patches.append((start, data))
+        self._own[inode.position] = range(start, start + len(data))
 
     def _check_block(self, number: int) -> None:
         """Check that 32 bits hold the ``number`` of a block. :raises SizeError: they do not."""
@@ -233,7 +242,7 @@ class ErofsWriter:
             if count > 0:
                 inode: ErofsInode = self._filesystem.inode(nid)
                 form = "<I" if inode.is_extended else "<H"
-                self._patches.append((inode.position + _NLINK_AT[inode.is_extended], struct.pack(form, count)))
+                self._patch_inode(inode, _NLINK_AT[inode.is_extended], struct.pack(form, count))
 
     def _join(self) -> PieceTable:
         """Return old and new bytes with a new superblock."""
@@ -244,12 +253,22 @@ class ErofsWriter:
         self._patches.append((OFFSET + BLOCKS_AT, struct.pack("<I", blocks & 0xFFFFFFFF)))
         self._patches += self._root_patches(blocks >> 32)
         old = self._filesystem.table
+        self._check_kept_bytes(old)
         old_part = old.cut(0, min(self._end, old.length))
         table = PieceTable([*old_part.pieces, Zeros(self._end - old_part.length), *self._pieces]).patched(self._patches)
         if self._old.compatible & ErofsCompatible.CHECKSUM:
             head = table.read(OFFSET, checked_length(self._block) - OFFSET)
             table = table.patched([(OFFSET + CHECKSUM_AT, struct.pack("<I", superblock_checksum(head)))])
         return table
+
+    def _check_kept_bytes(self, old: PieceTable) -> None:
+        """Check that no patch changes what is kept of ``old``, the image. Raises as :func:`check_kept_bytes`."""
+        patches = [range(start, start + len(data)) for start, data in self._patches]
+        if self._old.compatible & ErofsCompatible.CHECKSUM:
+            patches.append(range(OFFSET + CHECKSUM_AT, OFFSET + CHECKSUM_AT + 4))
+        behind = range(self._end, max(self._end, old.length))
+        replaced = {item.old.nid for item in self._editor.list_directories() if item.old is not None}
+        check_kept_bytes(old, [*patches, behind], self._own, replaced, self._editor.place)
 
     def _root_patches(self, blocks_high: int) -> list[tuple[int, bytes]]:
         """Return the patches of the superblock that name the root, and the high bits of the number of blocks."""
