@@ -203,6 +203,13 @@ class ArchiveIndex(Protocol):
         """
         return
 
+    def check_kept(self, layer: Layer) -> None:
+        """Check what of ``layer`` an edit keeps without having read it; a plan alone goes without.
+
+        :raises CorruptError: the edit would change it, or it is damaged.
+        """
+        return
+
     def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
         """Yield a sentence about each rule of the format's readers that ``layer`` breaks, with its place.
 

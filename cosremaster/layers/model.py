@@ -196,6 +196,15 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.edit(self, edits, resources)
 
+    def check_kept(self) -> None:
+        """Check, once, what edits keep without having read it. Raises as :meth:`ArchiveIndex.check_kept`."""
+        _ = self._kept
+
+    @cached_property
+    def _kept(self) -> None:
+        """The answer of :meth:`check_kept`, which many plans of one image ask for."""
+        self.index.check_kept(self)
+
     def count_dead_bytes(self, table: PieceTable | None = None) -> DeadBytes | None:
         """Return what a repack would drop of ``table``, its plain bytes after edits, or as they are where None.
 

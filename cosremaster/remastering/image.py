@@ -300,9 +300,11 @@ class OpenedImage:
     def _ready_to_prove(self, plan: RemasterPlan) -> RemasterImage:
         """Return the image with what helps to prove the result of ``plan``.
 
-        :raises UnsupportedError: it is not changed.
+        :raises UnsupportedError: it is not changed. :raises CorruptError: what a layer keeps is damaged.
         """
         image = check_changeable(self.image)
+        for change in plan.changes:
+            change.layer.check_kept()
         if isinstance(image, IsoImage):
             return image
         seams = (layer.packed.seams for layer in plan.packed if layer.packed.table is plan.result.table)

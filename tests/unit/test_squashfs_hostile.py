@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster.errors import CosremasterError
+from cosremaster.errors import CorruptError, CosremasterError
 from cosremaster.layers.squashfs.directories import SquashfsEntry
-from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
+from cosremaster.layers.squashfs.inodes import DIRECTORY, SYMLINK, Inode
 from cosremaster.layers.squashfs.superblock import SUPERBLOCK_SIZE, Superblock, read_superblock
 from cosremaster.records import replace
 from tests.support.squashfs_image import SquashfsDraft
@@ -124,6 +124,58 @@ def test_a_lie_is_told_with_its_place(name: str, tmp_path: Path) -> None:
         assert str(error).startswith(str(path)) or "x.squashfs" in str(error)
     unharmed = {"no inodes"}
     assert errors or name in unharmed
+
+
+INODES_AT = superblock_of(SquashfsDraft().build()).inode_table
+OVERLAPS = {
+    "the superblock": {"start": 90},
+    "the inodes": {"start": INODES_AT - 10},
+    "the inodes, and an extended inode": {"start": INODES_AT - 10, "nlink": 2},
+}
+"""What is changed of a file whose block is then where an edit writes something else, and what is there."""
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_data_over_bytes_that_an_edit_writes(name: str, is_split: bool, tmp_path: Path) -> None:
+    """The file would have other bytes afterwards. That a plan alone does not look for."""
+    path, out = tmp_path / "x.squashfs", tmp_path / "out.squashfs"
+    path.write_bytes(SquashfsDraft(edit_inode=edited("big", **OVERLAPS[name]), splits_inodes=is_split).build())
+    request = cosremaster.Request(add=[cosremaster.InlineFile("/site", b"7")])
+    with cosremaster.open(path, remember=False) as image:
+        for _ in range(2):  # the first answer is remembered
+            with pytest.raises(CorruptError, match=r"x\.squashfs » big: squashfs inode 2 has data outside"):
+                image.remaster(out, request)
+        with pytest.raises(CorruptError, match="other bytes after an edit"):
+            image.prepare(request)
+    assert not out.exists()
+
+
+def test_tails_over_bytes_that_an_edit_writes(tmp_path: Path) -> None:
+    path, out = tmp_path / "x.squashfs", tmp_path / "out.squashfs"
+    data = bytearray(SquashfsDraft().build())
+    (index,) = struct.unpack_from("<Q", data, superblock_of(bytes(data)).fragment_table)
+    struct.pack_into("<Q", data, index + 2, 90)
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match=r"x\.squashfs: squashfs fragment 0 has data outside"):
+        cosremaster.remaster(path, out, add=[cosremaster.InlineFile("/site", b"7")])
+    assert not out.exists()
+
+
+def test_data_of_an_inode_behind_a_gap(tmp_path: Path) -> None:
+    """Then inodes do not follow each other, and each is looked for from the root."""
+    path, out = tmp_path / "x.squashfs", tmp_path / "out.squashfs"
+    draft = SquashfsDraft(
+        edit_inode=edited("big", start=90),
+        edit_entries=lambda entries: [entry for entry in entries if entry.type != SYMLINK],
+    )
+    data = bytearray(draft.build())
+    at = data.index(struct.pack("<HHHHII", SYMLINK, 0o777, 0, 0, 1, 4))
+    struct.pack_into("<H", data, at, 99)  # the inode of the symlink, which no directory names
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match=r"x\.squashfs » big: squashfs inode 2 has data outside"):
+        cosremaster.remaster(path, out, add=[cosremaster.InlineFile("/site", b"7")])
+    assert not out.exists()
 
 
 def test_the_number_of_another_inode_is_no_name_of_it(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from cosremaster.layers.squashfs.check_inodes import (
     find_index_faults,
     find_inode_faults,
     find_listing_faults,
+    is_outside,
 )
 from cosremaster.layers.squashfs.check_tables import Breach, MetadataRegion, find_count_breaches, find_regions
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, split_reference
+from cosremaster.layers.squashfs.superblock import SUPERBLOCK_SIZE
 from cosremaster.records.tuples import NamedTuple
 
 _INODES, _DIRECTORIES = "inodes", "directories"
@@ -31,6 +33,7 @@ _OF_PLACES = frozenset(("order", "gap", "index"))
 _OF_BLOCKS = frozenset(("codec", "full-blocks", "inode-count", "inode-number", "inode-table"))
 """Rules about places of blocks, and those that nothing is said about where one of these is broken."""
 _STORED_METADATA = 0x8000
+_UNKEPT = "has data outside of those of the image, which would be other bytes after an edit"
 _MAX_SHOWN = 100
 """So many breaches are shown of an image at most."""
 
@@ -58,6 +61,27 @@ def _find_all(filesystem: SquashfsFilesystem, *, with_data: bool) -> Iterator[Br
     else:
         with suppress(CorruptError):  # blocks may not be where they are looked for
             yield from checker.find_tree_breaches(0, with_data=with_data)
+
+
+def check_kept_data(filesystem: SquashfsFilesystem) -> None:
+    """Check that the data of all files stand where an edit leaves them, between the superblock and the inodes.
+
+    :raises CorruptError: a file has data elsewhere, which would be other bytes afterwards, or an inode is damaged.
+    """
+    limit = filesystem.superblock.inode_table
+    for number, (start, word) in enumerate(filesystem.fragments):
+        if not SUPERBLOCK_SIZE <= start <= limit - (word & ~STORED_BLOCK):
+            raise CorruptError(f"squashfs fragment {number:,} {_UNKEPT}", filesystem.place)
+    blocks = _Checker(filesystem).blocks_of(_INODES)
+    try:
+        number = next(InodeScanner(filesystem, blocks).find_outside(), 0)
+    except CorruptError:  # there may be gaps between inodes, as long as no entry leads there
+        files = (entry for _, entry in filesystem.walk() if entry.type == FILE)
+        number = next((entry.number for entry in files if is_outside(filesystem, filesystem.inode(entry.reference))), 0)
+    if number:
+        name = next((path for path, entry in filesystem.walk() if entry.number == number), b"")
+        where = filesystem.place.inside(name[:255]) if name else filesystem.place
+        raise CorruptError(f"squashfs inode {number:,} {_UNKEPT}", where)
 
 
 class KeptMetadata(NamedTuple):

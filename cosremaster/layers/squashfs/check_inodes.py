@@ -10,7 +10,16 @@ from cosremaster.errors import CorruptError, printable
 from cosremaster.layers.squashfs.check_tables import Breach
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
-from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, NO_FRAGMENT, NO_XATTR, STORED_BLOCK, SYMLINK, Inode
+from cosremaster.layers.squashfs.inodes import (
+    DIRECTORY,
+    FILE,
+    NO_FRAGMENT,
+    NO_XATTR,
+    STORED_BLOCK,
+    SYMLINK,
+    Inode,
+    parse_inode,
+)
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, split_reference
 from cosremaster.layers.squashfs.superblock import SUPERBLOCK_SIZE
 
@@ -19,6 +28,9 @@ _HEAD = 16
 _LONG_DIRECTORY, _LONG_FILE, _LONG_SYMLINK = 8, 9, 10
 _FIXED_SIZES = {DIRECTORY: 32, 4: 24, 5: 24, 6: 20, 7: 20, 11: 28, 12: 28, 13: 24, 14: 24}
 """Bytes of the inodes of a type whose length does not depend on what they hold."""
+_BASIC = struct.Struct("<12xIIIII")
+"""Of a basic file: number, where its data begin, fragment, place in that, size. A basic directory's number stands there
+too."""
 
 
 class InodeScanner:
@@ -73,10 +85,59 @@ class InodeScanner:
             total += 13 + self._number(total + 8)
         return total
 
+    def _pass_usual(self) -> int:
+        """Pass the sound inodes at hand that are basic ones of directories and of files with data; return how many.
+
+        Nearly all are, so this is done in few steps. The next inode is another, damaged, or not whole at hand.
+        """
+        data, at, count = self._data, self._at, 0
+        superblock = self._filesystem.superblock
+        inodes, end, log = superblock.inodes, superblock.inode_table, superblock.block_log
+        last, rest = len(data) - _BASIC.size, (1 << log) - 1
+        while at <= last:
+            number, start, fragment, _, size = _BASIC.unpack_from(data, at)
+            step, kind = 32, data[at] | data[at + 1] << 8
+            if kind == FILE:
+                blocks = (size if fragment != NO_FRAGMENT else size + rest) >> log
+                if blocks and not SUPERBLOCK_SIZE <= start <= end - size:
+                    break
+                step += 4 * blocks
+            elif kind != DIRECTORY:
+                break
+            if not 1 <= number <= inodes or at + step > len(data):
+                break
+            at += step
+            count += 1
+        self._at = at
+        return count
+
+    def find_outside(self) -> Iterator[int]:
+        """Yield the numbers of files whose data are outside of the data of the image.
+
+        :raises CorruptError: the inodes do not follow each other.
+        """
+        superblock = self._filesystem.superblock
+        while self._fill(_HEAD):
+            self._pass_usual()
+            if not self._fill(_HEAD):
+                return
+            kind, number = self._number(0, "<H"), self._number(12)
+            size = self._measure(kind)
+            if not size or not self._fill(size):
+                raise CorruptError(f"squashfs inode {number:,} is of no known type, or cut off", self._filesystem.place)
+            if kind in (FILE, _LONG_FILE):
+                inode = parse_inode(bytes(self._data[self._at : self._at + size]), 0, superblock.block_log)
+                if is_outside(self._filesystem, inode):
+                    yield number
+            self._at += size
+
     def find_breaches(self) -> Iterator[Breach]:
         """Yield what is wrong with the inodes; nothing can be said behind the first fault."""
         inodes, count = self._filesystem.superblock.inodes, 0
         while self._fill(_HEAD):
+            count += self._pass_usual()
+            if not self._fill(_HEAD):
+                break
             kind, number = self._number(0, "<H"), self._number(12)
             if not 1 <= number <= inodes:
                 message = f"has inode number {number:,} among {inodes:,} inodes, which unsquashfs and 7-Zip refuse"
@@ -91,6 +152,12 @@ class InodeScanner:
         if count != inodes or self._at != len(self._data):
             message = f"has {count:,} inodes in its table, and its superblock tells {inodes:,}, which 7-Zip refuses"
             yield Breach("inode-count", message, 4)
+
+
+def is_outside(filesystem: SquashfsFilesystem, inode: Inode) -> bool:
+    """Return whether the file ``inode`` has blocks that are not among the data, between superblock and inodes."""
+    size = inode.stored_size
+    return size > 0 and not SUPERBLOCK_SIZE <= inode.start <= filesystem.superblock.inode_table - size
 
 
 def find_inode_faults(filesystem: SquashfsFilesystem, inode: Inode) -> Iterator[tuple[str, str]]:
@@ -120,8 +187,8 @@ def _find_file_faults(filesystem: SquashfsFilesystem, inode: Inode) -> Iterator[
             yield "block-size", f"has a data block of {word & ~STORED_BLOCK:,} bytes"
         elif not word & ~STORED_BLOCK:
             holes += length
-    end = inode.start + sum(word & ~STORED_BLOCK for word in inode.blocks)
-    if end > inode.start and not SUPERBLOCK_SIZE <= inode.start <= end <= superblock.inode_table:
+    if is_outside(filesystem, inode):
+        end = inode.start + inode.stored_size
         yield "data-place", f"has its data at bytes {inode.start:,} to {end:,}, which are outside of the data"
     if inode.sparse > inode.size or (inode.sparse and not holes):  # 0 with holes: mksquashfs, of a file without any
         yield "sparse", f"has holes of {holes:,} bytes, and its inode tells {inode.sparse:,}"

@@ -47,6 +47,12 @@ class SquashfsIndex(OnDemandIndex["SquashfsTree"]):
         for breach in find_breaches(self.open_tree(layer).filesystem, with_data=with_data):
             yield breach.message, layer.place if breach.position is None else layer.place.at(breach.position)
 
+    def check_kept(self, layer: Layer) -> None:
+        """Check that all data stand where an edit leaves them. Raises as :meth:`ArchiveIndex.check_kept`."""
+        from cosremaster.layers.squashfs.check import check_kept_data  # noqa: PLC0415 - only edits need it
+
+        check_kept_data(self.open_tree(layer).filesystem)
+
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what stays of removed files, and which extended attributes go."""
         from cosremaster.layers.squashfs.losses import describe_losses  # noqa: PLC0415 - only edits need it

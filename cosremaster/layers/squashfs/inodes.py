@@ -77,6 +77,11 @@ class Inode(Struct, frozen=True, kw_only=True):
         """The file type."""
         return KINDS[self.type]
 
+    @property
+    def stored_size(self) -> int:
+        """Bytes of the data blocks of a file, as they are stored."""
+        return sum(word & ~STORED_BLOCK for word in self.blocks)
+
     def pack(self) -> bytes:
         """Return the inode's bytes, in the basic form where that holds it."""
         body, is_extended = _PACKERS[self.type](self)

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from cosremaster.errors import CorruptError
 from cosremaster.layers.formats import DeadBytes
+from cosremaster.layers.squashfs.check_inodes import is_outside
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, NO_FRAGMENT, NO_XATTR, STORED_BLOCK, Inode
@@ -86,7 +87,7 @@ class FileBytes(Struct, frozen=True):
         """Add the data of ``inode``, if it is a file."""
         if inode.type != FILE:
             return
-        length = sum(word & ~STORED_BLOCK for word in inode.blocks)
+        length = inode.stored_size
         if length:
             self.blocks.add(inode.start, inode.start + length)
         tail = inode.size - len(inode.blocks) * self.block_size
@@ -145,7 +146,7 @@ class LiveParts(Struct):
             self.listing_bytes += inode.size - EMPTY_SIZE
         if inode.type != FILE:
             return
-        length = sum(word & ~STORED_BLOCK for word in inode.blocks)
+        length = inode.stored_size
         if length:
             self.data.add(inode.start, inode.start + length)
         tail = inode.size - len(inode.blocks) * block_size
@@ -208,8 +209,7 @@ def _number_of(filesystem: SquashfsFilesystem, inode: Inode) -> int:
         raise CorruptError(f"inode {inode.number:,} names an owner that is not there", filesystem.place)
     if inode.fragment != NO_FRAGMENT and inode.fragment >= len(filesystem.fragments):
         raise CorruptError(f"squashfs has no fragment {inode.fragment:,}", filesystem.place)
-    length = sum(word & ~STORED_BLOCK for word in inode.blocks) if inode.type == FILE else 0
-    if length and not SUPERBLOCK_SIZE <= inode.start <= superblock.inode_table - length:
+    if inode.type == FILE and is_outside(filesystem, inode):
         raise CorruptError(f"inode {inode.number:,} has its data outside of the image", filesystem.place)
     tail = inode.size - len(inode.blocks) * superblock.block_size if inode.fragment != NO_FRAGMENT else 0
     if not 0 <= tail <= superblock.block_size or (tail and inode.offset + tail > superblock.block_size):

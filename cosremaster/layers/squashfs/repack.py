@@ -66,7 +66,7 @@ class MovedData(Struct):
     def move(self, inode: Inode, block_size: int) -> Inode:
         """Return the file ``inode`` with its data at their new places."""
         start, fragment, offset = 0, NO_FRAGMENT, 0
-        if any(word & ~STORED_BLOCK for word in inode.blocks):
+        if inode.stored_size:
             start = inode.start if self.ranges is None else self.ranges.move(inode.start)
         if inode.fragment != NO_FRAGMENT and inode.size > len(inode.blocks) * block_size:
             moved = self.moved[inode.fragment]
