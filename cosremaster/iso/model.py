@@ -92,8 +92,8 @@ class IsoDirectory(Struct, eq=False):
     ``..`` is that of a whole file or of a directory; only then the other fields say anything.
     ``is_ordinary``: each of its records has a name, a mode and times alone, in whole fields.
     ``begins_with_dots``: its first two records are ``.`` and ``..``.
-    ``empty_blocks``: the blocks of its records without data. ``data_end``: the byte offset behind the last data that
-    its files name. ``crc``: the CRC-32 of its bytes.
+    ``empty_blocks``: the blocks of its records without data. ``data_end``: a byte offset behind which its files have no
+    data. ``data``: its bytes; behind them zeros may follow up to its end.
     """
 
     path: bytes
@@ -107,7 +107,14 @@ class IsoDirectory(Struct, eq=False):
     begins_with_dots: bool = False
     empty_blocks: tuple[Lba, ...] = ()
     data_end: int = 0
-    crc: int = 0
+    data: bytes = b""
+
+    @property
+    def dot_extents(self) -> bytes:
+        """The 16 bytes with block and length (ECMA-119, 9.1.3, 9.1.4) of its first record, then those of its second."""
+        data = self.data
+        second = data[0]
+        return data[2:18] + data[second + 2 : second + 18]
 
 
 class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
@@ -170,6 +177,15 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     def file_paths(self) -> Sequence[bytes]:
         """The path of each file."""
         return _rows_of(self.files).paths
+
+    def has_path_from(self, beginning: bytes) -> bool:
+        """Return whether the path of a file begins with ``beginning``."""
+        return _rows_of(self.files).has_path_from(beginning)
+
+    @property
+    def file_names(self) -> Iterator[bytes]:
+        """The name of each file: what follows its directory in its path."""
+        return _rows_of(self.files).names
 
     @cached_property
     def regular_files(self) -> RegularFiles:

@@ -227,7 +227,7 @@ def _read_all_trees(
     :return: the trees, the primary one first, and the spans of all descriptors.
     """
     limits = TreeLimits(source)
-    earlier_trees = {tree.descriptor_lba: EarlierTree.of(tree, earlier) for tree in earlier.trees} if earlier else {}
+    earlier_trees = {tree.descriptor_lba: EarlierTree.of(tree) for tree in earlier.trees} if earlier else {}
     trees = [*read_trees(source, descriptors, IMAGE_START, limits=limits, earlier=earlier_trees)]
     spans = [Span(descriptor.lba, 1, "volume descriptor") for descriptor in descriptors]
     for base in bases:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import cast
-from zlib import crc32
 
-from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import (
     DIRECTORY,
     MIN_RECORD,
@@ -24,7 +21,7 @@ from cosremaster.iso.ecma119.records import (
     decode_joliet_identifiers,
     read_directory_bytes,
 )
-from cosremaster.iso.model import IsoDirectory, IsoFile, IsoImage, IsoTree
+from cosremaster.iso.model import IsoDirectory, IsoFile, IsoTree
 from cosremaster.iso.rockridge.read import CE_HEAD, find_ordinary_names, parse_plain_fields, read_rock_ridge
 from cosremaster.iso.tree_files import FileColumns, TreeFiles
 from cosremaster.iso.walk import DirectoryWalker, NamedRecord
@@ -41,17 +38,15 @@ _LAST_DOT = 1
 
 
 class EarlierTree(Struct, frozen=True):
-    """A tree of an image that was read before. ``directories``: by the first block of each; ``source``: the image."""
+    """A tree of an image that was read before. ``directories``: by the first block of each."""
 
     tree: IsoTree
-    source: ByteSource
     directories: Mapping[Lba, IsoDirectory]
 
     @classmethod
-    def of(cls, tree: IsoTree, image: IsoImage) -> EarlierTree:
-        """Return ``tree`` of ``image`` as a known one."""
-        source = cast("ByteSource", image.source.source)
-        return cls(tree, source, {directory.extent.lba: directory for directory in tree.index})
+    def of(cls, tree: IsoTree) -> EarlierTree:
+        """Return ``tree`` as a known one."""
+        return cls(tree, {directory.extent.lba: directory for directory in tree.index})
 
 
 class TreeReader(Struct):
@@ -94,9 +89,9 @@ class TreeReader(Struct):
         ):
             return None
         assert self.earlier is not None
-        data = read_directory_bytes(self.walker.source, directory.extent, directory.identifiers)
-        if crc32(data) != earlier.crc or data != self.earlier.source.read(lba_offset(earlier.extent.lba), len(data)):
-            return None  # the sum is of the bytes that were read then
+        data, kept = read_directory_bytes(self.walker.source, directory.extent, directory.identifiers), earlier.data
+        if not (data.startswith(kept) and _is_zeros(data, len(kept))):
+            return None
         self.walker.limits.count_directory(directory.extent.lba, directory.extent.length)
         for child in earlier.children:
             assert child.record is not None
@@ -104,7 +99,7 @@ class TreeReader(Struct):
         directory.children = [
             IsoDirectory(child.path, child.extent, child.identifiers, child.record) for child in earlier.children
         ]
-        directory.is_plain, directory.data_end, directory.crc = True, earlier.data_end, earlier.crc
+        directory.is_plain, directory.data_end, directory.data = True, earlier.data_end, kept
         directory.is_ordinary, directory.empty_blocks = earlier.is_ordinary, earlier.empty_blocks
         directory.begins_with_dots = earlier.begins_with_dots
         return self.earlier.tree.files[earlier.files]
@@ -131,17 +126,26 @@ class TreeReader(Struct):
         data = read_directory_bytes(walker.source, directory.extent, directory.identifiers)
         plain = _PlainDirectory(walker, directory, data)
         files = plain.read()
-        if files is None or files.data_end > walker.source.size:
+        size = walker.source.size
+        if files is None or (files.data_limit > size and files.data_end > size):
             return None
         walker.limits.count_directory(directory.extent.lba, directory.extent.length)
         walker.limits.count_path_bytes(plain.path_bytes + files.path_bytes)
         for child in plain.children:
             assert child.record is not None
             walker.note_directory(child.extent, child.record, len(directory.identifiers))
-        directory.children, directory.is_plain, directory.data_end = plain.children, True, files.data_end
+        directory.children, directory.is_plain, directory.data_end = plain.children, True, min(files.data_limit, size)
         directory.is_ordinary, directory.begins_with_dots = plain.is_ordinary, begins_with_dots(data)
-        directory.empty_blocks, directory.crc = (*plain.empty_blocks, *files.empty_blocks), crc32(data)
+        directory.empty_blocks = (*plain.empty_blocks, *files.empty_blocks)
+        if plain.end * 2 < len(data) and _is_zeros(data, plain.end):  # an image may have very many small directories
+            data = data[: plain.end]
+        files.data = directory.data = data
         return files
+
+
+def _is_zeros(data: bytes, start: int) -> bool:
+    """Return whether ``data`` are zeros from byte ``start`` on."""
+    return data.count(0, start) == len(data) - start
 
 
 def _make_file(sections: Sequence[NamedRecord]) -> IsoFile:
@@ -155,7 +159,7 @@ class _PlainDirectory(Struct):
     """The records of a directory, whose bytes are ``data``, as long as they are plain ones.
 
     ``empty_blocks``: those of directories. ``path_bytes``: bytes of the paths of directories in it together.
-    ``is_ordinary``: see :class:`IsoDirectory`.
+    ``is_ordinary``: see :class:`IsoDirectory`. ``end``: the byte behind the last record.
     """
 
     walker: DirectoryWalker
@@ -165,7 +169,7 @@ class _PlainDirectory(Struct):
     empty_blocks: list[Lba] = field(default_factory=list)
     path_bytes: int = 0
     is_ordinary: bool = True
-    has_records: bool = False
+    end: int = 0
 
     def read(self) -> FileColumns | None:
         """Read all records and return the files; None at the first that is no plain one, malformed ones included."""
@@ -173,33 +177,34 @@ class _PlainDirectory(Struct):
         prefix = directory.path + b"/" if directory.path else b""
         if self.walker.limits.is_past(len(prefix) * (len(data) // MIN_RECORD)):
             return None
-        files = FileColumns(IsoFile, prefix, lba_offset(directory.extent.lba), directory.identifiers, data)
+        start, base = lba_offset(directory.extent.lba), self.walker.base
+        files = FileColumns(IsoFile, prefix, start, directory.identifiers, data, base)
         try:
             for block in range(0, len(data), BLOCK):
                 if not self._read_block(files, prefix, block, min(block + BLOCK, len(data))):
                     return None
         except struct.error:  # the last record is cut off
             return None
-        return files if (files or self.has_records) and self._name_files(files) else None
+        return files if self.end and self._name_files(files) else None
 
-    def _read_block(self, files: FileColumns, prefix: bytes, at: int, end: int) -> bool:
-        """Read the records in bytes ``at`` to ``end``; return False at the first that is no plain one."""
-        data, base, unpack = self.data, self.walker.base, _HEAD.unpack_from
+    def _read_block(self, files: FileColumns, prefix: bytes, first: int, end: int) -> bool:
+        """Read the records in bytes ``first`` to ``end``; return False at the first that is no plain one."""
+        at, data, base, unpack = first, self.data, self.walker.base, _HEAD.unpack_from
         add_offset, add_start, add_size = files.offsets.append, files.starts.append, files.sizes.append
         while at < end and data[at]:
             raw_length, attributes, lba, size, flags, interleaving, length = unpack(data, at)
             behind = at + raw_length
             if attributes or interleaving or not length or behind > end or 33 + length > raw_length:
                 return False
-            if (flags and flags & ~_UNSEEN) or (length == 1 and data[at + 33] <= _LAST_DOT):
+            if flags > _UNSEEN or (length == 1 and data[at + 33] <= _LAST_DOT):
                 if not self._read_directory(prefix, at, Extent(base + lba, size), flags):
                     return False
-                self.has_records = True
             else:
                 add_offset(at)
                 add_start(base + lba)
                 add_size(size)
             at = behind
+        self.end = at if at > first else self.end
         return True
 
     def _read_directory(self, prefix: bytes, at: int, extent: Extent, flags: int) -> bool:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 from cosremaster.iso.ecma119.records import DirectoryRecord
@@ -29,34 +29,42 @@ class FileColumns(Sequence["IsoFile"]):
     """
 
     def __init__(
-        self, make: Callable[..., IsoFile], prefix: bytes, start: int, parent: tuple[bytes, ...], data: bytes
-    ) -> None:
+        self, make: Callable[..., IsoFile], prefix: bytes, start: int, parent: tuple[bytes, ...], data: bytes,
+        base: int = 0,
+    ) -> None:  # fmt: skip
         """Begin without files.
 
         ``make``: makes a file from its path, its one record, and what is special about it. ``prefix``: that of their
         paths. ``start``: the byte offset of the directory in the image. ``parent``: the identifiers of its path.
+        ``base``: the block from which the records count their blocks.
         """
-        self._make, self._prefix, self._start, self._parent, self._data = make, prefix, start, parent, data
-        self.names: Sequence[bytes] = ()
-        self.starts, self.sizes, self.offsets = array("Q"), array("I"), array("I")
+        self._make, self._prefix, self._start, self._parent = make, prefix, start, parent
+        self.data = data
+        self.names = list[bytes]()
+        self.starts, self.sizes, self.offsets = array("Q" if base else "I"), array("I"), array("I")
         self.special: dict[int, tuple[bool, int]] = {}
         self._made: list[list[IsoFile]] = []
 
     @property
     def identifiers(self) -> list[bytes]:
         """The identifiers in their records."""
-        data = self._data
+        data = self.data
         return [data[at + 33 : at + 33 + data[at + 32]] for at in self.offsets]
 
     @property
     def longest_identifier(self) -> int:
         """Bytes of the longest identifier in their records; 0 without files."""
-        data = self._data
+        data = self.data
         return max([data[at + 32] for at in self.offsets], default=0)
 
     def may_hold(self, part: bytes) -> bool:
         """Return whether ``part`` stands in the bytes of the directory: else it is in no identifier."""
-        return part in self._data
+        return part in self.data
+
+    def may_begin(self, beginning: bytes) -> bool:
+        """Return whether paths of this directory can begin with ``beginning``."""
+        prefix = self._prefix
+        return prefix.startswith(beginning) or beginning.startswith(prefix)
 
     @property
     def paths(self) -> list[bytes]:
@@ -70,13 +78,31 @@ class FileColumns(Sequence["IsoFile"]):
         return len(self.names) * len(self._prefix) + sum(map(len, self.names))
 
     @cached_property
+    def only_run(self) -> BlockRun | None:
+        """The blocks of all data, where none is empty and each begins at the end of the one before it; else None."""
+        starts = self.starts.tolist()
+        ends = [lba - -size // BLOCK for lba, size in zip(starts, self.sizes, strict=True)]
+        if not starts or starts[1:] != ends[:-1] or not all(self.sizes):
+            return None
+        return Lba(starts[0]), Lba(ends[-1])
+
+    @cached_property
     def data_start(self) -> Lba:
         """The first block of all data; 0 without any."""
-        return Lba(min(self.starts if all(self.sizes) else [lba for lba, size in self.extents if size], default=0))
+        if self.only_run is not None:
+            return self.only_run[0]
+        return Lba(min([lba for lba, size in self.extents if size], default=0))
+
+    @cached_property
+    def data_limit(self) -> int:
+        """A byte offset behind which there are no data, found faster than their end."""
+        return max(self.starts, default=0) * BLOCK + max(self.sizes, default=0)
 
     @cached_property
     def data_end(self) -> int:
         """The byte offset behind the last data; 0 without any."""
+        if self.only_run is not None:
+            return self.starts[-1] * BLOCK + self.sizes[-1]
         return max([lba * BLOCK + size for lba, size in self.extents if size], default=0)
 
     @property
@@ -96,11 +122,12 @@ class FileColumns(Sequence["IsoFile"]):
     @property
     def joined_runs(self) -> Sequence[BlockRun]:
         """The :attr:`block_runs`; a single one where each begins at the end of the one before it, as is usual."""
-        starts = [lba for lba, size in self.extents if size]
-        ends = [lba - -size // BLOCK for lba, size in self.extents if size]
-        if starts[1:] == ends[:-1]:
-            starts, ends = starts[:1], ends[-1:]
-        return cast("list[BlockRun]", list(zip(starts, ends, strict=True)))
+        if self.only_run is not None:
+            return [self.only_run]
+        runs = self.block_runs
+        if all(end == start for (_, end), (start, _) in pairwise(runs)):
+            return [(runs[0][0], runs[-1][1])] if runs else []
+        return runs
 
     @cached_property
     def blocks(self) -> tuple[Lba, Lba]:
@@ -122,7 +149,7 @@ class FileColumns(Sequence["IsoFile"]):
 
     def _make_files(self) -> list[IsoFile]:
         """Return the files as values."""
-        make, start, parent, data = self._make, self._start, self._parent, self._data
+        make, start, parent, data = self._make, self._start, self._parent, self.data
         columns = zip(self.paths, self.offsets, self.extents, self.identifiers, strict=True)
         files = [
             make(path, (DirectoryRecord(start + at, Lba(lba), size, data[at + 25], parent, identifier),))
@@ -170,6 +197,7 @@ class TreeFiles(Sequence["IsoFile"]):
         """Begin without files."""
         self._parts: list[Sequence[IsoFile]] = []
         self._starts: list[int] = []
+        self._directories: dict[tuple[int, int], Sequence[IsoFile]] = {}
         self._length = 0
         self._paths: list[bytes] | None = None
 
@@ -180,6 +208,7 @@ class TreeFiles(Sequence["IsoFile"]):
         if files:
             self._parts.append(files)
             self._starts.append(first)
+            self._directories[first, self._length] = files
         return slice(first, self._length)
 
     def has_extents_of(self, other: TreeFiles) -> bool:
@@ -204,7 +233,14 @@ class TreeFiles(Sequence["IsoFile"]):
     @property
     def data_end(self) -> Lba:
         """The block after all data."""
-        return Lba(max(map(_find_data_end, self._parts), default=0))
+        others = (part for part in self._parts if not isinstance(part, FileColumns))
+        end = int(max((end for part in others for file in part for _, end in file.block_runs), default=0))
+        columns = (part for part in self._parts if isinstance(part, FileColumns))
+        for part in sorted(columns, key=lambda part: part.data_limit, reverse=True):
+            if blocks_for(part.data_limit) <= end:
+                break
+            end = max(end, blocks_for(part.data_end))
+        return Lba(end)
 
     @property
     def paths(self) -> Sequence[bytes]:
@@ -216,6 +252,23 @@ class TreeFiles(Sequence["IsoFile"]):
                 for path in (part.paths if isinstance(part, FileColumns) else (file.path for file in part))
             ]
         return self._paths
+
+    def has_path_from(self, beginning: bytes) -> bool:
+        """Return whether a path begins with ``beginning``."""
+        return any(
+            path.startswith(beginning)
+            for part in self._parts
+            if not isinstance(part, FileColumns) or part.may_begin(beginning)
+            for path in (part.paths if isinstance(part, FileColumns) else (file.path for file in part))
+        )
+
+    @property
+    def names(self) -> Iterator[bytes]:
+        """The name of each file: what follows its directory in its path."""
+        return chain.from_iterable(
+            part.names if isinstance(part, FileColumns) else (file.path.rpartition(b"/")[2] for file in part)
+            for part in self._parts
+        )
 
     def number_regular(self) -> dict[bytes, int]:
         """Return the numbers of the regular files by their paths; of several with a path, that of the last."""
@@ -234,7 +287,7 @@ class TreeFiles(Sequence["IsoFile"]):
         for part in self._parts:
             if not isinstance(part, FileColumns):
                 runs = [run for file in part for run in file.block_runs]
-            elif part.data_start < end and first * BLOCK < part.data_end:
+            elif part.blocks[0] < end and first * BLOCK < part.data_limit:
                 runs = part.block_runs
             else:
                 continue
@@ -282,10 +335,10 @@ class TreeFiles(Sequence["IsoFile"]):
             at = range(self._length)[index]
             part = bisect_right(self._starts, at) - 1
             return self._parts[part][at - self._starts[part]]
+        files = self._directories.get((index.start, index.stop)) if index.step is None else None
+        if files is not None:
+            return files
         first, end, step = index.indices(self._length)
-        part = bisect_right(self._starts, first) - 1
-        if first < end and step == 1 and self._starts[part] == first and first + len(self._parts[part]) == end:
-            return self._parts[part]
         return [self[at] for at in range(first, end, step)]
 
     def __eq__(self, other: object) -> bool:
@@ -326,13 +379,6 @@ class RegularFiles(Mapping[bytes, "IsoFile"]):
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self._numbers)
-
-
-def _find_data_end(files: Sequence[IsoFile]) -> int:
-    """Return the block after the data of ``files``."""
-    if isinstance(files, FileColumns):
-        return blocks_for(files.data_end)
-    return max([end for file in files for _, end in file.block_runs], default=0)
 
 
 def list_identifiers(files: Sequence[IsoFile]) -> list[bytes]:

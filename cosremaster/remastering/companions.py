@@ -102,8 +102,7 @@ def plan_companions(
 
 def _has_casper_uuid(image: IsoImage, edits: IsoEdits) -> bool:
     """Return whether the medium of casper has a UUID before or after ``edits``."""
-    old = any(path.startswith(CASPER_UUID) for path in image.trees[0].file_paths)
-    return old or any(node.path.startswith(CASPER_UUID) for node in edits.added)
+    return image.trees[0].has_path_from(CASPER_UUID) or any(node.path.startswith(CASPER_UUID) for node in edits.added)
 
 
 def with_late_companions(

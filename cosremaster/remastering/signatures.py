@@ -48,7 +48,8 @@ def plan_signatures(image: IsoImage, edits: IsoEdits, changed: Iterable[bytes], 
     """
     names = sorted(changed)
     likely = {path + end for path in names for end in (*_SIGNATURES, *VERITY)}.difference(edits.replaced)
-    present = {path for path in image.trees[0].file_paths if path in likely and edits.new_path(path) is not None}
+    paths = image.trees[0].file_paths if likely else ()
+    present = {path for path in paths if path in likely and edits.new_path(path) is not None}
     pairs = [(path, path + end) for path in names for end in _SIGNATURES if path + end in present]
     verity = [(path, path + end) for path in names for end in VERITY if path + end in present]
     if verity and not drop:

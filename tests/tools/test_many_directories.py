@@ -27,6 +27,7 @@ from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.tree_edit.apply import apply_edits
+from cosremaster.iso.tree_edit.verify import prove_directories
 from cosremaster.iso.tree_files import FileColumns
 from cosremaster.iso.walk import walk_records
 from cosremaster.records import replace
@@ -201,6 +202,59 @@ def files_of(source: ByteSource, earlier: IsoImage | None) -> object:
         return [tree.files for tree in read_image(source, earlier).trees]
     except ImageError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("name", ["many", "relocated"])
+def test_a_directory_that_leads_elsewhere_is_no_proved_one(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A ., a .., a root's record, a path table and its size, each changed alone; in either tree, relocated or not."""
+    source_path = request.getfixturevalue(name)
+    target = tmp_path / "out.iso"
+    with open_source(source_path) as source:
+        image = read_image(source)
+        added = replace(ADDED.added[0], path=b"new")
+        raw = b"".join(plan_image(image, source, IsoEdits(added=(added,))).table.chunks())
+        target.write_bytes(raw)
+        with open_source(target) as result:
+            new = read_image(result, image)
+            prove_directories(result, new)
+            for tree in new.trees:
+                directory = next(each for each in tree.index if each.path.endswith((b"d11", b"d1/d2")))
+                dot = lba_offset(directory.extent.lba)
+                descriptor = lba_offset(tree.descriptor_lba)
+                changes = (
+                    dot + 2, dot + 17, dot + raw[dot] + 2, dot + raw[dot] + 17, descriptor + 156 + 6, descriptor + 136,
+                    *(lba_offset(table.lba) + 30 for table in tree.path_tables),
+                )  # fmt: skip
+                for at in changes:
+                    changed = bytearray(raw)
+                    changed[at] ^= 1
+                    target.write_bytes(changed)
+                    with pytest.raises(ProofError, match=r"path table|a \. or \.\."):
+                        prove_directories(result, read_image(result, image))
+
+
+@pytest.fixture
+def relocated(tmp_path: Path) -> Path:
+    """Ten levels of directories, of which genisoimage relocates some."""
+    tools.require("genisoimage")
+    tree = tools.Tree(tmp_path / "tree")
+    tree.file("/".join(f"d{level}" for level in range(1, 11)) + "/file", b"deep\n")
+    tree.file("d1/d2/file", b"high\n")
+    run(["genisoimage", "-quiet", "-R", "-J", "-o", tmp_path / "in.iso", tree.root])
+    return tmp_path / "in.iso"
+
+
+def test_little_is_kept_of_a_small_directory(many: Path) -> None:
+    with open_source(many) as source:
+        for tree in read_image(source).trees:
+            for directory in (directory for directory in tree.index if directory.is_plain):
+                whole = source.read(lba_offset(directory.extent.lba), directory.extent.length)
+                assert whole == directory.data.ljust(len(whole), b"\0")
+                assert len(directory.data) == len(whole) if whole[1024:].strip(b"\0") else len(directory.data) <= 1024
+                dot_dot = whole[0]
+                assert directory.dot_extents == whole[2:18] + whole[dot_dot + 2 : dot_dot + 18]
 
 
 def test_an_original_that_changed_meanwhile_says_nothing(many: Path, tmp_path: Path) -> None:

@@ -197,6 +197,27 @@ def parts(identifier: bytes) -> tuple[bytes, bytes, bytes]:
     return name, extension, version
 
 
+_LIKE_NAMES = st.text(alphabet=st.sampled_from("AB_.; \0é𝄞"), min_size=1, max_size=5)
+_IDENTIFIERS = st.lists(st.binary(min_size=1, max_size=4) | _LIKE_NAMES.map(str.encode), max_size=6)
+_JOLIET_IDENTIFIERS = st.lists(
+    _LIKE_NAMES.map(lambda name: name.encode("utf-16-be")) | st.binary(min_size=1, max_size=4), max_size=6
+)
+
+
+@pytest.mark.parametrize("style", [LEVEL_1, JOLIET, UDF], ids=["plain", "joliet", "udf"])
+@given(st.data())
+def test_identifiers_are_sorted_together_as_one_by_one(style: IdentifierScheme, data: st.DataObject) -> None:
+    identifiers = data.draw(_JOLIET_IDENTIFIERS if style is JOLIET else _IDENTIFIERS)
+    keys, expected = list(style.sort_keys(identifiers)), [style.sort_key(identifier) for identifier in identifiers]
+    for at, key in enumerate(keys):
+        for other, other_key in enumerate(keys):
+            pair, other_pair = (key, other_key), (expected[at], expected[other])
+            assert (pair[0] < pair[1], pair[0] == pair[1]) == (
+                other_pair[0] < other_pair[1],
+                other_pair[0] == other_pair[1],
+            )
+
+
 UNITS = st.characters(max_codepoint=0xFFFF, exclude_characters=";/\0", exclude_categories=["Cs"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -94,6 +95,43 @@ def test_files_are_made_of_columns() -> None:
     assert columns == [*_columns([b"a"], 50).files, columns[1]] and columns != _columns([b"a", b"link"], 50)
 
 
+def _extents(*extents: tuple[int, int]) -> FileColumns:
+    columns = _columns([b"%d" % number for number in range(len(extents))], 0)
+    columns.starts, columns.sizes = (array("I", column) for column in zip(*extents, strict=True))
+    return columns
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5000)), min_size=1, max_size=5))
+def test_ends_of_columns_are_those_of_each_file(extents: list[tuple[int, int]]) -> None:
+    columns = _extents(*extents)
+    ends = [lba * 2048 + size for lba, size in extents if size]
+    assert columns.data_end == max(ends, default=0) <= columns.data_limit
+    runs = [(lba, lba - -size // 2048) for lba, size in extents if size]
+    touches = all(end == start for (_, end), (start, _) in pairwise(runs))
+    assert list(columns.joined_runs) == ([(runs[0][0], runs[-1][1])] if runs and touches else runs)
+    assert columns.only_run in (None, *columns.joined_runs)
+    assert columns.empty_blocks == [lba for lba, size in extents if not size]
+
+
+def test_the_end_of_a_tree_is_that_of_the_file_that_ends_last() -> None:
+    tree = TreeFiles()
+    for part in (_extents((50, 1), (7, 9000)), _extents((51, 2049), (52, 0)), _extents((9, 1), (49, 1 << 13))):
+        tree.add(part)
+    assert tree.data_end == 53
+    tree.add([IsoFile(b"f", (DirectoryRecord(0, Lba(60), 2049, 0, (), b"F"),))])
+    assert tree.data_end == 62
+
+
+def test_paths_that_begin_so_are_looked_for_where_they_may_be() -> None:
+    tree = TreeFiles()
+    for part in (_columns([b"a", b"b"], 50), [IsoFile(b"x/y", (DirectoryRecord(0, Lba(7), 1, 0, (), b"Y"),))]):
+        tree.add(part)
+    beginnings = [b"", b"d", b"d/", b"d/b", b"d/c", b"a", b"x/", b"x/y", b"x/yz", b"y"]
+    for beginning in beginnings:
+        assert tree.has_path_from(beginning) == any(file.path.startswith(beginning) for file in tree)
+    assert list(tree.names) == [b"a", b"b", b"y"]
+
+
 def test_threads_that_ask_first_get_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = _columns([b"a", b"link"], 50)
     columns.special[1] = (False, 7)
@@ -135,7 +173,10 @@ def test_the_files_of_a_tree_are_a_row() -> None:
     assert list(tree.paths) == [file.path for file in everything]
     assert list(tree.block_runs()) == [run for file in everything for run in file.block_runs]
     assert list(tree.block_runs(joined=True)) == list(tree.block_runs())  # those of first overlap
-    first.starts, first.sizes = array("Q", (50, 51, 9, 53)), array("I", (1, 2049, 0, 1))
+    tree = TreeFiles()
+    tree.add(_extents((50, 1), (51, 2049), (9, 0), (53, 1)))
+    tree.add(single)
+    tree.add(second)
     assert list(tree.block_runs(joined=True)) == [(50, 54), (7, 8), (91, 93)]
     assert tree.has_extents_of(tree) is False  # a part of it is no columns
     assert list(tree.find_at({Lba(91), Lba(7), Lba(1)})) == [*single, second[1]]

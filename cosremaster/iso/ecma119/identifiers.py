@@ -7,11 +7,12 @@ or writes an image.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import repeat
 from typing import Protocol
 
 from cosremaster.errors import Place, UnsupportedError
-from cosremaster.iso.ecma119.records import decode_identifier, split_version
+from cosremaster.iso.ecma119.records import decode_identifier, join_joliet, split_version
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
 
@@ -20,6 +21,8 @@ JOLIET_VERSION = _VERSION.decode().encode("utf-16-be")
 _NOT_D_CHARACTER = lazy_regex(rb"[^A-Z0-9_]")
 _NOT_LETTER_OR_DIGIT = lazy_regex(rb"[^A-Za-z0-9_]")
 _NOT_PRINTABLE = lazy_regex(rb"[^!-.0-:<-~]")  # nor space, slash, semicolon
+_PART_OR_PADDING = lazy_regex(rb"[\0- .;]")
+"""What divides an identifier, and what sorts before the spaces by which it is padded."""
 _NOT_JOLIET = lazy_regex("[\x00-\x1f*/:;?\\\\]")
 _MAX_MARKS = 10**6
 _MIN_LONG_BASE = 8
@@ -37,6 +40,10 @@ class IdentifierScheme(Protocol):
 
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """Return the key by which the identifiers of a directory are sorted."""
+        ...
+
+    def sort_keys(self, identifiers: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        """Return keys that sort ``identifiers``, which may be very many, as those of :meth:`sort_key` do."""
         ...
 
     def display_name(self, identifier: bytes) -> bytes:
@@ -109,6 +116,15 @@ class IdentifierRules(Struct, frozen=True, kw_only=True):
         base, _, extension = split_version(identifier)[0].partition(b".")
         return base.ljust(255), extension.ljust(255)
 
+    def sort_keys(self, identifiers: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        """Return keys that sort ``identifiers`` as :meth:`sort_key` does: themselves if none has parts or padding."""
+        if self.is_joliet:
+            text = join_joliet(identifiers)
+            sorts_alone = text is not None and b";" not in text and b"\0" not in text
+        else:
+            sorts_alone = _PART_OR_PADDING.search(b"".join(identifiers)) is None
+        return zip(identifiers, repeat(b"")) if sorts_alone else map(self.sort_key, identifiers)
+
 
 class InferredRules:
     """The rules of a tree, inferred when an identifier is first made: from all of them, which may be very many."""
@@ -128,6 +144,10 @@ class InferredRules:
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """Return the key by which the identifiers of a directory are sorted."""
         return self._readable.sort_key(identifier)
+
+    def sort_keys(self, identifiers: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        """Return keys that sort ``identifiers``."""
+        return self._readable.sort_keys(identifiers)
 
     def display_name(self, identifier: bytes) -> bytes:
         """Return the name that readers show for ``identifier``."""
@@ -185,6 +205,10 @@ class UdfIdentifierRules(Struct, frozen=True):
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """Return equal keys: directories of UDF are not sorted, new names follow the old ones."""
         return b"", b""
+
+    def sort_keys(self, identifiers: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        """Return equal keys."""
+        return map(self.sort_key, identifiers)
 
     def display_name(self, identifier: bytes) -> bytes:
         """Return the name that readers show for ``identifier``."""

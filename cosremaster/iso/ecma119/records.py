@@ -253,19 +253,25 @@ def decode_joliet(identifier: bytes) -> bytes:
 _is_odd = (1).__and__
 
 
+def join_joliet(identifiers: Sequence[bytes]) -> bytes | None:
+    """Return the Joliet ``identifiers`` as UTF-8 with slashes between them; None if one has halves of characters."""
+    if any(map(_is_odd, map(len, identifiers))):
+        return None
+    try:
+        return b"\0/".join(identifiers).decode("utf-16-be").encode()
+    except UnicodeError:
+        return None
+
+
 def decode_joliet_identifiers(identifiers: Sequence[bytes]) -> list[bytes]:
     """Return the names that readers show for Joliet identifiers, which may be very many.
 
     They are decoded together, with a character between them that names do not have, where each has whole characters and
     neither a version nor a NUL.
     """
-    if not any(map(_is_odd, map(len, identifiers))):
-        try:
-            names = b"\0/".join(identifiers).decode("utf-16-be").encode()
-        except UnicodeError:  # halves of characters
-            names = b";"
-        if b";" not in names and b"\0" not in names:
-            parts = names.split(b"/")
-            if len(parts) == len(identifiers):
-                return parts
+    names = join_joliet(identifiers)
+    if names is not None and b";" not in names and b"\0" not in names:
+        parts = names.split(b"/")
+        if len(parts) == len(identifiers):
+            return parts
     return [decode_identifier(identifier, joliet=True) for identifier in identifiers]

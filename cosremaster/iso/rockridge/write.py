@@ -19,6 +19,8 @@ _NM_HEAD, _SL_HEAD, _COMPONENT_HEAD = 5, 5, 2
 MAX_FIELD = 255
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 _LONG_FORM = 0x80
+_PX_1_10 = 36
+"""Bytes of a PX field without a file serial number."""
 _RR_BITS = {b"PX": 1, b"PN": 2, b"SL": 4, b"NM": 8, b"CL": 16, b"PL": 32, b"RE": 64, b"TF": 128}
 
 
@@ -33,6 +35,11 @@ class RockRidgeProfile(Struct, frozen=True):
     px_size: int = 44
     tf_flags: int = 0x0E
     has_rr: bool = False
+
+    @property
+    def has_serials(self) -> bool:
+        """Whether PX fields have a file serial number, as they have since RRIP 1.12."""
+        return self.px_size > _PX_1_10
 
     @classmethod
     def from_fields(cls, fields: Iterable[bytes], skip: int) -> RockRidgeProfile:

@@ -7,6 +7,8 @@ the fields that only editing needs; the entries of a directory when they are fir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 from cosremaster.iso.ecma119.identifiers import IdentifierScheme
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent, VolumeDescriptor
@@ -86,6 +88,8 @@ class EditableDirectory(Struct, eq=False):
     ``is_changed``: its records are written anew. ``is_reparented``: its ``..`` is written anew.
     ``is_moved``: it gets other blocks. ``area_blocks``: the blocks of the continuation areas of its entries' records.
     ``unread``: how its entries are read, None where they are. ``read_list``: the entries, as far as they are read.
+    ``dots``: the bytes of its ``.`` and its ``..`` on the image that hold block and length; empty where they are not
+    known.
     """
 
     extent: Extent | None
@@ -97,9 +101,10 @@ class EditableDirectory(Struct, eq=False):
     is_changed: bool = False
     is_reparented: bool = False
     is_moved: bool = False
-    area_blocks: set[Lba] = field(default_factory=set)
+    area_blocks: AbstractSet[Lba] = frozenset()
     unread: UnreadEntries | None = None
     read_list: list[DirectoryEntry] = field(default_factory=list)
+    dots: bytes = b""
 
     @property
     def entries(self) -> list[DirectoryEntry]:
@@ -146,11 +151,16 @@ class EditableDirectory(Struct, eq=False):
         """
         if self is root or self.parent is None or self.named_in is None or self.extent is None:
             return False
-        above = (self.parent, self.named_in)
-        if any(directory.is_moved for directory in above):
+        if self.parent.is_moved or self.named_in.is_moved:
             return True
-        starts = [directory.extent.lba for directory in above if directory.extent]
-        return self.is_reparented and self.extent.lba < max(starts, default=Lba(0))
+        if not self.is_reparented:
+            return False
+        starts = [directory.extent.lba for directory in (self.parent, self.named_in) if directory.extent]
+        return self.extent.lba < max(starts, default=Lba(0))
+
+
+EntriesReader: TypeAlias = Callable[[EditableDirectory, Sequence[DirectoryEntry]], list[DirectoryEntry]]
+"""Returns all entries of a directory, of which those of directories are known."""
 
 
 class UnreadEntries(Struct, eq=False):
@@ -160,10 +170,10 @@ class UnreadEntries(Struct, eq=False):
     ``empty_blocks``: the blocks that its records without data name. ``followers``: what is called once they are read.
     """
 
-    read: Callable[[EditableDirectory, Sequence[DirectoryEntry]], list[DirectoryEntry]]
+    read: EntriesReader
     directory_entries: Sequence[DirectoryEntry]
     empty_blocks: Sequence[Lba]
-    followers: list[Callable[[], None]] = field(default_factory=list)
+    followers: tuple[Callable[[], None], ...] = ()
 
 
 class SerialNumbers:

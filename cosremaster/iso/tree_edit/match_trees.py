@@ -12,6 +12,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoTree
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.read_editable import read_editable_trees
+from cosremaster.records import Struct
 from cosremaster.units import Lba
 
 _MAX_COMPARISONS = 10**6
@@ -124,9 +125,9 @@ class _TreeMatcher:
             if pairs is not None:
                 self._match_later(primary_directory, directory)
                 return pairs
-        return self._match_now(primary_directory, directory, directory.entries)
+        return self.match_now(primary_directory, directory, directory.entries)
 
-    def _match_now(
+    def match_now(
         self, primary_directory: EditableDirectory | None, directory: EditableDirectory,
         entries: Sequence[DirectoryEntry],
     ) -> list[tuple[DirectoryEntry | None, DirectoryEntry]]:  # fmt: skip
@@ -144,18 +145,9 @@ class _TreeMatcher:
     def _match_later(self, primary_directory: EditableDirectory, directory: EditableDirectory) -> None:
         """Match the files of both directories when the entries of either are first read, before any is changed."""
         assert primary_directory.unread is not None and directory.unread is not None
-        calls = list[bool]()
-
-        def match_files() -> None:
-            """Match the files, once."""
-            if not calls:
-                calls.append(True)
-                _read_both(primary_directory, directory)
-                files = [entry for entry in directory.entries if entry.directory is None]
-                self._match_now(primary_directory, directory, files)
-
-        primary_directory.unread.followers.append(match_files)
-        directory.unread.followers.append(match_files)
+        later = _LaterMatch(self, primary_directory, directory)
+        primary_directory.unread.followers += (later,)
+        directory.unread.followers += (later,)
 
     def match_entries(
         self, primary_directory: EditableDirectory, entries: Iterable[DirectoryEntry]
@@ -237,6 +229,23 @@ class _TreeMatcher:
             other = self.other.naming.make_identifier(entry.primary_name or b"", is_directory, "")
             by_identifier.setdefault((other, is_directory), entry)
         return by_identifier
+
+
+class _LaterMatch(Struct, eq=False):
+    """Matches the files of two directories, once; an image has as many of them as directories."""
+
+    matcher: _TreeMatcher
+    primary_directory: EditableDirectory
+    directory: EditableDirectory
+    is_done: bool = False
+
+    def __call__(self) -> None:
+        """Match the files, if they are not."""
+        if not self.is_done:
+            self.is_done = True
+            _read_both(self.primary_directory, self.directory)
+            files = [entry for entry in self.directory.entries if entry.directory is None]
+            self.matcher.match_now(self.primary_directory, self.directory, files)
 
 
 def _read_both(*directories: EditableDirectory) -> None:

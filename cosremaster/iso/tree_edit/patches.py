@@ -6,13 +6,15 @@ Patches are pairs of a byte offset in the old image and the bytes that replace t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, pack_both_endian
+from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, VolumeDescriptor, pack_both_endian
 from cosremaster.iso.rockridge.read import CE_HEAD, walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
-from cosremaster.iso.tree_edit.serialize import RECORD_LBA, RECORD_LENGTH, ByteOrder
+from cosremaster.iso.tree_edit.path_tables import ByteOrder
+from cosremaster.iso.tree_edit.serialize import RECORD_LBA, RECORD_LENGTH
 from cosremaster.records import Struct
 from cosremaster.units import Lba, lba_offset
 
@@ -28,7 +30,19 @@ class PathTable(Struct, frozen=True):
     pointers: tuple[int, ...]
 
 
-def find_path_tables(tree: EditableTree) -> list[PathTable]:
+class DescribedTree(Protocol):
+    """A tree of directories with the volume descriptors that lead to it; its blocks count from ``base``."""
+
+    @property
+    def base(self) -> Lba:
+        """The block from which its records count their blocks."""
+
+    @property
+    def descriptors(self) -> Sequence[VolumeDescriptor]:
+        """The volume descriptors."""
+
+
+def find_path_tables(tree: DescribedTree) -> list[PathTable]:
     """Return the path tables of ``tree``, each of them once."""
     pointers: dict[tuple[Lba, ByteOrder], list[int]] = {}
     for descriptor in tree.descriptors:
@@ -46,12 +60,15 @@ def patch_directories(
 
     ``extents``: the new extents by the directory's id, counted from the image's start.
     """
+    directories = list(tree.directories())
     moved = {
         id(directory)
-        for directory in tree.directories()
-        if directory.extent and extents[id(directory)] != directory.extent
+        for directory in directories
+        if directory.extent
+        and extents[id(directory)] is not directory.extent
+        and extents[id(directory)] != directory.extent
     }
-    for directory in tree.directories():
+    for directory in directories:
         if directory.extent is None or directory.parent is None:
             continue
         extent = extents[id(directory)]
@@ -62,7 +79,7 @@ def patch_directories(
             for offset in records:
                 yield from _patch_extent(offset, tree, extent)
             yield from _patch_relocations(source, tree, directory, Lba(extent.lba - tree.base))
-        if moved & {id(directory), id(directory.parent)}:
+        if id(directory) in moved or id(directory.parent) in moved:
             yield from _patch_extent(find_parent_record(source, directory.extent), tree, extents[id(directory.parent)])
         if tree.counts_subdirectories and directory.is_changed:
             yield from _patch_link_counts(source, tree, directory)
@@ -75,26 +92,35 @@ def mend_dots(source: ByteSource, tree: EditableTree, extents: Mapping[int, Exte
 
     :param extents: the new extents by the directory's id, counted from the image's start.
     """
+    for record, directory in _find_stale_dots(source, tree):
+        yield from _patch_extent(record, tree, extents[id(directory)])
+
+
+def _find_stale_dots(source: ByteSource, tree: EditableTree) -> Iterator[tuple[int, EditableDirectory]]:
+    """Yield the byte offset of each record that :func:`mend_dots` mends, and the directory to which it has to lead."""
     assert tree.root.extent is not None
+    root, encoded = encode_extent(tree.root.extent, tree), dict[int, bytes]()
     for record in (lba_offset(descriptor.lba) + ROOT_RECORD for descriptor in tree.descriptors):
-        if _read_extent(source, record) != encode_extent(tree.root.extent, tree):
-            yield from _patch_extent(record, tree, extents[id(tree.root)])
+        if read_extent(source, record) != root:
+            yield record, tree.root
     for directory in tree.directories():
         parent = directory.parent
         if directory.extent is None or parent is None:
             continue
-        dot, dot_dot = lba_offset(directory.extent.lba), find_parent_record(source, directory.extent)
-        own = encode_extent(directory.extent, tree)
-        if _read_extent(source, dot) != own:
-            yield from _patch_extent(dot, tree, extents[id(directory)])
-        if _read_extent(source, dot_dot) not in (own, parent.extent and encode_extent(parent.extent, tree)):
-            yield from _patch_extent(dot_dot, tree, extents[id(parent)])
+        own = encoded[id(directory)] = encode_extent(directory.extent, tree)
+        above = encoded.get(id(parent)) or (encode_extent(parent.extent, tree) if parent.extent else own)
+        dots = directory.dots or read_dots(source, directory.extent)
+        if dots == own + above:
+            continue
+        if dots[:16] != own:
+            yield lba_offset(directory.extent.lba), directory
+        if dots[16:] not in (own, above):
+            yield find_parent_record(source, directory.extent), parent
 
 
 def count_stale_dots(source: ByteSource, tree: EditableTree) -> int:
     """Return how many records of ``tree``, as it is on the image, :func:`mend_dots` changes."""
-    extents = {id(directory): directory.extent or Extent(tree.base, 0) for directory in tree.directories()}
-    return sum(1 for _ in mend_dots(source, tree, extents)) // 2
+    return sum(1 for _ in _find_stale_dots(source, tree))
 
 
 def patch_root_continuation(source: ByteSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
@@ -112,12 +138,17 @@ def find_parent_record(source: ByteSource, extent: Extent) -> int:
     return start + source.read(start, 1)[0]
 
 
-def _read_extent(source: ByteSource, record: int) -> bytes:
+def read_dots(source: ByteSource, extent: Extent) -> bytes:
+    """Return the 16 bytes with the extent's block and length of a directory's first record, then of its second."""
+    return read_extent(source, lba_offset(extent.lba)) + read_extent(source, find_parent_record(source, extent))
+
+
+def read_extent(source: ByteSource, record: int) -> bytes:
     """Return the 16 bytes with the extent's block and length of the directory record at byte ``record``."""
     return source.read(record + RECORD_LBA, 16)
 
 
-def encode_extent(extent: Extent, tree: EditableTree) -> bytes:
+def encode_extent(extent: Extent, tree: DescribedTree) -> bytes:
     """Return the 16 bytes of a record that hold an extent's block and length (9.1.3, 9.1.4)."""
     return pack_both_endian(extent.lba - tree.base) + pack_both_endian(extent.length)
 

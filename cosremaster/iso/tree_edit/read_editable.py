@@ -48,6 +48,7 @@ from cosremaster.iso.tree_edit.directories import (
     DirectoryEntry,
     EditableDirectory,
     EditableTree,
+    EntriesReader,
     SerialNumbers,
     UnreadEntries,
 )
@@ -70,14 +71,21 @@ def read_editable_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> l
     :raises ImageError: when a record is malformed.
     :raises UnsupportedError: when a directory has an extended attribute record.
     """
+    return [read_editable_tree(source, group) for group in group_by_root(source, image_trees)]
+
+
+def group_by_root(
+    source: ByteSource, image_trees: Iterable[IsoTree]
+) -> Iterable[Sequence[tuple[IsoTree, VolumeDescriptor]]]:
+    """Return the trees with their descriptors; those of one root together, that which has the directories first."""
     groups: dict[tuple[Lba, int], list[tuple[IsoTree, VolumeDescriptor]]] = {}
     for tree in image_trees:
         descriptor = VolumeDescriptor(tree.descriptor_lba, source.read(lba_offset(tree.descriptor_lba), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
-    return [_read_tree(source, group) for group in groups.values()]
+    return groups.values()
 
 
-def _read_tree(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
+def read_editable_tree(source: ByteSource, group: Sequence[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
     """Read the tree that all descriptors of ``group`` share."""
     trees, descriptors = tuple(tree for tree, _ in group), tuple(descriptor for _, descriptor in group)
     base = trees[0].base
@@ -141,18 +149,23 @@ class _TreeReader(Struct):
         """Read every directory below ``root``."""
         assert root.extent is not None
         self.directories_at[root.extent.lba] = root
-        waiting = [root]
+        waiting, read_entries = [root], self._read_plain_entries
         while waiting:
             directory = waiting.pop()
             self.directories.append(directory)
-            below = self._skim_directory(directory)
+            below = self._skim_directory(directory, read_entries)
             waiting += self._read_directory(directory) if below is None else below
         self._link_relocated(root)
         for entry in (entry for directory in self.directories for entry in directory.read_list):
             self.identifiers[entry.directory is not None].append(entry.identifier)
 
-    def _skim_directory(self, directory: EditableDirectory) -> list[EditableDirectory] | None:
-        """Return the directories that are recorded in ``directory`` if it is plain; no other records are read."""
+    def _skim_directory(
+        self, directory: EditableDirectory, read_entries: EntriesReader
+    ) -> list[EditableDirectory] | None:
+        """Return the directories that are recorded in ``directory`` if it is plain; no other records are read.
+
+        :param read_entries: what reads them later.
+        """
         assert directory.extent is not None
         plain = self.plain.get(directory.extent.lba)
         if plain is None or plain.extent != directory.extent:
@@ -162,11 +175,12 @@ class _TreeReader(Struct):
         below, above = list[EditableDirectory](), len(plain.path) + 1 if plain.path else 0
         for child in plain.children:
             assert child.record is not None
-            below.append(self._make_directory(directory, child.record, child.path[above:]))
+            below.append(self._make_directory(directory, child.record, child.path[above:], child.extent))
         if self.skip is not None and self.sample_fields is None and plain.files.stop > plain.files.start:
             self._read_sample(plain)
-        entries = [child.entry for child in below if child.entry is not None]
-        directory.unread = UnreadEntries(self._read_plain_entries, entries, plain.empty_blocks)
+        entries = [child.entry for child in below if child.entry is not None] if below else ()
+        directory.unread = UnreadEntries(read_entries, entries, plain.empty_blocks)
+        directory.dots = plain.dot_extents
         return below
 
     def _read_sample(self, plain: IsoDirectory) -> None:
@@ -225,15 +239,19 @@ class _TreeReader(Struct):
                 "has an extended attribute record, so nothing can be added to or taken from its tree",
                 locate_record(self.source.place, record),
             )
-        directory = self._make_directory(parent, record, choose_name(record, ridge, joliet=self.joliet))
+        directory = self._make_directory(
+            parent, record, choose_name(record, ridge, joliet=self.joliet), get_extent(record)
+        )
         assert directory.entry is not None
         directory.entry.is_hidden = ridge is not None and ridge.is_relocated
         parent.entries.append(directory.entry)
         return directory
 
-    def _make_directory(self, parent: EditableDirectory, record: DirectoryRecord, name: bytes) -> EditableDirectory:
+    def _make_directory(
+        self, parent: EditableDirectory, record: DirectoryRecord, name: bytes, extent: Extent
+    ) -> EditableDirectory:
         """Return the directory of ``record`` in ``parent``. :raises ImageError: it was met before."""
-        directory = EditableDirectory(get_extent(record), parent, parent.level + 1, parent)
+        directory = EditableDirectory(extent, parent, parent.level + 1, parent)
         directory.entry = DirectoryEntry(name, record.identifier, (record,), directory, shown_name=name)
         if record.lba in self.directories_at:
             raise ImageError("directory tree leads into itself", self.source.place.at(record.offset))
@@ -269,19 +287,20 @@ class _TreeReader(Struct):
         """Yield the file serial numbers in use, those of directories that were skimmed included."""
         yield from self.serial_numbers
         numbers = array("I")
-        for extent in self._plain_extents():
-            data = self.source.read(lba_offset(extent.lba), extent.length)
+        for plain in self._list_skimmed():
+            data = plain.data
             numbers.frombytes(b"".join(_SERIAL.findall(data, data[0] + data[data[0]])))  # behind . and ..
         if sys.byteorder == "big":
             numbers.byteswap()
         yield from set(numbers)
 
-    def _plain_extents(self) -> Iterator[Extent]:
-        """Yield the extents of the directories that were skimmed."""
+    def _list_skimmed(self) -> Iterator[IsoDirectory]:
+        """Yield the directories that were skimmed."""
         for directory in self.directories:
             assert directory.extent is not None
-            if directory.extent.lba in self.plain:
-                yield directory.extent
+            plain = self.plain.get(directory.extent.lba)
+            if plain is not None and plain.extent == directory.extent:
+                yield plain
 
     def check_room(self) -> None:
         """Check that identifiers have room. :raises UnsupportedError: the system use area leaves too little."""
@@ -297,8 +316,7 @@ class _TreeReader(Struct):
         """Return the rules that the tree's identifiers, as they are on the image, follow."""
         files, directories = (set(identifiers) for identifiers in self.identifiers)
         longest = 0
-        for extent in self._plain_extents():
-            plain = self.plain[extent.lba]
+        for plain in self._list_skimmed():
             plain_files = self.files[plain.files]
             directories.update([child.record.identifier for child in plain.children if child.record is not None])
             if self.joliet and isinstance(plain_files, FileColumns) and not plain_files.may_hold(JOLIET_VERSION):

@@ -37,6 +37,7 @@ Patches = dict[int, bytes]
 class TreeRewrite(Struct):
     """The changes of one tree. Sizes count bytes and are known after :meth:`measure`.
 
+    ``directories``: those of the tree after the edits, each one before those below it.
     ``directory_sizes``: of each changed directory, by its id.
     ``continuation_sizes``: of the continuation areas of a directory (SUSP 5.1), by its id.
     ``path_table_size``: of one path table.
@@ -47,6 +48,7 @@ class TreeRewrite(Struct):
     source: ByteSource
     tree: EditableTree
     applied: AppliedEdits
+    directories: Sequence[EditableDirectory] = ()
     directory_sizes: dict[int, int] = field(default_factory=dict)
     continuation_sizes: dict[int, int] = field(default_factory=dict)
     path_table_size: int = 0
@@ -60,8 +62,8 @@ class TreeRewrite(Struct):
         The record of a relocated directory is in the relocation directory, which may come after the one that names it.
         """
         ordered: dict[int, EditableDirectory] = {}
-        for directory in self.tree.directories():
-            waiting = [directory] if directory.is_moved else []
+        for directory in (directory for directory in self.directories if directory.is_moved):
+            waiting = [directory]
             while waiting:
                 above = [each for each in (waiting[-1].parent, waiting[-1].named_in) if each and each.is_moved]
                 first = next((each for each in above if id(each) not in ordered and each not in waiting), None)
@@ -85,14 +87,16 @@ class TreeRewrite(Struct):
         :raises SizeError: when there are more directories than a path table can number.
         """
         tree = self.tree
-        extents = {id(directory): Extent(tree.base, 0) for directory in tree.directories()}
+        self.directories = tuple(tree.directories())
+        extents = dict.fromkeys(map(id, self.directories), Extent(tree.base, 0))
         if len(extents) > MAX_DIRECTORIES:
             raise SizeError(f"{len(extents):,} directories are more than the {tree.kind} tree can have", place)
-        grown = (entry for entry in tree.read_entries() if entry.extra_records > 0)
+        read = (entry for directory in self.directories if directory.unread is None for entry in directory.entries)
+        grown = (entry for entry in read if entry.extra_records > 0)
         sections = {id(entry): [(tree.base, 0)] * entry.extra_records for entry in grown}
         serializer = self._make_serializer(self.source.read, TreePlacement(extents, lambda _: tree.base, sections))
         records, continuations = serializer.serialize_directories()
-        for directory in tree.directories():
+        for directory in self.directories:
             is_longer = directory.extent is not None and len(records.get(id(directory), b"")) > directory.extent.length
             # libarchive reads continuation areas right behind their records, so those directories move too
             directory.is_moved = is_longer or id(directory) in continuations
@@ -121,11 +125,11 @@ class TreeRewrite(Struct):
         libarchive knows the paths of such files only when it has read all directories.
         """
         relocated: set[int] = set()
-        for directory in self.tree.directories():
+        for directory in self.directories:
             if directory is self.tree.root:  # it has no name, and so is named in nothing
                 continue
             above = (directory.parent, directory.named_in)
-            if directory.named_in is not directory.parent or any(id(each) in relocated for each in above):
+            if above[0] is not above[1] or (relocated and any(id(each) in relocated for each in above)):
                 relocated.add(id(directory))
                 if directory.is_moved:
                     yield from (entry for entry in directory.entries if entry.directory is None)
@@ -142,11 +146,13 @@ class TreeRewrite(Struct):
         if tree.rock_ridge is None:
             return
         removed = (directory for directory in self.applied.removed_directories if directory.extent)
-        old_directories = [*removed, *(directory for directory in tree.directories() if directory.extent)]
+        old_directories = [*removed, *(directory for directory in self.directories if directory.extent)]
+        if not any(directory.area_blocks for directory in old_directories):
+            return
         was_read = _find_read_blocks(old_directories, tree.root_area_blocks)
         while True:
             root_blocks = set[Lba]() if has_new_areas or tree.root.is_moved else tree.root_area_blocks
-            staying = [directory for directory in tree.directories() if directory.extent and not directory.is_moved]
+            staying = [directory for directory in self.directories if directory.extent and not directory.is_moved]
             is_read = _find_read_blocks(staying, root_blocks)
             unread = [directory for directory in staying if directory.area_blocks & was_read - is_read]
             if not unread:
@@ -180,7 +186,7 @@ class TreeRewrite(Struct):
         extra_sections: Mapping[int, Sequence[tuple[Lba, int]]],
     ) -> TreePlacement:
         """Return the tree's placement; ``starts`` yields the first block of each of :meth:`needed_spans`."""
-        extents = dict(TreePlacement.of_image(self.tree).directories)
+        extents = {id(directory): directory.extent for directory in self.directories if directory.extent}
         continuations: dict[int, Lba] = {}
         for directory in self.moved_directories:
             extents[id(directory)] = Extent(next(starts), self.directory_sizes[id(directory)])
@@ -203,9 +209,7 @@ class TreeRewrite(Struct):
         offsets = sorted(patches)
         for removed in self.applied.removed_directories:
             _drop_patches(patches, offsets, removed.extent)
-        for directory in self.tree.directories():
-            if not directory.is_changed:
-                continue
+        for directory in (directory for directory in self.directories if directory.is_changed):
             data, new = records[id(directory)], placement.directories[id(directory)]
             _drop_patches(patches, offsets, directory.extent)  # the serialized records hold them
             if not directory.is_moved:
@@ -238,7 +242,7 @@ class TreeRewrite(Struct):
         links = Counter(node.link for node in nodes.values() if node.link is not None)
         serials = (number for number in count(1) if number not in self.tree.serial_numbers)
         host = self.root_continuation_host
-        return TreeSerializer(self.tree, self.source, read, placement, links, serials, host)
+        return TreeSerializer(self.tree, self.source, read, placement, links, serials, host, self.directories)
 
 
 def share_blocks(tables: Sequence[PathTable]) -> bool:

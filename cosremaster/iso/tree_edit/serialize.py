@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import pack_short_date
@@ -22,11 +21,10 @@ from cosremaster.iso.tree_edit.directories import (
     EditableDirectory,
     EditableTree,
 )
+from cosremaster.iso.tree_edit.path_tables import ByteOrder, make_path_tables
 from cosremaster.records import Struct, field
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
-
-ByteOrder = Literal["little", "big"]
 
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
 """Offsets in a directory record, in bytes (9.1.3, 9.1.4, 9.1.6)."""
@@ -71,6 +69,7 @@ class TreeSerializer(Struct):
     ``link_counts``: the number of names of new files, by :attr:`Node.link`.
     ``free_serials``: yields file serial numbers that are not in use.
     ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
+    ``directories``: those that may be changed.
     ``assigned_serials``: the serial numbers of new files, by :attr:`Node.link` or the node's id.
     ``continued_entries``: the entries with records that continue in new areas, by their id.
     """
@@ -82,6 +81,7 @@ class TreeSerializer(Struct):
     link_counts: Mapping[object, int]
     free_serials: Iterator[int]
     root_continuation_host: EditableDirectory | None = None
+    directories: Sequence[EditableDirectory] = ()
     assigned_serials: dict[object, int] = field(default_factory=dict)
     continued_entries: dict[int, DirectoryEntry] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class TreeSerializer(Struct):
         """
         records, continuations = dict[int, bytes](), dict[int, bytes]()
         self.continued_entries.clear()
-        for directory in self.tree.directories():
+        for directory in self.directories:
             if directory.is_changed:
                 first = self.placement.continuations.get(id(directory), self.tree.base)
                 areas = ContinuationAreas(Lba(first - self.tree.base))
@@ -114,36 +114,12 @@ class TreeSerializer(Struct):
         return b"".join(raw for at, raw in fields if not start <= at < start + len(dot))
 
     def serialize_path_tables(self, orders: Collection[ByteOrder]) -> dict[ByteOrder, bytes]:
-        """Return the path table in each of the byte ``orders``.
-
-        Its records are sorted by level, parent's number and identifier (6.9.1).
-        """
-        extents, base, sort_key = self.placement.directories, self.tree.base, self.tree.naming.sort_key
-        numbers, rows = {id(self.tree.root): 1}, list[tuple[bytes, int, int]]()
-        level = [(1, _DOT, self.tree.root)]
-        while level:
-            next_level: list[tuple[int, bytes, EditableDirectory]] = []
-            for parent, identifier, directory in level:
-                number = numbers.setdefault(id(directory), len(numbers) + 1)
-                rows.append((identifier, extents[id(directory)].lba - base, parent))
-                entries = directory.directory_entries
-                if entries:  # most have none
-                    next_level += [
-                        (number, entry.identifier, entry.directory)
-                        for entry in entries
-                        if entry.directory is not None and not entry.is_placeholder
-                    ]
-            level = sorted(next_level, key=lambda item: (item[0], sort_key(item[1])))
-        return {
-            order: b"".join(
-                (
-                    b"%c\0%b%b%b" % (len(identifier), lba.to_bytes(4, order), parent.to_bytes(2, order), identifier)
-                    + bytes(len(identifier) % 2)
-                )
-                for identifier, lba, parent in rows
-            )
-            for order in orders
-        }
+        """Return the path table in each of the byte ``orders``."""
+        extents, base = self.placement.directories, self.tree.base
+        return make_path_tables(
+            self.tree.root, _list_recorded, lambda directory: extents[id(directory)].lba - base,
+            self.tree.naming.sort_keys, orders,
+        )  # fmt: skip
 
     def _get_extent(self, directory: EditableDirectory) -> Extent:
         """Return the extent of ``directory`` on the new image; its block counts as the tree's records count."""
@@ -234,7 +210,12 @@ class TreeSerializer(Struct):
         return [self.read(at, len(raw)) for at, raw in fields if raw[:2] in (b"PX", b"TF")]
 
     def _assign_serial(self, node: Node) -> int:
-        """Return the file serial number of ``node`` (PX, RRIP 4.1.1), the same for all names of a file."""
+        """Return the file serial number of ``node`` (PX, RRIP 4.1.1), the same for all names of a file.
+
+        0 where PX fields have none: then those in use need not be read.
+        """
+        if self.tree.rock_ridge is None or not self.tree.rock_ridge.has_serials:
+            return 0
         key = node.link or id(node)
         if key not in self.assigned_serials:
             self.assigned_serials[key] = next(self.free_serials)
@@ -356,6 +337,18 @@ class TreeSerializer(Struct):
         raw += bytes(len(raw) % 2)
         raw[0] = len(raw)
         return bytes(raw)
+
+
+def _list_recorded(directory: EditableDirectory) -> Sequence[tuple[bytes, EditableDirectory]]:
+    """Return the directories that are recorded in ``directory``, with their identifiers."""
+    entries = directory.directory_entries
+    if not entries:  # as in most
+        return ()
+    return [
+        (entry.identifier, entry.directory)
+        for entry in entries
+        if entry.directory is not None and not entry.is_placeholder
+    ]
 
 
 def _make_link(signature: bytes, lba: Lba) -> bytes:
