@@ -66,7 +66,7 @@ def verify(
 
 
 def diff(
-    old: StrPath, new: StrPath, *, text: bool = False, max_expand: int = MAX_EXPAND
+    old: StrPath, new: StrPath, *, text: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None
 ) -> Iterator[Difference]:  # fmt: skip
     """Yield how ``new`` differs from ``old``: two images, or addresses in them; see :meth:`Image.diff`.
 
@@ -77,8 +77,8 @@ def diff(
     added debirf-live-demo.cgz::rootfs.cxz::etc/motd ('file, 8 bytes',)
     """
     with (
-        image_at(old, max_expand=max_expand) as (image, address),
-        image_at(new, max_expand=max_expand) as (other, new_address),
+        image_at(old, max_expand=max_expand, progress=progress) as (image, address),
+        image_at(new, max_expand=max_expand, progress=progress) as (other, new_address),
     ):
         yield from image.diff(other, address, new_address, text=text)
 
@@ -88,7 +88,7 @@ def extract(
     progress: Progress | None = None,
 ) -> Extraction:  # fmt: skip
     """Write what is at ``address``, as in ``"in.iso::live.cgz::etc"``, to ``target``; see :meth:`Image.extract`."""
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=progress) as (image, inner):
         return image.extract(inner, target, as_tar=as_tar, force=force, progress=progress)
 
 
@@ -100,7 +100,7 @@ def export(
 
     Options and the rest are those of :meth:`Image.export`: ``archive``, ``entry``, ``threads``, ``force``.
     """
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=progress) as (image, inner):
         return image.export(target, address=inner, progress=progress, **options)
 
 
@@ -125,8 +125,11 @@ def read(address: StrPath, *, max_expand: int = MAX_EXPAND) -> bytes:
 
 
 @contextmanager
-def image_at(address: StrPath, *, max_expand: int = MAX_EXPAND) -> Iterator[tuple[Image, str]]:
-    """Open the image that ``address`` begins with, and give it with the rest of the address.
+def image_at(
+    address: StrPath, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None
+) -> Iterator[tuple[Image, str]]:
+    """Open the image that ``address`` begins with, and give it with the rest of the address; options as in
+    :class:`Image`.
 
     :raises UsageError: ``address`` cannot be parsed.
     """
@@ -134,5 +137,5 @@ def image_at(address: StrPath, *, max_expand: int = MAX_EXPAND) -> Iterator[tupl
 
     text = os.fspath(address)
     path, _ = split_address(text)
-    with Image(path, max_expand=max_expand) as image:
+    with Image(path, max_expand=max_expand, progress=progress) as image:
         yield image, split_image_path(text)[2]

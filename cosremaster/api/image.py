@@ -51,7 +51,8 @@ class Image:
 
     ``remember``: use and keep the index of the layers in the user's cache directory; ``check_index``: before a kept
     index is used, compare the SHA-256 of the files that it describes. ``max_expand``: data beyond the first GiB that
-    expand by more than this ratio are refused as a bomb.
+    expand by more than this ratio are refused as a bomb. ``progress``: is told of files that are read because an
+    address leads into them; methods that take a progress tell that of their own work.
 
     >>> import cosremaster
     >>> with cosremaster.open("vendor.iso") as image:
@@ -60,10 +61,13 @@ class Image:
     """
 
     def __init__(
-        self, path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
-    ) -> None:
+        self, path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         """Remember the path or URL; the image is opened by the first method that reads it."""
-        self._session = ImageSession(path, remember=remember, check_index=check_index, max_expand=max_expand)
+        self._session = ImageSession(
+            path, remember=remember, check_index=check_index, max_expand=max_expand, progress=progress
+        )
 
     @property
     def path(self) -> Path | Url:
@@ -593,12 +597,13 @@ class Image:
 
 
 def open(  # noqa: A001 - as gzip.open
-    path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
-) -> Image:
+    path: ImagePath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND,
+    progress: Progress | None = None,
+) -> Image:  # fmt: skip
     """Open the image at ``path``, which may be a URL; the arguments are those of :class:`Image`.
 
     :raises ImageError: it cannot be read, or is neither an ISO 9660 image nor an archive.
     """
-    image = Image(path, remember=remember, check_index=check_index, max_expand=max_expand)
+    image = Image(path, remember=remember, check_index=check_index, max_expand=max_expand, progress=progress)
     assert image._session.opened
     return image

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.layers.member_files import Keepers
     from cosremaster.layers.model import Layer
+    from cosremaster.progress import Progress
     from cosremaster.remastering.image import OpenedImage
 
 
@@ -33,10 +34,13 @@ class ImageSession:
     ``closing`` is closed with the image. The options are those of :class:`Image`.
     """
 
-    def __init__(self, path: ImagePath, *, remember: bool, check_index: bool, max_expand: int) -> None:
+    def __init__(
+        self, path: ImagePath, *, remember: bool, check_index: bool, max_expand: int, progress: Progress | None = None
+    ) -> None:
         """Remember the path or URL and the options; nothing is read yet."""
         self.place = parse_image_place(path)
         self.remember, self.check_index, self.max_expand = remember, check_index, max_expand
+        self.progress = progress
         self.closing = ExitStack()
         self._lock = threading.RLock()
         self._source: ByteSource | None = None
@@ -102,7 +106,7 @@ class ImageSession:
         from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - a remaster needs none of it
 
         opened = self.opened
-        return choose_layer(opened.image, opened.layers(keeper=keeper), None, opened.facts)
+        return choose_layer(opened.image, opened.layers(None, self.progress, keeper=keeper), None, opened.facts)
 
     def _address_inside(self, layer: Layer) -> Address:
         """Return the address inside the image of all that the file of ``layer`` unpacks to."""
@@ -134,7 +138,7 @@ class ImageSession:
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
 
         parts, members = self.parse_address(address), keepers.get("members")
-        options = containers.ALONE._replace(max_expand=self.max_expand, **keepers)
+        options = containers.ALONE._replace(max_expand=self.max_expand, progress=self.progress, **keepers)
         inner = parts if enters else parts[:-1]
         with self._lock:
             way = containers.open_once(self._containers, self.source, parts, options, inner)
@@ -162,6 +166,6 @@ class ImageSession:
         """Return the node at ``address`` for a comparison, in containers that know digests."""
         from cosremaster.browse.container import enter_if_container, follow, open_container  # noqa: PLC0415 - a remaster needs none
 
-        options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self.max_expand)
+        options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self.max_expand, progress=self.progress)
         parts = self.parse_address(address)
         return enter_if_container(follow(*open_container(self.source, parts, options, beside)), beside)

@@ -17,11 +17,12 @@ from cosremaster.io.urls import Url, is_url, parse_image_place, split_image_path
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
 from cosremaster.layers.container_heads import FAT_JUMPS, identify_container
 from cosremaster.layers.formats import format_names
-from cosremaster.layers.identify import HEAD_SIZE, identify_partition, identify_table
-from cosremaster.layers.model import Layer, build_layers, index_file
+from cosremaster.layers.identify import HEAD_SIZE, Identification, identify_partition, identify_table
+from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
 from cosremaster.layers.scan import NESTING, ScanOptions
 from cosremaster.lazy_log import LazyLogger
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.progress import DECODE, begin_work
 from cosremaster.records import Struct, replace
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind, RootedTree, Row, resolve_links, row_of
 from cosremaster.tree.paths import SymlinkLoopError
@@ -279,7 +280,8 @@ def _open_archive(
         closely = options._replace(members=keeper)
     elif inner and number is None and options.nesting == 0:
         closely = options._replace(nesting=NESTING, inner=frozenset(inner))
-    indexed = indexed or index_file(address[-1], table, place, closely, identification)
+    if indexed is None:
+        indexed = _index_file(address[-1], table, place, closely, identification)
     every = build_layers(indexed, table, place)
     layers = [layer for layer in every if layer.parent is None]
     members = None if keeper is None else keeper.list_files(layers)
@@ -295,6 +297,18 @@ def _open_archive(
     container = Container((*address, part), place, _describe_archives([layer]), layer.tree(), options, layer=layer)
     container.members = members
     return container
+
+
+def _index_file(
+    path: bytes, table: PieceTable, place: Place, options: ScanOptions, identification: Identification
+) -> IndexedFile:
+    """Return what ``index_file`` does, and tell ``options.progress`` of it."""
+    if options.progress is None or identification.reads_on_demand:
+        return index_file(path, table, place, options, identification)
+    with begin_work(
+        options.progress, f"read {printable(path)}", table.length, DECODE, identification.codec.name
+    ) as advance:
+        return index_file(path, table, place, options, identification, advance)
 
 
 def container_of(layer: Layer, address: Address, options: ScanOptions = ALONE) -> Container | None:

@@ -8,9 +8,10 @@ from functools import partial
 from typing import TypeAlias
 
 from cosremaster.io.source import ByteSource
-from cosremaster.io.streams import ByteReader
+from cosremaster.io.streams import ByteReader, count_chunks
 from cosremaster.layers.identify import identify
 from cosremaster.layers.scan import ScannedStream, ScanOptions, scan_streams
+from cosremaster.progress import DECODE, Progress, begin_work
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
@@ -44,21 +45,22 @@ def walk_names(names: Names, path: bytes) -> Iterator[bytes]:
             queue.extendleft(reversed(names[name]))
 
 
-def list_names(source: ByteSource, max_expand: int) -> Names | None:
+def list_names(source: ByteSource, max_expand: int, progress: Progress) -> Names | None:
     """Return the names in the archives of ``source``, or None where these alone do not tell what is unpacked.
 
     That is so of what is no archive that is read front to back, and where names lead through symlinks. ``max_expand``
-    is the ratio above which a stream is refused. Raises as indexing does.
+    is the ratio above which a stream is refused, ``progress`` is told of the packed bytes. Raises as indexing does.
     """
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) in (b"CD001", b"BEA01"):
         return None  # an ISO, or UDF alone, whatever it begins with
     identification = identify(partial(source.read, 0))
     if identification.format is None or identification.format.random_access:
         return None
-    reader = ByteReader(source.chunks(identification.prefix, source.size - identification.prefix), source.place)
-    streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
-    links = list[bytes]()
-    names = group_names(_list_paths(streams, links))
+    size, links = source.size - identification.prefix, list[bytes]()
+    with begin_work(progress, f"read {source.place}", size, DECODE, identification.codec.name) as advance:
+        reader = ByteReader(count_chunks(source.chunks(identification.prefix, size), advance), source.place)
+        streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
+        names = group_names(_list_paths(streams, links))
     return None if any(link in names for link in links) else names
 
 

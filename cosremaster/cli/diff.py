@@ -13,6 +13,7 @@ from cosremaster.browse.compare import Difference
 from cosremaster.cli.colors import paint_mark, paint_text_diff
 from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
+from cosremaster.cli.patient import PatientProgress
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.io.urls import shown_image_path
 
@@ -36,7 +37,7 @@ def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int)
     A line for each path: + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
     Exit code 1 when they differ.
     """
-    differences = diff(old, new, text=text, max_expand=max_expand)
+    differences = diff(old, new, text=text, max_expand=max_expand, progress=PatientProgress())
     if as_json:
         values = [_values(difference) for difference in differences]
         sides = {"a": shown_image_path(old), "b": shown_image_path(new)}

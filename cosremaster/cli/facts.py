@@ -6,6 +6,7 @@ import sys
 
 from cosremaster.api.functions import image_at, inspect
 from cosremaster.cli.looking import LookingProgress
+from cosremaster.cli.patient import PatientProgress
 from cosremaster.cli.standard_streams import write_bytes, write_json, write_text
 from cosremaster.io.urls import ImagePath
 from cosremaster.layers.scan import MAX_EXPAND
@@ -29,5 +30,5 @@ def print_facts(
 
 def write_file(address: str, max_expand: int = MAX_EXPAND) -> None:
     """Write the bytes of the file at ``address`` to standard output. Raises as :meth:`cosremaster.Image.read`."""
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=PatientProgress()) as (image, inner):
         write_bytes(image.chunks(inner))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import list_names, walk_names
 from cosremaster.cli.colors import paint_long_line, paint_name, uses_color
+from cosremaster.cli.patient import PatientProgress
 from cosremaster.cli.standard_streams import write_json, write_text
 from cosremaster.errors import printable, printable_lines
 from cosremaster.io.source import open_source
@@ -35,7 +36,7 @@ def _list_names(address: str, *, recursive: bool) -> bool:
     if "::" in address or "%" in address or not address or is_url(address):
         return False
     with open_source(address) as source:
-        names = list_names(source, MAX_EXPAND)
+        names = list_names(source, MAX_EXPAND, PatientProgress())
     if names is None:
         return False
     listed = walk_names(names, b"") if recursive else names[b""]
@@ -66,7 +67,7 @@ def list_address(
     """Print the entries of the directory, image or archive at ``address``."""
     from cosremaster.api.functions import image_at  # noqa: PLC0415 - the same
 
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=PatientProgress()) as (image, inner):
         if as_json:
             print_json(image.ls(inner, recursive=recursive, follow=not long))
             return

@@ -17,6 +17,7 @@ from cosremaster.cli.expected import takes_expected
 from cosremaster.cli.facts import write_file
 from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import JSON, MAX_EXPAND, QUIET, InputAddress, LocalPath, StrictCommand, takes_flags
+from cosremaster.cli.patient import PatientProgress
 from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError, printable
@@ -52,7 +53,7 @@ def cat_command(address: str, max_expand: int) -> None:
 @_JSON
 def stat_command(address: str, as_json: bool, max_expand: int) -> None:
     """Print all that is known about what stands at ADDRESS."""
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=PatientProgress()) as (image, inner):
         entry = image.stat(inner, full=not as_json)
         if as_json:
             print_json([entry])
@@ -72,7 +73,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 @_JSON
 def tree_command(address: str, as_json: bool, max_expand: int, levels: int | None) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=PatientProgress()) as (image, inner):
         entries = image.walk(inner, levels=levels)
         if as_json:
             print_json(entries)
@@ -97,7 +98,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 
     A pattern is matched against the whole path in each container; * does not cross /, ** does: **/*.conf
     """
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=PatientProgress()) as (image, inner):
         entries = image.walk(inner, pattern)
         if as_json:
             print_json(entries)
@@ -127,7 +128,7 @@ def extract_command(
     if form is None and str(target) == "-":
         raise UsageError("standard output takes a tar archive: --as tar (a folder called - is ./-)")
     progress = terminal_progress(quiet=quiet)
-    with image_at(address, max_expand=max_expand) as (image, inner):
+    with image_at(address, max_expand=max_expand, progress=progress) as (image, inner):
         if form == "tar" and str(target) == "-":
             if as_json:
                 raise UsageError("--json and - exclude each other: both are for standard output")

@@ -95,6 +95,15 @@ class LiveLine(Lines):
             self._is_shown = False
 
 
+class PassingLine(LiveLine):
+    """Progress as a line that changes, and goes away."""
+
+    def _print(self, event: ProgressEvent) -> None:
+        """Print what happened, but for steps that ended."""
+        if not isinstance(event, StepEnded):
+            super()._print(event)
+
+
 class Quiet:
     """No progress: nothing is printed but warnings and errors."""
 
@@ -154,6 +163,13 @@ def looking_progress() -> MeasuredProgress | Quiet:
     """Return the progress of a command that writes nothing: elsewhere than on a terminal, no line for each step."""
     if Settings.progress == "auto" and not Settings.is_quiet and not is_live():
         return StateLines()
+    return terminal_progress(quiet=False)
+
+
+def passing_progress() -> MeasuredProgress | Quiet:
+    """Return the progress of a command whose output is all that should stay: no line for a step that has ended."""
+    if Settings.progress == "auto" and not Settings.is_quiet:
+        return PassingLine() if is_live() else StateLines()
     return terminal_progress(quiet=False)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.formats import Converter
     from cosremaster.layers.kept_plain import KeptPlain, PlainKeeper
     from cosremaster.layers.member_files import MemberKeeper
+    from cosremaster.progress import Progress
 
 TAIL = 4 << 20
 """Plain bytes kept from a layer's end: twice what an LZMA2 chunk holds, so that additions decode nothing again."""
@@ -50,7 +51,8 @@ class ScanOptions(NamedTuple):
     bomb. ``keeper``: keeps plain bytes that will be read again and take long to decode. ``inner``: the only files that
     may be archives in archives; None for all.
     ``is_large``: the file is, so that a thread of its own decodes it, though little is done with the plain bytes.
-    ``members``: looks at the files of the archives, in place of digests and nesting.
+    ``members``: looks at the files of the archives, in place of digests and nesting. ``progress``: is told of the
+    packed bytes of files that are read because an address leads into them.
     """
 
     digests: bool = True
@@ -64,6 +66,7 @@ class ScanOptions(NamedTuple):
     inner: frozenset[bytes] | None = None
     is_large: bool = False
     members: MemberKeeper | None = None
+    progress: Progress | None = None
 
 
 ALL_DETAILS = ScanOptions()

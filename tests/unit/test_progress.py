@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 import cosremaster
 from cosremaster.cli import main, terminal
+from cosremaster.cli.patient import PatientProgress
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.checks import CRC64
 from cosremaster.codecs.xz.repack import XzParameters
@@ -347,6 +349,35 @@ def test_a_line_on_a_terminal_changes_and_goes_away(monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setenv("TERM", "dumb")
     assert not isinstance(terminal.terminal_progress(quiet=False), terminal.LiveLine)
+
+
+def test_a_short_step_of_a_look_shows_nothing_and_a_long_one_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, screen = Clock(monkeypatch), Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(terminal, "LIVE_INTERVAL", None)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((90, 20)))  # pytest asks too
+    shown: list[terminal.LiveLine] = []
+    make = terminal.passing_progress
+
+    def remember() -> Any:
+        shown.append(cast("terminal.LiveLine", make()))
+        return shown[-1]
+
+    monkeypatch.setattr(terminal, "passing_progress", remember)
+    progress = PatientProgress()
+    for seconds in (0.9, 1.5):
+        with begin_work(progress, "read root.cxz", 30 * MIB, DECODE, "xz") as advance:
+            clock.now += seconds
+            advance(10 * MIB)
+            if shown:
+                clock.now += 2
+                advance(10 * MIB)
+                shown[0]._tick()
+    assert len(shown) == 1
+    assert screen.getvalue() == (
+        "\r\x1b[K[#########---------] 50 %, about 2 s left; read root.cxz: 10.0 MiB of 20.0 MiB, 5.0 MiB/s\r\x1b[K"
+    )
 
 
 @pytest.mark.parametrize(

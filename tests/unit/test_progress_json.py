@@ -14,6 +14,7 @@ from cosremaster.cli.fleet import SiteLines
 from cosremaster.cli.messages import describe_event
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.terminal import StateLines, looking_progress
+from cosremaster.demo.image import debirf_files
 from cosremaster.fleet.state import SiteRecord
 from cosremaster.progress import SITES
 from cosremaster.progress.events import Warned
@@ -49,6 +50,28 @@ def test_commands_that_look_have_events_too(
     events = _events(capsys.readouterr().err)
     assert all(event["event"] in ("step", "progress", "end", "warning") for event in events)
     assert command != "inspect" or any(event.get("title") == f"index {CGZ}" for event in events)
+
+
+@pytest.mark.parametrize("words", [["ls"], ["cat"], ["stat"], ["tree"], ["find", "*"], ["diff"], ["extract"]])
+def test_commands_that_read_a_layer_have_events_too(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer = tmp_path / "live.cgz"
+    layer.write_bytes(debirf_files()[CGZ])
+    source, command = write_small(tmp_path), words[0]
+    address = f"{source}::{CGZ}::{'init' if command in ('cat', 'stat') else ''}".removesuffix("::")
+    others = {"diff": [str(layer)], "extract": [str(tmp_path / "out")]}.get(command, words[1:])
+    assert main([command, address, *others, "--progress", "json"]) in (0, 1)
+    events = _events(capsys.readouterr().err)
+    titles = [event["title"] for event in events if event["event"] == "step"]
+    assert titles[0] == f"read {CGZ}"
+    ends = [event for event in events if event["event"] == "end"]
+    assert [event["title"] for event in ends] == titles
+    assert ends[0]["processed"] == layer.stat().st_size
+    for quiet in ([], ["-q"], ["--progress", "none"]):
+        if command != "extract":
+            assert main([command, address, *others, *quiet]) in (0, 1)
+            assert not capsys.readouterr().err
 
 
 def test_a_message_is_an_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +126,9 @@ def test_an_error_has_code_and_place(
     assert report["error"]["message"] in printed.err, "people read it too"
     assert main([*words, "--progress", "json"]) == code
     printed = capsys.readouterr()
-    (event,) = _events(printed.err)
+    (event,) = [
+        event for event in _events(printed.err) if event["event"] not in ("step", "end")
+    ]  # layers that may have it
     assert printed.out == "" and event == {"event": "error", **report["error"]}
 
 
