@@ -8,6 +8,8 @@ import io
 import lzma
 import random
 import re
+import shutil
+import subprocess
 import tarfile
 import time
 import tracemalloc
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, Place
 from cosremaster.io.streams import ByteReader
@@ -290,6 +293,28 @@ def test_a_hard_link_to_nothing_is_told_when_it_is_read(tmp_path: Path, capsys: 
     assert capsys.readouterr().out == "link\n"
     assert main(["cat", f"{tmp_path / 'in.tar'}::etc/link"]) == 4
     assert "is a hard link to etc/nothing, which no entry before it has" in capsys.readouterr().err
+
+
+def test_hard_links_that_cannot_be_made_are_findings(tmp_path: Path) -> None:
+    """To nothing, to a later name, to the link itself, to a directory: GNU tar and bsdtar end with an error."""
+    image, good = tmp_path / "a.tar", header(b"file") + header(b"sound", b"1", link=b"./file") + header(b"dir/", b"5")
+    image.write_bytes(good + bytes(1024))
+    assert cosremaster.verify(image, deep=True).ok
+    links = [(b"none", b"no/such"), (b"later", b"last"), (b"self", b"self"), (b"dir/up", b"up"), (b"down", b"dir")]
+    bad = b"".join(header(name, b"1", link=text) for name, text in links)
+    image.write_bytes(good + bad + header(b"last") + bytes(1024))
+    expected = [
+        (f"{name.decode()} is a hard link to {text.decode()}, which no entry before it has", BLOCK * at)
+        for at, (name, text) in enumerate(links[:-1], start=3)
+    ]
+    expected.append(("down is a hard link to dir, a directory, which can have no such name", BLOCK * 7))
+    for deep in (False, True):
+        report = cosremaster.verify(image, deep=deep)
+        assert not report.ok
+        assert [(finding.message, finding.place.offset) for finding in report.findings if finding.place] == expected
+    for command in (["tar", "-xf"], ["bsdtar", "-xf"]):
+        if shutil.which(command[0]):
+            assert subprocess.run([*command, image], cwd=tmp_path, check=False, capture_output=True).returncode
 
 
 def test_any_changed_byte_is_an_error_or_another_archive() -> None:

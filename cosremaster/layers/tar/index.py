@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.layers.formats import ArchiveIndex
@@ -13,6 +14,7 @@ from cosremaster.layers.tar.entries import TarEntries
 from cosremaster.layers.tar.paths import unpacked_paths
 
 if TYPE_CHECKING:
+    from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.formats import EditResources, Repacking
@@ -27,6 +29,8 @@ _PARTS = {
     blocks.GNU_OLD_NAMES: "has a list of long names as very old versions of GNU tar wrote them, which is not read",
 }
 """What is odd about an archive with a header of such a type, as the end of a sentence."""
+_MAX_SHOWN = 100
+"""So many faults are shown of an archive at most."""
 
 
 class TarStyle:
@@ -175,6 +179,10 @@ class TarIndex(ArchiveIndex):
         from cosremaster.layers.tar.edit import apply_edits  # noqa: PLC0415 - only edits need it
 
         return apply_edits(layer, edits)
+
+    def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each hard link that cannot be made, the first of them, with its place."""
+        return islice(self.tree(layer).list_link_faults(), _MAX_SHOWN)
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what of replaced files goes."""

@@ -84,6 +84,19 @@ class TarTree(Mapping[bytes, Node]):
             link=source if self._names[source] > 1 and source != NO_SOURCE else None,
         )  # fmt: skip
 
+    def list_link_faults(self) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each hard link at which GNU tar and bsdtar end with an error, with its place."""
+        for number, source in self.sources.items():
+            entry = self._entries[number]
+            if source == NO_SOURCE:
+                fault = "which no entry before it has"
+            elif self._entries[source].mode & _TYPE_BITS == NodeKind.DIRECTORY:
+                fault = "a directory, which can have no such name"
+            else:
+                continue
+            message = f"{printable(self.layer.paths[number])} is a hard link to {printable(entry.link or b'')}, {fault}"
+            yield message, self.layer.place.at(entry.start)
+
     def _xattrs(self, entry: TarEntry) -> Xattrs:
         """Return the extended attributes of ``entry``; names in ACLs are those of the system in the archive."""
         from cosremaster.layers.tar.acl import has_named_acl, resolve_acls  # noqa: PLC0415 - few entries have some
