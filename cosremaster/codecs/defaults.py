@@ -20,7 +20,7 @@ _UNWRITTEN = {".lzma": "lzma", ".tlz": "lzma", ".lz": "lzip", ".z": "compress", 
 """Ends that say a codec for which there are no new streams."""
 
 _KINDS = {"tar": "tar", "cpio": "cpio", "squashfs": "squashfs", "sqfs": "squashfs", "sfs": "squashfs", "erofs": "erofs",
-          "zip": "zip", "7z": "7z", "qcow2": "qcow2"}  # fmt: skip
+          "zip": "zip", "7z": "7z", "qcow2": "qcow2", "iso": "iso"}  # fmt: skip
 
 _WHOLE = {
     "cgz": "cpio",

@@ -264,22 +264,52 @@ def find_new_codec(image: SourceImage, target: str) -> str | None:
 
     A name that stays as it was changes nothing, whatever the file is in truth.
 
-    :raises UsageError: the name says another kind of archive, or a file system.
+    :raises UsageError: the name says another kind of archive or image, a file system, or a codec of one that has none.
     """
-    if not image.is_single_file:
-        return None
-    from cosremaster.codecs.defaults import codec_in_name, initramfs_codec, kind_in_name  # noqa: PLC0415 - an ISO goes without
+    from cosremaster.codecs.defaults import codec_in_name, initramfs_codec, kind_in_name  # noqa: PLC0415 - who looks at an image writes none
 
-    own = os.fsdecode(image.files[0].path)
-    kind, own_kind = kind_in_name(target), "cpio" if image.kind == "initramfs" else image.kind
-    if kind not in (None, own_kind, kind_in_name(own)):
-        raise UsageError(
-            f"{target}: the name says {kind}, and {own} stays {own_kind} (cosremaster pack makes one of another)"
-        )
-    codec = codec_in_name(target)
-    if codec == codec_in_name(own) or (image.kind == "initramfs" and target.lower().endswith(".lz")):  # or LZMA there
+    own = os.path.basename(image.place.parts[0]) if image.volume else os.fsdecode(image.files[0].path)
+    kind, codec = kind_in_name(target), codec_in_name(target)
+    is_other_kind = kind not in (None, kind_in_name(own))
+    if not is_other_kind and codec == codec_in_name(own):
+        return None
+    own_kind, has_codec = _identify_kind(image)
+    if is_other_kind and kind != own_kind:
+        raise UsageError(f"{target}: the name says {kind}, and {own} stays {_hint_at_kind(own_kind, kind)}")
+    if not has_codec:
+        if codec not in (None, "none"):
+            raise UsageError(f"{target}: the name says {codec}, under which no {_noun_of(own_kind)} is written")
+        return None
+    if image.kind == "initramfs" and target.lower().endswith(".lz"):  # or LZMA there
         return None
     return initramfs_codec(codec) if image.kind == "initramfs" else codec
+
+
+def _identify_kind(image: SourceImage) -> tuple[str, bool]:
+    """Return the kind of ``image`` as ends of names say it, and whether it is or can be compressed as a whole."""
+    if image.volume:
+        return "iso", False
+    from cosremaster.io.pieces import PieceTable  # noqa: PLC0415 - few outputs have another name than the input
+    from cosremaster.layers.identify import identify_table  # noqa: PLC0415 - the same
+
+    identified = identify_table(PieceTable([image.source]))
+    assert identified.format is not None
+    return identified.format.name, not identified.format.random_access or not identified.codec.is_identity
+
+
+def _noun_of(kind: str) -> str:
+    """Return the ``kind`` of an image for people."""
+    return {"iso": "ISO image", "cpio": "cpio archive", "tar": "tar archive"}.get(kind, f"{kind} file system")
+
+
+def _hint_at_kind(own_kind: str, kind: str | None) -> str:
+    """Return what an image of ``own_kind`` stays, and what makes ``kind`` of it."""
+    if own_kind == "iso":
+        return "an ISO image (cosremaster extract takes out what is in it)"
+    if kind not in ("cpio", "tar", "squashfs"):
+        return own_kind
+    commands = "pack makes" if own_kind in ("cpio", "tar") else "extract and cosremaster pack make"
+    return f"{own_kind} (cosremaster {commands} one of another)"
 
 
 def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:
