@@ -34,14 +34,16 @@ def mode_without_umask(node: Node, granted: int) -> int:
     """Return the mode of ``node`` as it would be under umask 022.
 
     ``granted``: the bits of :data:`READ_BITS` that the umask left. Group and others read and execute what the owner
-    does, and never write. A class that may not read, though the umask let it, gets nothing new. Devices and directories
-    like /tmp keep their modes: no umask makes them so.
+    does, and never write. A class that may not read, though the umask let it, gets nothing new, and neither does then
+    one that the umask took everything from: 0600 where the group reads other things is no 0644 under umask 027.
+    Devices and directories like /tmp keep their modes: no umask makes them so.
     """
     mode = node.mode
     if node.kind not in _KINDS or mode & _STICKY_OPEN == _STICKY_OPEN:
         return mode
     owner, plain = mode >> 6 & 5, mode & 0o7700
+    is_closed = granted & READ_BITS & ~mode
     for shift in _CLASS_SHIFTS:
-        is_withheld = granted & 4 << shift and not mode & 4 << shift
-        plain |= mode & 5 << shift if is_withheld else owner << shift
+        is_open = mode & granted & 4 << shift or not is_closed
+        plain |= owner << shift if is_open else mode & 5 << shift
     return plain

@@ -79,6 +79,19 @@ def test_what_no_umask_made_stays(work: Path) -> None:
     assert added("--add", "site/key:/a/", "--add", "site/half:/a/")["a/key"] == "-rw-------"
 
 
+@pytest.mark.parametrize("umask", ["027", "007"])
+def test_what_is_closed_to_the_group_is_not_opened_to_others(work: Path, umask: str) -> None:
+    """Under umask 027 a key of mode 0600 became 0604: nothing in the folder was open to others, so all was opened."""
+    require("cpio")
+    run(["sh", "-ec", BUILD.format(umask=umask)])
+    for name, mode in {"key": 0o600, "pass": 0o710, "tool": 0o700}.items():
+        (work / "site" / name).write_text(name)
+        (work / "site" / name).chmod(mode)
+    found = added("--add", "site")
+    assert [found[name] for name in ("key", "pass", "tool")] == ["-rw-------", "-rwx--x---", "-rwx------"]
+    assert (found["etc/sudoers.d/a"], found["usr/bin/tool"]) == ("-rw-r--r--", "-rwxr-xr-x")
+
+
 def test_who_says_a_mode_gets_it(work: Path) -> None:
     require("cpio", "tar")
     run(["sh", "-ec", BUILD.format(umask="002")])
