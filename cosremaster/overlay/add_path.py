@@ -19,7 +19,7 @@ from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.progress import READ, begin_work
 from cosremaster.records import replace
 from cosremaster.suggestions import suggest_file
-from cosremaster.tree.nodes import Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
 
@@ -52,24 +52,43 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
         if is_archive:
             raise UsageError(f"{place}: is an archive, and a template is a file or a directory")
         source_nodes = fill_nodes(source_nodes, dict(item.template), place, is_single=single)
+    root = None if single or not dest else _choose_root(scan, policy, keeps_mode=item.keep_modes or is_archive)
     nodes = [policy.apply_defaults(node) for node in source_nodes]
     if not policy.keeps_owners:
         nodes = [with_capabilities_of_root(node) if node.xattrs else node for node in nodes]
     if item.mtree is not None:
-        nodes = _apply_mtree_file(nodes, item.source, item.mtree, context)
+        described = _apply_mtree_file([*filter(None, [root]), *nodes], item.source, item.mtree, context)
+        root, nodes = (described[0], described[1:]) if root else (None, described)
     split = WhiteoutSplit(tuple(nodes), (), ()) if single else split_whiteouts(nodes, place, context.warn)
     laid_nodes: Sequence[Node] = split.nodes
     if item.rules:
         is_name_open = single and not into_directory
         laid_nodes = _apply_rules(laid_nodes, policy, scan.nodes, dest, is_name_open=is_name_open)
+        if root is not None:
+            (root,) = _apply_rules([root], policy, [scan.root or root], dest, is_name_open=False)
+    if not laid_nodes and (split.hidden_paths or split.opaque_directories):  # a folder of whiteouts makes nothing
+        root = None
     _warn_of_losses(scan, laid_nodes, place, context)
     for pattern in policy.unused_patterns():
         context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
     return Addition(
         tuple(laid_nodes), dest, single, into_directory, os.fsdecode(source),
         hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories, is_archive=is_archive,
-        skipped_xattrs=scan.skipped_xattrs,
+        skipped_xattrs=scan.skipped_xattrs, root=root,
     )  # fmt: skip
+
+
+def _choose_root(scan: SourceScan, policy: OwnershipPolicy, *, keeps_mode: bool) -> Node | None:
+    """Return the directory that DEST becomes where it is not there; None for a missing parent like any other.
+
+    Without ``keeps_mode`` it is open, as folders of mktemp(1), which are closed, would lock out everyone but root.
+    """
+    root = scan.root
+    if root is None:  # an archive need not have an entry for it
+        if policy.keeps_owners or not scan.nodes:
+            return None
+        root = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755, mtime=scan.nodes[0].mtime)
+    return policy.apply_defaults(root if keeps_mode else replace(root, mode=0o755))
 
 
 def _warn_of_losses(scan: SourceScan, laid_nodes: Iterable[Node], place: Place, context: ReadContext) -> None:
@@ -89,7 +108,7 @@ def _undo_umask(scan: SourceScan, place: Place, context: ReadContext) -> list[No
 
     A single file is no evidence of a umask: what is closed there stays closed.
     """
-    granted = READ_BITS if scan.is_single_file else granted_reads(scan.nodes, scan.directory_mode)
+    granted = READ_BITS if scan.is_single_file else granted_reads([*filter(None, [scan.root]), *scan.nodes])
     modes = [mode_without_umask(node, granted) for node in scan.nodes]
     if granted != READ_BITS and any(mode & ~node.mode for mode, node in zip(modes, scan.nodes, strict=True)):
         closed, umask = ("others", "027") if granted & 0o040 else ("group and others", "077")

@@ -41,7 +41,8 @@ class Addition(Struct, frozen=True):
     exactly these nodes, so the user is warned when an existing directory keeps its own. ``is_archive``: the nodes are
     as somebody packed them. ``skipped_xattrs``: extended attributes of the source that the nodes have not.
     ``is_exact``: the nodes are those of the file system itself after a change: paths are real ones, an existing
-    directory gets the attributes of its node, and a node of any type takes the place of any other.
+    directory gets the attributes of its node, and a node of any type takes the place of any other. ``root``: the
+    directory that ``dest`` becomes where it is not there, under an empty path; None: a missing parent of the nodes.
 
     An addition is its own :class:`PreparedItem`: it does not depend on the file system.
     """
@@ -57,6 +58,7 @@ class Addition(Struct, frozen=True):
     is_archive: bool = False
     skipped_xattrs: tuple[AttributedPath, ...] = ()
     is_exact: bool = False
+    root: Node | None = None
 
     def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
         """Return the addition itself."""

@@ -72,7 +72,7 @@ def read_archive(
             raise OverlayError("changed while it was being read", place)
     skipped = tuple(AttributedPath(path, names) for path, names in collector.skipped_xattrs.items())
     nodes = tuple(collector.nodes.values())
-    return SourceScan(nodes, False, skipped, out_of_time=tuple(collector.out_of_time))
+    return SourceScan(nodes, False, skipped, out_of_time=tuple(collector.out_of_time), root=collector.root)
 
 
 class _NodeCollector:
@@ -84,6 +84,7 @@ class _NodeCollector:
         """Collect within the limits of ``context``; ``advance`` is called with the size of each chunk."""
         self.place = self._entry_place = place
         self.nodes: dict[bytes, Node] = {}
+        self.root: Node | None = None
         self.skipped_xattrs: dict[bytes, tuple[bytes, ...]] = {}
         self.out_of_time: dict[bytes, None] = {}
         self.context = context
@@ -123,6 +124,8 @@ class _NodeCollector:
             skipped = skipped_names((name for name, _ in entry.xattrs), self._choice)
             if skipped:
                 self.skipped_xattrs[path] = skipped
+        elif node.kind is NodeKind.DIRECTORY:
+            self.root = node
 
     def _normal_path(self, name: bytes, what: str) -> bytes:
         """Return ``name`` as a normal path. :raises OverlayError: no image may get it; the message names ``what``."""

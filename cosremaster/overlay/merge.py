@@ -35,7 +35,7 @@ class _LaidNode(Struct, frozen=True):
     def origin(self) -> Place:
         """The place on this machine that the node comes from, for errors."""
         place = Place().inside(self.addition.source)
-        return place if self.addition.is_single_file else place.inside(self.source_path)
+        return place if self.addition.is_single_file or not self.source_path else place.inside(self.source_path)
 
 
 class _OverlaidTree(Mapping[bytes, Node]):
@@ -148,6 +148,8 @@ def merge(
             _lay_exactly(tree, addition)
             continue
         _apply_whiteouts(tree, addition)
+        if addition.root is not None:
+            _lay_destination(tree, addition, addition.root)
         for node in addition.nodes:
             laid = _LaidNode(_with_path(node, _target_path(tree, addition, node)), addition, node.path)
             path = _lay_directory(tree, laid) if node.kind is NodeKind.DIRECTORY else _lay_other(tree, laid)
@@ -210,6 +212,19 @@ def _apply_whiteouts(tree: _OverlaidTree, addition: Addition) -> None:
     for path in hidden:
         if tree.find(path) is not None:
             tree.remove(path)
+
+
+def _lay_destination(tree: _OverlaidTree, addition: Addition, root: Node) -> None:
+    """Make sure that the directory that ``addition`` goes into is there; where it is not, it becomes ``root``.
+
+    :raises OverlayError: there is something else.
+    """
+    laid = _LaidNode(_with_path(root, addition.dest), addition, b"", is_implied=True)
+    path = _resolve_parents(tree, addition.dest, laid)
+    if tree.find(path) is None:
+        tree.lay(replace(laid, node=_with_path(root, path)))
+    else:
+        _resolve(tree, addition.dest, laid)
 
 
 def _target_path(tree: _OverlaidTree, addition: Addition, node: Node) -> bytes:

@@ -211,9 +211,9 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], max_mtime: int | N
     """
     nodes_by_path = {node.path: node for node in nodes}
     for spec in specs:
-        if not spec.path:
-            continue
         node = nodes_by_path.get(spec.path)
+        if not spec.path and node is None:
+            continue
         if node is None:
             if spec.optional and spec.kind in (None, NodeKind.FILE):
                 continue

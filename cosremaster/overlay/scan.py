@@ -151,8 +151,8 @@ class SourceScan(Struct, frozen=True):
 
     The node of a single file has the name of the file as its path. ``skipped_xattrs``: extended attributes that the
     nodes have not; ``unreadable_xattrs``: paths with such that cannot be read.
-    ``out_of_time``: the paths whose times no layer can hold. ``directory_mode``: the permission bits of the directory
-    that was read; 0 for another source.
+    ``out_of_time``: the paths whose times no layer can hold. ``root``: the directory
+    that was read, or the archive's entry for it, under an empty path; None without.
     """
 
     nodes: tuple[Node, ...]
@@ -160,7 +160,7 @@ class SourceScan(Struct, frozen=True):
     skipped_xattrs: tuple[AttributedPath, ...] = ()
     unreadable_xattrs: tuple[bytes, ...] = ()
     out_of_time: tuple[bytes, ...] = ()
-    directory_mode: int = 0
+    root: Node | None = None
 
 
 class _Scanner:
@@ -217,11 +217,11 @@ class _Scanner:
             self.unreadable_xattrs.append(path)
         return attributes.taken
 
-    def scan(self, nodes: Iterable[Node], *, is_single_file: bool, directory_mode: int = 0) -> SourceScan:
+    def scan(self, nodes: Iterable[Node], *, is_single_file: bool, root: Node | None = None) -> SourceScan:
         """Return the scan of ``nodes``."""
         return SourceScan(
             tuple(nodes), is_single_file, tuple(sorted(self.skipped_xattrs, key=lambda entry: entry.path)),
-            tuple(sorted(self.unreadable_xattrs)), tuple(sorted(self.out_of_time)), directory_mode,
+            tuple(sorted(self.unreadable_xattrs)), tuple(sorted(self.out_of_time)), root,
         )  # fmt: skip
 
 
@@ -257,7 +257,12 @@ def scan_source(source: bytes, max_mtime: int | None, choice: XattrChoice = DEFA
     scanner = _Scanner(max_mtime, choice)
     if stat.S_ISDIR(status.st_mode):
         nodes = sorted(_walk(source, scanner), key=lambda node: node.path)
-        return scanner.scan(nodes, is_single_file=False, directory_mode=stat.S_IMODE(status.st_mode))
+        mtime = clamp_mtime(status.st_mtime_ns // 1_000_000_000, max_mtime)
+        root = Node(
+            path=b"", kind=NodeKind.DIRECTORY, mode=stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid,
+            mtime=mtime,
+        )  # fmt: skip
+        return scanner.scan(nodes, is_single_file=False, root=root)
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))

@@ -18,12 +18,12 @@ _STICKY_OPEN = 0o1002
 _CLASS_SHIFTS = (3, 0)  # of group and others in a mode
 
 
-def granted_reads(nodes: Iterable[Node], directory_mode: int) -> int:
-    """Return the bits of :data:`READ_BITS` that any of ``nodes``, or the directory around them, has.
+def granted_reads(nodes: Iterable[Node]) -> int:
+    """Return the bits of :data:`READ_BITS` that any of ``nodes`` has.
 
     The umask did not take these away, so an entry without them lacks them on purpose.
     """
-    granted = directory_mode & READ_BITS
+    granted = 0
     for node in nodes:
         if node.kind in _KINDS:
             granted |= node.mode & READ_BITS
