@@ -259,12 +259,15 @@ class Image:
             raise LayerError(f"is a {reference.node.kind.noun}, which has no bytes", reference.place)
         yield from reference.node.content.table().chunks()
 
-    def tar_chunks(self, address: str = "") -> Iterator[bytes]:
-        """Yield a tar archive of what is at ``address``, in chunks."""
+    def tar_chunks(self, address: str = "", *, progress: Progress | None = None) -> Iterator[bytes]:
+        """Yield a tar archive of what is at ``address``, in chunks; ``progress`` is warned of what it lacks."""
         from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
-        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
+        from cosremaster.browse.tar import build_tar, sockets_warnings  # noqa: PLC0415 - the same
 
-        yield from build_tar(select_nodes(self._session.enter(address))).table().chunks()
+        nodes = select_nodes(self._session.enter(address))
+        for warning in sockets_warnings(nodes):
+            (progress or SilentProgress()).warn(warning)
+        yield from build_tar(nodes).table().chunks()
 
     def extract(
         self, address: str, target: StrPath, *, as_tar: bool = False, force: bool = False,
@@ -274,7 +277,7 @@ class Image:
 
         Nothing is written outside ``target``, which appears only when it is complete. Without root, owners and device
         nodes go to ``TARGET.mtree``, and extended attributes other than those of users are left out; a tar archive
-        keeps everything. ``force`` replaces an existing archive.
+        keeps everything but sockets. ``force`` replaces an existing archive.
 
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
@@ -285,7 +288,7 @@ class Image:
         """
         from cosremaster.api.views import Extraction  # noqa: PLC0415 - the same
         from cosremaster.browse.extract import extract_nodes, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
-        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
+        from cosremaster.browse.tar import build_tar, sockets_warnings  # noqa: PLC0415 - the same
 
         target, progress = make_path(target), progress or SilentProgress()
         nodes = select_nodes(self._session.enter(address))
@@ -293,6 +296,8 @@ class Image:
         kinds = [node.kind.noun for node in nodes]
         if as_tar:
             table, made = build_tar(nodes).table(), None
+            for warning in sockets_warnings(nodes):
+                progress.warn(warning)
             size = table.length
             self._write(table, target, force, progress)
         else:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.extract import find_root, select_nodes
-from cosremaster.browse.tar import build_tar
+from cosremaster.browse.tar import build_tar, sockets_warnings
 from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.table_source import TableSource
@@ -65,4 +65,6 @@ def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keep
         raise LayerError("is empty, and no root file system", reference.place)
     table = build_tar([*find_root(reference), *nodes]).table()
     file = TableSource(table, source, reference.place)
-    return OpenedImage(path, file=file, origin=source, remember=False, keeps_parts=keeps_parts)
+    return OpenedImage(
+        path, file=file, origin=source, remember=False, keeps_parts=keeps_parts, warnings=sockets_warnings(nodes)
+    )

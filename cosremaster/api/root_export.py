@@ -9,8 +9,8 @@ from cosremaster.browse.container import NodeRef
 from cosremaster.browse.export import MaasResource, RootArchive, find_base_image, gzip_tar, read_release
 from cosremaster.browse.extract import find_root, select_nodes
 from cosremaster.browse.root_selection import select_root_nodes
-from cosremaster.browse.system_archives import ContainerImage, LxdImage
-from cosremaster.browse.tar import TarStream, build_tar
+from cosremaster.browse.system_archives import ContainerImage, LxdImage, part_whiteouts
+from cosremaster.browse.tar import TarStream, build_tar, sockets_warnings
 from cosremaster.codecs.gzip.deflate import check_coder
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import cpu_count
@@ -19,6 +19,7 @@ from cosremaster.io.spool import Spool
 from cosremaster.io.streams import count_chunks, sha256_of
 from cosremaster.layers.address import ROOT_NAME
 from cosremaster.layers.kept_plain import PlainKeeper
+from cosremaster.overlay.attributes import name_some
 from cosremaster.progress import ENCODE, SUM, Progress, begin_work
 from cosremaster.remastering.request import read_epoch
 
@@ -72,6 +73,12 @@ def pack_archive(
     for text in unused:
         progress.warn(f"nothing is called {text}, which was to be excluded")
     root = [*find_root(reference), *root]
+    for warning in sockets_warnings(root):
+        progress.warn(warning)
+    if isinstance(archive, ContainerImage):
+        root, reserved = part_whiteouts(root)
+        if reserved:
+            progress.warn(f"left out, as in a container image they would remove something: {name_some(reserved)}")
     if isinstance(archive, LxdImage):
         root = archive.nodes(root, _creation_time(root), read_release(reference.container))
     tar = build_tar(root, sparse=archive.sparse)

@@ -147,6 +147,22 @@ class ContainerImage(RootArchive):
         return build_tar([*folders, *(_file(path.encode(), content, created) for path, content in files.items())])
 
 
+def part_whiteouts(nodes: Iterable[Node]) -> tuple[list[Node], list[bytes]]:
+    """Return the ``nodes`` that a layer of an OCI image can have, and the paths of those that would remove something.
+
+    Those are names that begin with ``.wh.`` (layer.md of the specification), and character devices 0:0, as which
+    overlayfs shows no file.
+    """
+    kept, reserved = list[Node](), list[bytes]()
+    for node in nodes:
+        is_whiteout = b"/.wh." in b"/" + node.path or (node.kind is NodeKind.CHAR and node.rdev == (0, 0))
+        if is_whiteout:
+            reserved.append(node.path)
+        else:
+            kept.append(node)
+    return kept, reserved
+
+
 def _format_time(seconds: int) -> str:
     """Return a time in seconds since 1970 as RFC 3339 has it: its years have four digits, and others become those."""
     first, last = ((moment - _EPOCH) // timedelta(seconds=1) for moment in (datetime.min, datetime.max))

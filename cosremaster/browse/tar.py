@@ -9,6 +9,7 @@ from functools import cached_property
 
 from cosremaster.browse.order import nodes_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.overlay.attributes import name_some
 from cosremaster.records import Struct
 from cosremaster.tree.content import MIN_HOLE, has_large_holes
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
@@ -143,6 +144,12 @@ def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:
     held = [node for node in nodes if node.kind is not NodeKind.SOCKET]
     below, roots = [node for node in held if node.path], [node for node in held if not node.path]
     return TarStream((*nodes_in_order(below), *roots), sparse=sparse)
+
+
+def sockets_warnings(nodes: Iterable[Node]) -> list[str]:
+    """Return the warning that a tar archive of ``nodes`` lacks the sockets among them; none without such."""
+    sockets = [node.path for node in nodes if node.kind is NodeKind.SOCKET]
+    return [f"sockets are left out, as a tar archive holds none: {name_some(sockets)}"] if sockets else []
 
 
 def _without_content(node: Node) -> Node:

@@ -123,7 +123,7 @@ def extract_command(
 
     Nothing is written outside DIR, and DIR appears only when it is complete. Without root, owners and device
     nodes go into DIR.mtree, and extended attributes are set if they are those of users. A tar archive keeps
-    everything.
+    everything but sockets.
     """
     if form is None and str(target) == "-":
         raise UsageError("standard output takes a tar archive: --as tar (a folder called - is ./-)")
@@ -132,7 +132,7 @@ def extract_command(
         if form == "tar" and str(target) == "-":
             if as_json:
                 raise UsageError("--json and - exclude each other: both are for standard output")
-            write_bytes(image.tar_chunks(inner))
+            write_bytes(image.tar_chunks(inner, progress=progress))
             return
         made = image.extract(inner, target, as_tar=form == "tar", force=force, progress=progress)
     if form == "tar":

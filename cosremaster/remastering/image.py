@@ -21,7 +21,7 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -52,13 +52,14 @@ class OpenedImage:
     def __init__(
         self, source: ImagePath, *, remember: bool = True, check_index: bool = False,
         max_expand: int = MAX_EXPAND, file: ByteSource | None = None, origin: ByteSource | None = None,
-        keeps_parts: bool | None = None,
+        keeps_parts: bool | None = None, warnings: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Open the image and read its structures. Raises as ``open_image``.
 
         :param file: the bytes of the image, where they are not those of the file ``source``.
         :param origin: what ``file`` is made from, where the input of a remaster is that.
         :param keeps_parts: whether plans keep what they packed, and runs take it; None: where ``remember`` says so.
+        :param warnings: of what ``file`` lacks of that, for each remaster.
         """
         self._file = open_source(source) if file is None else file
         self._use = SharedUse(self._file.close, f"{self._file.place}")
@@ -75,6 +76,7 @@ class OpenedImage:
         self._index = LayerIndex(self.image, self._file, options, remember=remember, check_index=check_index)
         self._keeps_parts = remember if keeps_parts is None else keeps_parts
         self._caches: dict[Address, BlockCache] = {}
+        self._warnings = tuple(warnings)
 
     def __enter__(self) -> OpenedImage:
         """Return the image itself."""
@@ -419,6 +421,7 @@ class OpenedImage:
         """
         from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - who looks at an image plans none
 
+        context.warnings.extend(self._warnings)
         try:
             plan = plan_remaster(check_changeable(self.image), self._index, request, context)
             parts = plan.parts if context.parts is None else context.parts.total

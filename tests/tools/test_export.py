@@ -9,6 +9,7 @@ import os
 import random
 import shlex
 import shutil
+import socket
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -409,3 +410,49 @@ def test_names_that_no_manager_takes(root: Path, words: list[str]) -> None:
     before = sorted(Path().iterdir())
     assert main(["export", "root.tar", *words]) == 2
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.fixture
+def odd_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a squashfs with a socket, with names that are whiteouts elsewhere, and a file that they would remove."""
+    tools.require("mksquashfs", "tar")
+    monkeypatch.chdir(tmp_path)
+    for name in ("bin", "etc/.wh.d", "usr", "lib", "run"):
+        Path("root", name).mkdir(parents=True)
+    for name in ("etc/.wh.motd", "etc/motd", "etc/.wh.d/inside", "etc/a.wh.b"):
+        Path("root", name).write_text(name)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("root/run/s")
+    pseudo = ["-p", "etc/gone c 0644 0 0 0 0", "-p", "etc/null c 0666 0 0 1 3"]
+    run(["mksquashfs", "root", "root.squashfs", "-quiet", "-no-progress", "-all-root", *pseudo])
+    return tmp_path
+
+
+def test_a_container_image_has_no_whiteouts(odd_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file etc/.wh.motd of the root became a whiteout, which removed etc/motd where the image was loaded."""
+    assert main(["export", "root.squashfs", "--docker", "site"]) == 0
+    told = "left out, as in a container image they would remove something: "
+    assert f"warning: {told}etc/.wh.d, etc/.wh.d/inside, etc/.wh.motd and 1 more" in capsys.readouterr().err
+    run(["tar", "-xf", "site.tar"])
+    (layer,) = json.loads(Path("manifest.json").read_text())[0]["Layers"]
+    names = run(["tar", "-tf", layer]).decode().splitlines()
+    assert sorted(name for name in names if name.startswith("etc/")) == ["etc/", "etc/a.wh.b", "etc/motd", "etc/null"]
+    assert main(["export", "root.squashfs", "--lxd", "site"]) == 0  # which knows no whiteouts
+    assert "left out, as in a container" not in capsys.readouterr().err
+    assert b"rootfs/etc/.wh.motd\n" in run(["tar", "-tf", "site.tar.gz"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "root.squashfs", "--maas", "x"], ["root.squashfs", "x.tar"],
+        ["extract", "root.squashfs", "x.tar", "--as", "tar"], ["extract", "root.squashfs", "-", "--as", "tar"],
+    ],
+)  # fmt: skip
+def test_sockets_that_an_archive_lacks_are_told(
+    odd_root: Path, words: list[str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """They were left out without a word."""
+    assert main(words) == 0
+    told = capfdbinary.readouterr().err
+    assert told.count(b"warning: sockets are left out, as a tar archive holds none: run/s\n") == 1
