@@ -59,6 +59,25 @@ def test_xdelta3_makes_the_written_image_of_each_kind_of_request(kind: str, tmp_
     assert note["result"] == {"size": len(expected), "sha256": made.delta.sha256}
 
 
+def test_xdelta3_takes_a_compressed_base_as_it_is_with_an_option(tmp_path: Path) -> None:
+    """It decompresses such a base by itself (docs/delta.md)."""
+    tools.require("xdelta3", "xz", "tar")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/noise").write_bytes(random.Random(1).randbytes(100_000))
+    run(["tar", "-C", tmp_path / "root", "-cf", tmp_path / "base.tar", "."])
+    base, delta = tmp_path / "base.tar.xz", tmp_path / "site.vcdiff"
+    run(["xz", tmp_path / "base.tar"])
+    with cosremaster.open(base) as image:
+        request = Request(add=[InlineFile("/motd", b"x")])
+        image.remaster(tmp_path / "out.tar.xz", request)
+        image.remaster(delta, request, delta=True)
+    assert delta.stat().st_size < 50_000  # the rest is copied
+    run(["xdelta3", "-D", "-d", "-s", base, delta, tmp_path / "x"])
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "out.tar.xz").read_bytes()
+    with pytest.raises(Exception, match="xdelta3"):
+        apply_by_xdelta3(base, delta, tmp_path / "y")
+
+
 def test_a_delta_is_as_small_as_that_of_xdelta3(tmp_path: Path) -> None:
     tools.require("xdelta3")
     base, delta, theirs = write_small(tmp_path), tmp_path / "site.vcdiff", tmp_path / "x.vcdiff"
