@@ -64,5 +64,5 @@ def may_hold_checksums(file: IsoFile) -> bool:
 
 def any_may_hold_checksums(tree: IsoTree) -> bool:
     """Return True if :func:`may_hold_checksums` is true of one of the files of ``tree``, which may be very many."""
-    names = b"\n".join(tree.file_names).lower()
+    names = tree.join_names(b"\n").lower()
     return any(word in names for word in _WORDS) and any(map(may_hold_checksums, tree.files))

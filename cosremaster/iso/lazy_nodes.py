@@ -10,6 +10,9 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import read_nodes, read_nodes_in, read_root_node
 from cosremaster.tree.nodes import Node, RootedTree
 
+_FEW = 32
+"""So many paths are looked for one by one, before a set of all is made."""
+
 
 class LazyNodes(RootedTree):
     """What :func:`~cosremaster.iso.nodes.read_nodes` returns for an image, all of it only when it has to be.
@@ -25,6 +28,7 @@ class LazyNodes(RootedTree):
         self._directories = {directory.path: directory for directory in tree.index}
         self._read: dict[bytes, dict[bytes, Node]] = {}
         self._paths: frozenset[bytes] | None = None
+        self._asked = 0
         self._all: dict[bytes, Node] | None = None
         is_plain = image.udf is None and not image.blockers and len(self._directories) == len(tree.index)
         if not is_plain or may_hide_names(image):
@@ -55,11 +59,11 @@ class LazyNodes(RootedTree):
         return self._read_all()[path]
 
     def _has_path(self, path: bytes) -> bool:
-        """Return whether there is a node at ``path``, without making a set of all paths where all files are regular."""
-        tree = self._image.trees[0]
-        if path in self._directories or path in tree.regular_files:
-            return True
-        return len(tree.regular_files) < len(tree.files) and path in self.list_paths()
+        """Return whether there is a node at ``path``; a set of all paths is made when many are asked for."""
+        self._asked += 1
+        if self._asked > _FEW:
+            return path in self.list_paths()
+        return path in self._directories or self._image.trees[0].has_path(path)
 
     def _read_directory(self, path: bytes) -> None:
         """Read the nodes in the directory at ``path``; all where one of them has other names."""

@@ -19,7 +19,7 @@ from cosremaster.boot.pointers import BootInfoTable, list_pointers
 from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
-from cosremaster.iso.path_text import PathText
+from cosremaster.iso.path_text import BORDER, PathText
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_files import RegularFiles, TreeFiles
 from cosremaster.iso.udf.read import Udf
@@ -182,10 +182,13 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
         """Return whether the path of a file begins with ``beginning``."""
         return _rows_of(self.files).has_path_from(beginning)
 
-    @property
-    def file_names(self) -> Iterator[bytes]:
-        """The name of each file: what follows its directory in its path."""
-        return _rows_of(self.files).names
+    def has_path(self, path: bytes) -> bool:
+        """Return whether there is a file at ``path``."""
+        return _rows_of(self.files).has_path(path)
+
+    def join_names(self, border: bytes) -> bytes:
+        """Return the names of all files, what follows the directories in their paths, with ``border`` between them."""
+        return _rows_of(self.files).join_names(border)
 
     @cached_property
     def regular_files(self) -> RegularFiles:
@@ -195,7 +198,8 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def regular_text(self) -> PathText:
         """Their paths, to look for names in."""
-        return PathText(self.regular_files)
+        text, count = _rows_of(self.files).join_regular(BORDER)
+        return PathText.of_joined(text, count, self.regular_files)
 
     def find_files_at(self, blocks: AbstractSet[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""

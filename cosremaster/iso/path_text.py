@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
-_BORDER = b"\0"
+BORDER = b"\0"
 """What stands between two paths; no name of a file that readers show has it."""
 
 
@@ -15,7 +15,17 @@ class PathText:
 
     def __init__(self, paths: Collection[bytes]) -> None:
         """Write ``paths`` behind each other."""
-        self._texts: tuple[_Text, ...] = (_Text(paths),)
+        self._texts: tuple[_Text, ...] = (_Text(BORDER.join((b"", *paths, b"")), len(paths), paths),)
+
+    @classmethod
+    def of_joined(cls, text: bytes, count: int, paths: Iterable[bytes]) -> PathText:
+        """Return the ``count`` ``paths`` that are joined in ``text``, with a :data:`BORDER` on both sides of each.
+
+        ``paths`` are asked for only where one of them holds a border.
+        """
+        joined = cls(())
+        joined._texts = (_Text(text, count, paths),)
+        return joined
 
     def extend(self, paths: Collection[bytes]) -> PathText:
         """Return these paths and then ``paths``."""
@@ -40,12 +50,12 @@ class PathText:
 class _Text:
     """Some paths as one text. What was looked for is known: the same is asked for before and after edits."""
 
-    def __init__(self, paths: Collection[bytes]) -> None:
-        """Write ``paths`` behind each other."""
-        self._text = _BORDER.join((b"", *paths, b""))
+    def __init__(self, text: bytes, count: int, paths: Iterable[bytes]) -> None:
+        """Take the ``count`` ``paths`` as they are joined in ``text``."""
+        self._text = text
         self._odd: tuple[bytes, ...] = ()
-        if self._text.count(_BORDER) != len(paths) + 1:  # a damaged image may name anything
-            self._text, self._odd = _BORDER, tuple(paths)
+        if text.count(BORDER) != count + 1:  # a damaged image may name anything
+            self._text, self._odd = BORDER, tuple(paths)
         self._folded = self._text.lower()
         self._known: dict[tuple[tuple[bytes, ...], bool], Sequence[bytes]] = {}
 
@@ -62,10 +72,10 @@ class _Text:
             folded = path.lower()
             if folded.endswith(parts) if is_end else any(part in folded for part in parts):
                 yield path
-        expression = b"(?:%b)%b" % (b"|".join(map(re.escape, parts)), _BORDER if is_end else b"")
+        expression = b"(?:%b)%b" % (b"|".join(map(re.escape, parts)), BORDER if is_end else b"")
         search, text = re.compile(expression).search, self._text
         match = search(self._folded, 1)
         while match is not None:
-            end = text.index(_BORDER, match.start())
-            yield text[text.rindex(_BORDER, 0, match.start()) + 1 : end]
+            end = text.index(BORDER, match.start())
+            yield text[text.rindex(BORDER, 0, match.start()) + 1 : end]
             match = search(self._folded, end + 1)

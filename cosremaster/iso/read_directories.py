@@ -22,7 +22,8 @@ from cosremaster.iso.ecma119.records import (
     read_directory_bytes,
 )
 from cosremaster.iso.model import IsoDirectory, IsoFile, IsoTree
-from cosremaster.iso.rockridge.read import CE_HEAD, find_ordinary_names, parse_plain_fields, read_rock_ridge
+from cosremaster.iso.rockridge.ordinary import OrdinaryNames
+from cosremaster.iso.rockridge.read import CE_HEAD, parse_plain_fields, read_rock_ridge
 from cosremaster.iso.tree_files import FileColumns, TreeFiles
 from cosremaster.iso.walk import DirectoryWalker, NamedRecord
 from cosremaster.records import Struct, field
@@ -53,7 +54,7 @@ class TreeReader(Struct):
     """Reads the directories below a root.
 
     ``files``: those of all directories read so far. ``directories``: the directories in the order of their records.
-    ``index``: the directories in the order in which they were read.
+    ``index``: the directories in the order in which they were read. ``ordinary_names``: finds names of Rock Ridge.
     """
 
     walker: DirectoryWalker
@@ -61,6 +62,7 @@ class TreeReader(Struct):
     files: TreeFiles = field(default_factory=TreeFiles)
     directories: list[IsoDirectory] = field(default_factory=list)
     index: list[IsoDirectory] = field(default_factory=list)
+    ordinary_names: OrdinaryNames | None = None
 
     def read(self, root: Extent) -> None:
         """Read every directory from ``root`` on. Raises as ``walk_records``."""
@@ -124,7 +126,9 @@ class TreeReader(Struct):
         """Read ``directory`` and return its files; None, with nothing done, where a record of it is no plain one."""
         walker = self.walker
         data = read_directory_bytes(walker.source, directory.extent, directory.identifiers)
-        plain = _PlainDirectory(walker, directory, data)
+        if self.ordinary_names is None and walker.skip is not None:
+            self.ordinary_names = OrdinaryNames(walker.skip)
+        plain = _PlainDirectory(walker, directory, data, self.ordinary_names)
         files = plain.read()
         size = walker.source.size
         if files is None or (files.data_limit > size and files.data_end > size):
@@ -158,13 +162,15 @@ def _make_file(sections: Sequence[NamedRecord]) -> IsoFile:
 class _PlainDirectory(Struct):
     """The records of a directory, whose bytes are ``data``, as long as they are plain ones.
 
-    ``empty_blocks``: those of directories. ``path_bytes``: bytes of the paths of directories in it together.
+    ``ordinary_names``: finds names of Rock Ridge; None without it. ``empty_blocks``: those of directories.
+    ``path_bytes``: bytes of the paths of directories in it together.
     ``is_ordinary``: see :class:`IsoDirectory`. ``end``: the byte behind the last record.
     """
 
     walker: DirectoryWalker
     directory: IsoDirectory
     data: bytes
+    ordinary_names: OrdinaryNames | None
     children: list[IsoDirectory] = field(default_factory=list)
     empty_blocks: list[Lba] = field(default_factory=list)
     path_bytes: int = 0
@@ -232,11 +238,11 @@ class _PlainDirectory(Struct):
         if self.walker.joliet:
             files.names = decode_joliet_identifiers(files.identifiers)
             return True
-        if self.walker.skip is None:
+        if self.ordinary_names is None:
             files.names = [decode_identifier(identifier, joliet=False) for identifier in files.identifiers]
             return True
         data = self.data
-        files.names = names = list(find_ordinary_names(data, files.offsets, self.walker.skip))
+        files.names = names = self.ordinary_names.find(data, files.offsets)
         for number, at in enumerate(files.offsets) if b"" in names else ():
             if not names[number]:
                 end = at + 33 + data[at + 32]

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 BlockRun: TypeAlias = tuple[Lba, Lba]
 """The first block of data, and the block after the last one."""
+_PathIndex: TypeAlias = "tuple[dict[bytes, list[tuple[int, FileColumns]]], list[tuple[int, Sequence[IsoFile]]]]"
+"""Directories of columns by the prefix of their paths, and others, all with the number of their first file."""
+_FEW = 32
+"""So many paths are looked for one by one among the files, before all are numbered."""
+
+
+def _get_name(path: bytes) -> bytes:
+    """Return what follows the directories in ``path``."""
+    return path.rpartition(b"/")[2]
 
 
 class FileColumns(Sequence["IsoFile"]):
@@ -38,7 +47,7 @@ class FileColumns(Sequence["IsoFile"]):
         paths. ``start``: the byte offset of the directory in the image. ``parent``: the identifiers of its path.
         ``base``: the block from which the records count their blocks.
         """
-        self._make, self._prefix, self._start, self._parent = make, prefix, start, parent
+        self._make, self.prefix, self._start, self._parent = make, prefix, start, parent
         self.data = data
         self.names = list[bytes]()
         self.starts, self.sizes, self.offsets = array("Q" if base else "I"), array("I"), array("I")
@@ -63,19 +72,34 @@ class FileColumns(Sequence["IsoFile"]):
 
     def may_begin(self, beginning: bytes) -> bool:
         """Return whether paths of this directory can begin with ``beginning``."""
-        prefix = self._prefix
+        prefix = self.prefix
         return prefix.startswith(beginning) or beginning.startswith(prefix)
 
     @property
     def paths(self) -> list[bytes]:
         """Their paths."""
-        prefix = self._prefix
+        prefix = self.prefix
         return [prefix + name for name in self.names]
+
+    @property
+    def regular_names(self) -> list[bytes]:
+        """The names of those that are regular."""
+        if not self.special:
+            return self.names
+        return [name for number, name in enumerate(self.names) if self.is_regular(number)]
+
+    def is_regular(self, number: int) -> bool:
+        """Return whether the file ``number`` is a regular one."""
+        return number not in self.special or self.special[number][0]
+
+    def find_name(self, name: bytes) -> Iterator[int]:
+        """Yield the numbers of the files that are called ``name``."""
+        return (number for number, own in enumerate(self.names) if own == name) if name in self.names else iter(())
 
     @property
     def path_bytes(self) -> int:
         """Bytes of all paths together."""
-        return len(self.names) * len(self._prefix) + sum(map(len, self.names))
+        return len(self.names) * len(self.prefix) + sum(map(len, self.names))
 
     @cached_property
     def only_run(self) -> BlockRun | None:
@@ -200,10 +224,11 @@ class TreeFiles(Sequence["IsoFile"]):
         self._directories: dict[tuple[int, int], Sequence[IsoFile]] = {}
         self._length = 0
         self._paths: list[bytes] | None = None
+        self._by_prefix: _PathIndex | None = None
 
     def add(self, files: Sequence[IsoFile]) -> slice:
         """Add the files of the next directory; return where they are."""
-        first, self._paths = self._length, None
+        first, self._paths, self._by_prefix = self._length, None, None
         self._length += len(files)
         if files:
             self._parts.append(files)
@@ -262,13 +287,57 @@ class TreeFiles(Sequence["IsoFile"]):
             for path in (part.paths if isinstance(part, FileColumns) else (file.path for file in part))
         )
 
-    @property
-    def names(self) -> Iterator[bytes]:
-        """The name of each file: what follows its directory in its path."""
-        return chain.from_iterable(
-            part.names if isinstance(part, FileColumns) else (file.path.rpartition(b"/")[2] for file in part)
+    def join_names(self, border: bytes) -> bytes:
+        """Return the name of each file, what follows its directory in its path, with ``border`` between them."""
+        return border.join(
+            border.join(part.names if isinstance(part, FileColumns) else [_get_name(file.path) for file in part])
             for part in self._parts
         )
+
+    def join_regular(self, border: bytes) -> tuple[bytes, int]:
+        """Return the paths of the regular files with ``border`` on both sides of each, and their number."""
+        joined, count = list[bytes](), 0
+        for part in self._parts:
+            if isinstance(part, FileColumns):
+                names, start = part.regular_names, border + part.prefix
+            else:
+                names, start = [file.path for file in part if file.is_regular], border
+            joined += (start, start.join(names)) if names else ()
+            count += len(names)
+        return b"".join((*joined, border)), count
+
+    def has_path(self, path: bytes) -> bool:
+        """Return whether there is a file at ``path``."""
+        return any(True for _ in self._find_path(path))
+
+    def find_regular(self, path: bytes) -> int | None:
+        """Return the number of the regular file at ``path``, of several that of the last; None for none."""
+        return max((number for number, is_regular in self._find_path(path) if is_regular), default=None)
+
+    def _find_path(self, path: bytes) -> Iterator[tuple[int, bool]]:
+        """Yield the number of each file at ``path``, and whether it is regular."""
+        by_prefix, others = self._index
+        end = 0
+        while end >= 0:  # a name may hold a slash, too
+            for number, part in by_prefix.get(path[:end], ()):
+                yield from ((number + at, part.is_regular(at)) for at in part.find_name(path[end:]))
+            end = path.find(b"/", end) + 1 or -1
+        for number, part_files in others:
+            yield from ((at, file.is_regular) for at, file in enumerate(part_files, number) if file.path == path)
+
+    @property
+    def _index(self) -> _PathIndex:
+        """The directories of columns by the prefix of their paths, and the others, all with their first numbers."""
+        if self._by_prefix is None:
+            by_prefix: dict[bytes, list[tuple[int, FileColumns]]] = {}
+            others: list[tuple[int, Sequence[IsoFile]]] = []
+            for part, start in zip(self._parts, self._starts, strict=True):
+                if isinstance(part, FileColumns):
+                    by_prefix.setdefault(part.prefix, []).append((start, part))
+                else:
+                    others.append((start, part))
+            self._by_prefix = by_prefix, others
+        return self._by_prefix
 
     def number_regular(self) -> dict[bytes, int]:
         """Return the numbers of the regular files by their paths; of several with a path, that of the last."""
@@ -353,12 +422,30 @@ class TreeFiles(Sequence["IsoFile"]):
 
 
 class RegularFiles(Mapping[bytes, "IsoFile"]):
-    """The regular files of a tree by their paths: values are made of those that somebody asks for."""
+    """The regular files of a tree by their paths: values are made of those that somebody asks for.
+
+    All are numbered when many are asked for; a few are looked for by their directories.
+    """
 
     def __init__(self, files: TreeFiles, numbers: dict[bytes, int] | None = None) -> None:
         """Make a mapping of ``files``; with ``numbers`` of those alone that have one there."""
-        self._files = files
-        self._numbers = files.number_regular() if numbers is None else numbers
+        self._files, self._known = files, numbers
+        self._few: dict[bytes, int | None] = {}
+
+    @property
+    def _numbers(self) -> dict[bytes, int]:
+        """The numbers of all files by their paths."""
+        if self._known is None:
+            self._known = self._files.number_regular()
+        return self._known
+
+    def _find(self, path: bytes) -> int | None:
+        """Return the number of the file at ``path``; None for none."""
+        if self._known is None and len(self._few) < _FEW:
+            if path not in self._few:
+                self._few[path] = self._files.find_regular(path)
+            return self._few[path]
+        return self._numbers.get(path)
 
     def select(self, wants: Callable[[bytes], bool]) -> RegularFiles:
         """Return those of the files whose paths ``wants`` takes."""
@@ -366,11 +453,14 @@ class RegularFiles(Mapping[bytes, "IsoFile"]):
 
     def __getitem__(self, path: bytes) -> IsoFile:
         """Return the file at ``path``."""
-        return self._files[self._numbers[path]]
+        number = self._find(path)
+        if number is None:
+            raise KeyError(path)
+        return self._files[number]
 
     def __contains__(self, path: object) -> bool:
         """Return whether there is a file at ``path``."""
-        return path in self._numbers
+        return isinstance(path, bytes) and self._find(path) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the paths."""

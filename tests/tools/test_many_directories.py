@@ -69,7 +69,7 @@ def test_a_file_is_added_without_making_values_of_all_files(
     make_files = FileColumns._make_files
 
     def make_noticed(columns: FileColumns) -> list[IsoFile]:
-        made.append(columns._prefix)
+        made.append(columns.prefix)
         return make_files(columns)
 
     monkeypatch.setattr(FileColumns, "_make_files", make_noticed)

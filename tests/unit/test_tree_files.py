@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cosremaster.iso.ecma119.records import DirectoryRecord, decode_identifier, decode_joliet_identifiers
 from cosremaster.iso.model import IsoFile
-from cosremaster.iso.rockridge.read import find_ordinary_names, parse_plain_fields
+from cosremaster.iso.rockridge.ordinary import OrdinaryNames
+from cosremaster.iso.rockridge.read import parse_plain_fields
 from cosremaster.iso.tree_files import FileColumns, RegularFiles, TreeFiles
 from cosremaster.units import Lba
 
@@ -41,13 +42,18 @@ def _record(identifier: bytes, area: bytes) -> bytes:
     return bytes((len(record),)) + record[1:]
 
 
+def _join_records(records: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """Return the ``records`` behind each other, and the offset of each."""
+    return b"".join(records), [0, *accumulate(map(len, records))][:-1]
+
+
 @given(
     st.lists(_NAMES | _MODES | _TIMES | _OTHERS, max_size=6), st.integers(0, 3), st.integers(0, 4), st.integers(1, 9)
 )
 def test_an_ordinary_name_is_that_of_fields_one_by_one(fields: list[bytes], skip: int, cut: int, size: int) -> None:
     area = bytes(skip) + b"".join(fields)
     record = _record(b"I" * size, area[: max(skip, len(area) - cut)])
-    (name,) = find_ordinary_names(record + b"NM\x06\x01\0x", [0], skip)
+    (name,) = OrdinaryNames(skip).find(record + b"NM\x06\x01\0x", [0])
     if name:
         plain = parse_plain_fields(record, 33 + size + (33 + size) % 2 + skip, len(record))
         assert plain is not None and plain[:2] == (name, True)
@@ -61,7 +67,62 @@ def test_the_fields_of_makers_are_ordinary() -> None:
         _field(b"PX", mode.ljust(40, b"\0")) + _field(b"TF", b"\x0e" + bytes(21)) + _field(b"NM", b"\0NMx") + b"\0"
     )
     records = [_record(b"A.;1", genisoimage), _record(b"AB", libisofs)]
-    assert list(find_ordinary_names(b"".join(records), [0, len(records[0])], 0)) == [b"a b.txt", b"NMx"]
+    assert OrdinaryNames(0).find(b"".join(records), [0, len(records[0])]) == [b"a b.txt", b"NMx"]
+
+
+_PX = (0o100644).to_bytes(4, "little")
+_FIELDS_BEFORE = {
+    "genisoimage": (_field(b"RR", b"\x89"), _field(b"PX", _PX.ljust(32, b"\1")) + _field(b"TF", b"\x0e" + bytes(21))),
+    "libisofs": (_field(b"PX", _PX.ljust(40, b"\1")) + _field(b"TF", b"\x0f" + bytes(28)), b""),
+    "both": (_field(b"PX", _PX.ljust(32, b"\1")), _field(b"TF", b"\2" + bytes(7))),
+}
+"""The fields in front of a name, and those behind it, as makers have them."""
+
+
+@pytest.mark.parametrize("maker", _FIELDS_BEFORE)
+@pytest.mark.parametrize("skip", [0, 3])
+def test_records_of_one_layout_are_read_as_each_by_itself(maker: str, skip: int) -> None:
+    """One record differs from the others in a byte, in its name, or in its end."""
+    before, behind = _FIELDS_BEFORE[maker]
+
+    def area(name: bytes, end: bytes = b"") -> bytes:
+        return bytes(skip) + before + _field(b"NM", b"\0" + name) + behind + end
+
+    usual_names = [b"n" * size for size in range(1, 6)]
+    usual = [_record(b"I" * len(name), area(name)) for name in usual_names]
+    names = OrdinaryNames(skip)
+    changed = [bytes((*raw[:at], raw[at] ^ bit, *raw[at + 1 :])) for raw in (area(b"name"),) for at in range(len(raw))
+               for bit in (1, 4, 0x40, 0x80)]  # fmt: skip
+    others = [
+        area(b""),
+        area(b"a\0b"),
+        area(b"name", b"\0"),
+        area(b"name", b"\1"),
+        area(b"name", b"\0\0"),
+        area(b"name")[:-1],
+    ]
+    for odd in (_record(b"II", odd) for odd in (*changed, *others)):
+        data, offsets = _join_records([*usual, odd, *usual])
+        expected = [*usual_names, *OrdinaryNames(skip).find(odd, [0]), *usual_names]
+        assert names.find(data, offsets) == expected
+    for cut in range(len(area(b"name"))):  # the last record is a shorter one
+        odd = _record(b"II", area(b"name")[:cut])
+        assert names.find(*_join_records([*usual, odd])) == [*usual_names, *OrdinaryNames(skip).find(odd, [0])]
+    assert names._compare(*_join_records(usual)) == usual_names
+
+
+def test_another_layout_is_taken_from_the_first_record_of_a_directory() -> None:
+    names = OrdinaryNames(0)
+    for before, behind in (*_FIELDS_BEFORE.values(), *_FIELDS_BEFORE.values()):
+        records = [_record(b"I", before + _field(b"NM", b"\0" + b"%d" % number) + behind) for number in range(9)]
+        data, offsets = _join_records(records)
+        assert names.find(data, offsets) == names._compare(data, offsets) == [b"%d" % number for number in range(9)]
+
+
+def test_very_many_records_are_compared_some_at_a_time() -> None:
+    fields = _field(b"PX", _PX.ljust(32, b"\1")) + _field(b"TF", b"\x0e" + bytes(21))
+    records = [_record(b"I", _field(b"NM", b"\0" + b"%d" % number) + fields) for number in range(3000)]
+    assert OrdinaryNames(0).find(*_join_records(records)) == [b"%d" % number for number in range(3000)]
 
 
 _TEXTS = st.text(alphabet=st.sampled_from("aé/;1\0.𝄞\ud800"), min_size=1, max_size=5)
@@ -129,7 +190,59 @@ def test_paths_that_begin_so_are_looked_for_where_they_may_be() -> None:
     beginnings = [b"", b"d", b"d/", b"d/b", b"d/c", b"a", b"x/", b"x/y", b"x/yz", b"y"]
     for beginning in beginnings:
         assert tree.has_path_from(beginning) == any(file.path.startswith(beginning) for file in tree)
-    assert list(tree.names) == [b"a", b"b", b"y"]
+    assert tree.join_names(b"|") == b"a|b|y"
+
+
+_NAMES_OF_FILES = st.sampled_from((b"a", b"b", b"a/b", b"c\0"))
+_DIRECTORIES = st.lists(
+    st.tuples(
+        st.sampled_from((b"", b"d", b"d/a", b"e")),
+        st.lists(st.tuples(_NAMES_OF_FILES, st.booleans()), max_size=4),
+        st.booleans(),
+    ),
+    max_size=5,
+)
+
+
+@given(_DIRECTORIES)
+def test_a_few_paths_are_found_as_among_all(directories: list[tuple[bytes, list[tuple[bytes, bool]], bool]]) -> None:
+    """The names of a damaged image may hold anything; several files may have one path."""
+    tree, names = TreeFiles(), list[bytes]()
+    for path, entries, is_columns in directories:
+        prefix = path + b"/" if path else b""
+        columns = FileColumns(IsoFile, prefix, 0, (), b"".join(bytes(32) + b"\1A" for _ in entries))
+        for number, (name, is_regular) in enumerate(entries):
+            columns.names.append(name)
+            columns.offsets.append(34 * number)
+            columns.starts.append(number)
+            columns.sizes.append(1)
+            if not is_regular:
+                columns.special[number] = (False, 7)
+        tree.add(columns if is_columns else list(columns))
+        names += columns.names if is_columns else [file.path.rpartition(b"/")[2] for file in columns]
+    paths = [file.path for file in tree]
+    regular = {file.path: number for number, file in enumerate(tree) if file.is_regular}
+    few, every = RegularFiles(tree), RegularFiles(tree, tree.number_regular())
+    for path in {*paths, b"", b"d", b"d/", b"a/c", b"/a"}:
+        assert tree.has_path(path) == (path in paths)
+        assert few.get(path) == every.get(path) == (tree[regular[path]] if path in regular else None)
+        assert (path in few) == (path in regular)
+    assert few._known is None and few.keys() == regular.keys() and len(few) == len(regular)
+    text, count = tree.join_regular(b"|")
+    assert (
+        text == b"|".join((b"", *(file.path for file in tree if file.is_regular), b""))
+        and count == text.count(b"|") - 1
+    )
+    assert tree.join_names(b"|") == b"|".join(names)
+
+
+def test_all_files_are_numbered_where_many_are_asked_for() -> None:
+    tree = TreeFiles()
+    tree.add(_columns([b"%d" % number for number in range(50)], 50))
+    files = RegularFiles(tree)
+    assert [files[b"d/%d" % number].start for number in range(32)] == [*range(50, 82)] and files._known is None
+    assert files[b"d/40"].start == 90 and files._known is not None
+    assert files[b"d/1"].start == 51 and b"d/99" not in files
 
 
 def test_threads_that_ask_first_get_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ attributes of the file.
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
-from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
 from cosremaster.units import BLOCK, Lba, lba_offset
 
@@ -84,18 +82,6 @@ _TF_HEAD, _STAMP = 5, (7, 17)
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 _PLACING_FIELDS = frozenset((b"CE", b"ST", b"CL", b"RE", b"SL", b"ZF", b"PN"))
 """The fields that say more of an entry than its name, its mode and its times, or lead elsewhere."""
-
-
-_ORDINARY_FIELD = (
-    rb"(?:RR\x05\x01.|PX\x24\x01.[\x00-\x0f\x80-\x8f].{30}|PX\x2c\x01.[\x00-\x0f\x80-\x8f].{38}"
-    rb"|TF(?:\x0c\x01\x02.{7}|\x1a\x01[\x07\x0b\x0d\x0e].{21}|\x21\x01\x0f.{28}))*"
-)
-"""Any number of fields with the mode of a regular file, or with one, three or four short times (RRIP 4.1.1, 4.1.6)."""
-_ORDINARY_FRONT = lazy_regex(_ORDINARY_FIELD + rb"NM[\x06-\xff]\x01\x00", re.DOTALL)
-_ORDINARY_REST = lazy_regex(_ORDINARY_FIELD + rb"\x00?", re.DOTALL)
-"""The fields of an ordinary file up to its name, in an NM field without flags (RRIP 4.1.4), and those behind it."""
-_NM_LENGTH, _NM_HEAD = 3, 5
-"""How far in front of the name an NM field has its length, and where it begins."""
 
 
 def find_susp_skip(root: bytes) -> int | None:
@@ -170,28 +156,6 @@ def parse_plain_fields(data: bytes, at: int, end: int) -> tuple[bytes, bool, int
             return None
         at += length
     return name.partition(b"\0")[0] if b"\0" in name else name, regular, serial
-
-
-def find_ordinary_names(data: bytes, offsets: Iterable[int], skip: int) -> Iterator[bytes]:
-    """Yield, for the record of a regular file at each of ``offsets`` in ``data``, the name in its Rock Ridge fields.
-
-    It is that of :func:`parse_plain_fields`; empty where the fields are not the usual ones, whatever they say.
-
-    :param skip: the bytes in front of each system use area (SUSP 5.3).
-    """
-    match_front, match_rest = _ORDINARY_FRONT.match, _ORDINARY_REST.fullmatch
-    front_size = 34 + skip  # the identifier is padded, so that the area begins at an even byte (9.1.12)
-    for at in offsets:
-        end = at + data[at]
-        front = match_front(data, at + front_size + (data[at + 32] & 0xFE), end)
-        if front is not None:
-            start = front.end()
-            stop = start + data[start - _NM_LENGTH] - _NM_HEAD
-            name = data[start:stop]
-            if stop <= end and b"\0" not in name and match_rest(data, stop, end) is not None:
-                yield name
-                continue
-        yield b""
 
 
 def _is_short_stamp(field: bytes) -> bool:
