@@ -36,6 +36,11 @@ class StopFlag:
         """Tell all work to stop."""
         self._event.set()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether all work is told to stop."""
+        return self._event.is_set()
+
     def check(self) -> None:
         """Return if the flag is not set. :raises CancelledError: it is set."""
         if self._event.is_set():
@@ -55,7 +60,7 @@ def ordered_map(
         waiting for a thread; None for twice the number of threads.
     :param report: called by the calling thread when work ends, and some times in a second while it waits.
     """
-    stop, pool = StopFlag(), _ThreadPool(threads)
+    stop, pool = StopFlag(), ThreadPool(threads)
     events: SimpleQueue[None] = SimpleQueue()  # gets an item whenever a worker ends
     source = iter(items)
     workers: deque[Worker[Result]] = deque()  # in the order of their items
@@ -82,7 +87,7 @@ def ordered_map(
             worker.join()
 
 
-class _ThreadPool:
+class ThreadPool:
     """At most ``most`` threads, each of which makes one call after another.
 
     The C library keeps freed memory for the threads that used it. A thread for each call would have more of it kept:
@@ -95,7 +100,7 @@ class _ThreadPool:
         self._most, self._count = most, 0
 
     def start(self, call: Callable[[], None]) -> None:
-        """Let a thread make ``call``, which raises nothing; there must be one that has ended its calls."""
+        """Let a thread make ``call``, which raises nothing, when one has ended its calls."""
         if self._count < self._most:
             self._count += 1
             threading.Thread(target=self._run, name="cosremaster-work", daemon=True).start()
@@ -126,7 +131,7 @@ def _pull(source: Iterator[Item], pending: list[Item]) -> bool:
     return False
 
 
-_POLL = 0.2
+POLL = 0.2
 """Seconds between two checks for a signal. The kernel may deliver one to any thread, and Python handles it in the main
 thread, which must not sleep until the work is finished."""
 
@@ -135,7 +140,7 @@ def _wait_for(queue: SimpleQueue[None], report: Callable[[], None]) -> None:
     """Wait until ``queue`` holds an item, and remove it; call ``report`` meanwhile, and then."""
     while True:
         with suppress(Empty):
-            queue.get(timeout=_POLL)
+            queue.get(timeout=POLL)
             report()
             return
         report()
@@ -182,7 +187,7 @@ class Worker(Generic[Result]):
 
         (After an interruption Thread.join takes a running thread for ended.)
         """
-        while not self._ended.wait(_POLL):
+        while not self._ended.wait(POLL):
             report()
 
     def result(self) -> Result:
@@ -205,10 +210,10 @@ def prefetch_batches(chunks: Iterable[Item], size: Callable[[Any], int] = len) -
 
     :param size: returns the bytes of a chunk.
     """
-    return chain.from_iterable(prefetch(_batches(chunks, size)))
+    return chain.from_iterable(prefetch(in_batches(chunks, size)))
 
 
-def _batches(chunks: Iterable[Item], size: Callable[[Any], int]) -> Iterator[list[Item]]:
+def in_batches(chunks: Iterable[Item], size: Callable[[Any], int]) -> Iterator[list[Item]]:
     """Yield ``chunks`` in lists of :data:`BATCH` bytes or more; an exception comes behind the chunks before it."""
     batch: list[Item] = []
     total = 0

@@ -22,20 +22,21 @@ from cosremaster.codecs.xz.container import (
     pack_index,
     parse_stream_header,
 )
-from cosremaster.codecs.xz.read_block import pop_parts, read_block, whole_blocks, with_error
+from cosremaster.codecs.xz.read_block import read_block, whole_blocks
 from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.codecs.xz.shared import XzFront, find_shared_front
 from cosremaster.errors import CorruptError
-from cosremaster.io.parallel import cpu_count, ordered_map
+from cosremaster.io.ordered_streams import ordered_streams
+from cosremaster.io.parallel import cpu_count
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 WHOLE_LIMIT = 1 << 25
 """The most packed bytes, and the most plain ones, of a block that is decoded beside others; those of ``xz -T0 -6`` have
-fewer. Packed bytes leave memory when they are decoded, so the larger of both is what the block takes."""
+fewer."""
 
-IN_FLIGHT = 3 * WHOLE_LIMIT
-"""The bytes that may be in memory for that."""
+ROOM, THREADS = 1 << 24, 3
+"""The bytes that may be in memory for that, for each thread; and the most threads."""
 
 
 class XzDecoding:
@@ -91,14 +92,7 @@ class XzDecoding:
         reader = self._reader
         while True:
             if cpu_count() > 1:
-                whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)
-                limit = IN_FLIGHT // WHOLE_LIMIT
-                blocks = ordered_map(
-                    lambda block, stop: block.decode(stop), with_error(whole), min(cpu_count(), limit), limit
-                )
-                for block, chunks in blocks:
-                    self._add_block(block)
-                    yield from pop_parts(chunks)
+                yield from self._decode_beside(check)
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break
@@ -106,6 +100,17 @@ class XzDecoding:
                 reader, check, self._plain, self._add_block, self._set_position, on_threads=cpu_count() > 1
             )
         self._end_stream(check, [block.record for block in self._blocks[first:]])
+
+    def _decode_beside(self, check: int) -> Iterator[bytes]:
+        """Yield the plain bytes of the next blocks, as many as can be decoded at the same time."""
+        threads = min(cpu_count(), THREADS)
+        blocks = whole_blocks(self._reader, check, self._plain, WHOLE_LIMIT)
+        for chunks, block in ordered_streams(blocks, threads, threads * ROOM):
+            for offset, chunk in chunks:
+                self._set_position(offset)
+                yield chunk
+            if block is not None:
+                self._add_block(block)
 
     def _add_block(self, block: XzBlock) -> None:
         """Record a block that was decoded to its end."""

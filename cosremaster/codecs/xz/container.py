@@ -125,6 +125,11 @@ class BlockHeader(Struct, frozen=True):
     plain: int | None
     filters: tuple[tuple[int, bytes], ...]
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether it says that the data did not shrink: LZMA2 chunks hold them as they are, and decoding copies."""
+        return self.packed is not None and self.plain is not None and self.packed >= self.plain
+
     @classmethod
     def make(cls, packed: int | None, plain: int | None, dictionary_size: int) -> BlockHeader:
         """Return a header for an LZMA2 filter whose dictionary has at least ``dictionary_size`` bytes."""

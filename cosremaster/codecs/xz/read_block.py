@@ -10,10 +10,11 @@ from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord, Lzma2ChunkHeader
-from cosremaster.errors import CorruptError, CosremasterError, Place, UnsupportedError
-from cosremaster.io.parallel import StopFlag, prefetch_batches
+from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.io.parallel import in_batches, prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
-from cosremaster.records import Struct
+from cosremaster.records import Struct, field
+from cosremaster.records.tuples import NamedTuple
 
 
 def read_header(reader: ByteReader) -> BlockHeader:
@@ -45,10 +46,12 @@ def read_block(
         raise UnsupportedError(f"xz filter chain is not supported ({error})", place) from error
     block = XzBlock(header, check, start, reader.position, plain)
     packed = _read_chunks(reader)
-    decoded = _decode_chunks(decoder, prefetch_batches(packed, _packed_size) if on_threads else packed)
+    decoded = _decode_chunks(
+        decoder, prefetch_batches(packed, _packed_size) if on_threads and not header.is_copied else packed
+    )
     running = RunningCheck(check)
     position = plain
-    for offset, chunk in prefetch_batches(decoded, _plain_size) if on_threads else decoded:
+    for offset, chunk in prefetch_batches(decoded, _plain_size) if on_threads and not header.is_copied else decoded:
         block.borders.add(offset, position, running)
         on_chunk(offset)
         if chunk:
@@ -67,19 +70,24 @@ def _wrong_sizes(place: Place) -> CorruptError:
     return CorruptError("xz block header tells other sizes than the block has", place)
 
 
-_Chunk: TypeAlias = "tuple[Place, int, bytes]"  # place, packed offset, header with data
+_Chunk: TypeAlias = "tuple[Place, int, bytes, int]"  # place, packed offset, header with data, bytes of decoded data
 _END = b"\0"
+
+_HELD_BACK = 64
+"""More bytes than a filter holds back from one chunk to the next."""
 
 
 def _read_chunks(reader: ByteReader) -> Iterator[_Chunk]:
     """Yield the LZMA2 chunks at ``reader``, the end marker last."""
     while True:
         place, offset = reader.next_place, reader.position
-        data = control = reader.read_exactly(1)
+        data, plain = reader.read_exactly(1), 0
+        control = data
         if control != _END:
             head = control + reader.read_exactly(Lzma2ChunkHeader.header_size(control[0], place) - 1)
-            data = head + reader.read_exactly(Lzma2ChunkHeader.parse(head).size)
-        yield place, offset, data
+            header = Lzma2ChunkHeader.parse(head)
+            data, plain = head + reader.read_exactly(header.size), header.plain
+        yield place, offset, data, plain
         if control == _END:
             return
 
@@ -91,9 +99,9 @@ def _packed_size(chunk: _Chunk) -> int:
 
 def _decode_chunks(decoder: lzma.LZMADecompressor, chunks: Iterable[_Chunk]) -> Iterator[tuple[int, bytes]]:
     """Yield the packed offset of each chunk and its plain bytes."""
-    for place, offset, data in chunks:
+    for place, offset, data, size in chunks:
         try:
-            plain = decoder.decompress(data)
+            plain = decoder.decompress(data, size + _HELD_BACK)  # else Python allocates several times as much
         except lzma.LZMAError as error:
             raise CorruptError(f"corrupt xz data in the LZMA2 chunk here ({error})", place) from error
         if data == _END and not decoder.eof:
@@ -120,78 +128,79 @@ def _check_end(reader: ByteReader, header: BlockHeader, place: Place, packed: in
         raise CorruptError("xz block check does not fit the data", check_place)
 
 
-def pop_parts(parts: deque[bytes]) -> Iterator[bytes]:
-    """Yield ``parts``, each of which leaves memory before the next."""
-    while parts:
-        yield parts.popleft()
+class BlockPart(NamedTuple):
+    """A part of a block that was decoded on a thread: plain bytes, each with the packed offset of their chunk.
+
+    ``block``: at its end, behind all plain bytes.
+    """
+
+    chunks: list[tuple[int, bytes]]
+    block: XzBlock | None = None
 
 
 class WholeBlock(Struct, frozen=True):
     """A block whose header has its sizes, to be decoded on any thread.
 
-    ``parts``: its bytes, which leave memory while they are decoded.
+    ``reader`` stands before it when it is loaded; ``size``: its packed bytes, which leave memory while it is decoded.
     """
 
-    parts: deque[bytes]
+    reader: ByteReader
+    size: int
     place: Place
     origin: int
     start: int
     check: int
     plain: int
+    packed: deque[bytes] = field(default_factory=deque)
 
-    def decode(self, stop: StopFlag) -> tuple[XzBlock, deque[bytes]]:
-        """Return the block and its plain bytes, once. Raises as :func:`read_block`."""
-        reader = ByteReader(pop_parts(self.parts), self.place)
+    def load(self) -> None:
+        """Read its packed bytes, fewer where the stream ends."""
+        end = self.start + self.size
+        while self.reader.position < end:
+            part = self.reader.read_some(min(CHUNK, end - self.reader.position))
+            if not part:
+                return
+            self.packed.append(part)
+
+    def parts(self, release: Callable[[int], None]) -> Iterator[tuple[int, BlockPart]]:
+        """Yield its plain bytes, once, and at last the block. Raises as :func:`read_block`."""
+        reader = ByteReader(self._pop_packed(release), self.place)
         reader.origin, reader.position = self.origin, self.start
         blocks: list[XzBlock] = []
-        chunks = deque[bytes]()
-        for chunk in read_block(reader, self.check, self.plain, blocks.append):
-            stop.check()
-            chunks.append(chunk)
-        return blocks[0], chunks
+        offsets: list[int] = []
+        plain = read_block(reader, self.check, self.plain, blocks.append, offsets.append)
+        chunks = ((offsets.pop(), chunk) for chunk in plain)
+        for batch in in_batches(chunks, _plain_size):
+            yield sum(map(_plain_size, batch)), BlockPart(batch)
+        yield 0, BlockPart([], blocks[0])
 
-
-class FailedBlock(Struct, frozen=True):
-    """An error in place of a block, to be raised behind the errors of the blocks before."""
-
-    error: CosremasterError
-
-    def decode(self, stop: StopFlag) -> tuple[XzBlock, deque[bytes]]:
-        """Raise the error."""
-        raise self.error
-
-
-def with_error(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBlock]:
-    """Yield ``blocks``, and at the end the error of reading the next one, if there is one."""
-    try:
-        yield from blocks
-    except CosremasterError as error:
-        yield FailedBlock(error)
+    def _pop_packed(self, release: Callable[[int], None]) -> Iterator[bytes]:
+        """Yield its packed bytes; ``release`` is told of those that leave memory."""
+        while self.packed:
+            part = self.packed.popleft()
+            release(len(part))
+            yield part
 
 
 def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> Iterator[WholeBlock]:
     """Yield the blocks at ``reader``, while their headers have sizes of at most ``largest`` bytes each.
 
-    Ends before a block that is larger or damaged, or whose header has no sizes, and before the index.
+    Each has to be loaded before the next. Ends before a block that is larger or damaged, or whose header has no sizes,
+    before one that did not shrink, which is copied as quickly as it is handed to a thread, and before the index.
     """
     while (size := reader.peek(1)) and size[0]:
-        start = reader.position
         raw = reader.peek(size[0] * 4 + 4)
         try:
             header = BlockHeader.parse(raw, reader.next_place)
         except (CorruptError, UnsupportedError):
             return
-        if header.packed is None or header.plain is None or max(header.packed, header.plain) > largest:
+        if (
+            header.packed is None
+            or header.plain is None
+            or header.is_copied
+            or max(header.packed, header.plain) > largest
+        ):
             return
         end = len(raw) + header.packed + -header.packed % 4 + SIZES[check]
-        place, origin = reader.place, reader.origin
-        yield WholeBlock(_take_parts(reader, end), place, origin, start, check, plain)
+        yield WholeBlock(reader, end, reader.place, reader.origin, reader.position, check, plain)
         plain += header.plain
-
-
-def _take_parts(reader: ByteReader, count: int) -> deque[bytes]:
-    """Return the next ``count`` bytes in parts, fewer where the stream ends."""
-    parts, end = deque[bytes](), reader.position + count
-    while reader.position < end and (part := reader.read_some(min(CHUNK, end - reader.position))):
-        parts.append(part)
-    return parts
