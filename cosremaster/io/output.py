@@ -22,6 +22,8 @@ from cosremaster.progress import Advance, skip_bytes
 from cosremaster.records import Struct
 
 if TYPE_CHECKING:
+    import hashlib
+
     from cosremaster.io.shared_sums import FileSum, SharedSums
     from cosremaster.io.written_sum import WrittenSum
 
@@ -165,9 +167,11 @@ class Output:
         self._write_back: WriteBack | None = None
         self._file_sum: FileSum | None = None
         self._written_sum: WrittenSum | None = None
-        import hashlib  # noqa: PLC0415 - loads OpenSSL, which small commands do not need
+        self._hash: hashlib._Hash | None = None
+        if digest is not None:
+            import hashlib  # noqa: PLC0415 - loads OpenSSL, which a run without a digest does not need
 
-        self._hash = None if digest is None else hashlib.new(digest)
+            self._hash = hashlib.new(digest)
         self._companions: list[Output] = []
         self._sidecar: Output | None = None
         if digest is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -85,6 +84,8 @@ def parse_digests(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 def _parse_digest(text: str) -> tuple[str, str]:
     """Return the name and the digits of a digest such as ``sha256:HEX``. :raises UsageError: it is none."""
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, which a run without digests does not need
+
     name, _, digits = text.lower().partition(":")
     length = hashlib.new(name).digest_size * 2 if name in DIGESTS else 0
     if not length or not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
@@ -96,6 +97,8 @@ def _sum_bytes(
     source: ByteSource, expected: Iterable[tuple[str, str]], advance: Callable[[int], None]
 ) -> list[str]:  # fmt: skip
     """Return the digests of all bytes of ``source`` that are ``expected``; ``advance`` gets the count of each part."""
+    import hashlib  # noqa: PLC0415 - the same
+
     sums = [hashlib.new(name) for name, _ in expected]
     for chunk in source.chunks(0, source.size):
         advance(len(chunk))

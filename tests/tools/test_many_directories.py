@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -244,6 +245,15 @@ def relocated(tmp_path: Path) -> Path:
     tree.file("d1/d2/file", b"high\n")
     run(["genisoimage", "-quiet", "-R", "-J", "-o", tmp_path / "in.iso", tree.root])
     return tmp_path / "in.iso"
+
+
+def test_a_file_is_added_without_a_digest_of_anything(many: Path, tmp_path: Path) -> None:
+    """Start-up: OpenSSL, which takes as long to load as the directories to read, is for runs with digests."""
+    program = "import sys\nfrom cosremaster.cli import main\nmain(sys.argv[1:])\nprint('_hashlib' in sys.modules)\n"
+    (tmp_path / "new").write_bytes(b"new\n")
+    words = [str(many), f"{tmp_path}/out.iso", "--quiet", "--add-iso", f"{tmp_path}/new:/"]
+    for more in ([], ["--force", "--digest", "sha256"]):
+        assert run([sys.executable, "-c", program, *words, *more]).split() == [b"%a" % bool(more)]
 
 
 def test_little_is_kept_of_a_small_directory(many: Path) -> None:

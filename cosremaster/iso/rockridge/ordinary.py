@@ -136,8 +136,10 @@ class OrdinaryNames:
         sizes = set(map(sub, ends, stops))
         if not sizes <= {size, size + 1}:
             return None
-        padded = zip(ends, stops, strict=True) if size + 1 in sizes else ()
-        if any(data[end - 1] for end, stop in padded if end - stop > size):
+        padding = b"".join([data[end - 1 : end] for end in ends]) if size + 1 in sizes else b""
+        if padding.strip(b"\0") and any(
+            data[end - 1] for end, stop in zip(ends, stops, strict=True) if end - stop > size
+        ):
             return None
         return names if _fits(b"".join([data[stop : stop + size] for stop in stops]), size, layout.rest) else None
 
