@@ -30,6 +30,7 @@ _ACL_TAGS = {
 """Its tags: what Linux calls each (owner, user, owning group, group, mask, others), and whether it has a number."""
 
 _ACL_VERSION = 2
+_MODES_OF_WINDOWS = {0o100666: 0o100644, 0o40777: 0o40755}
 _NO_NUMBER = 0xFFFFFFFF
 
 
@@ -119,7 +120,7 @@ class Archive:
             while (status := self._call(self._place, ffi.read_next_header2, self._pointer, entry)) != ffi.ARCHIVE_EOF:
                 yield ArchiveEntry(
                     name=ffi.entry_pathname(entry) or b"",
-                    mode=ffi.entry_mode(entry),
+                    mode=self._mode_of(ffi.entry_mode(entry)),
                     uid=ffi.entry_uid(entry),
                     gid=ffi.entry_gid(entry),
                     mtime=ffi.entry_mtime(entry),
@@ -136,6 +137,11 @@ class Archive:
                 )
         finally:
             ffi.entry_free(entry)
+
+    def _mode_of(self, mode: int) -> int:
+        """Return ``mode``, or what it stands for: libarchive lets all write to what has no mode in a 7-Zip archive."""
+        is_7zip = mode in _MODES_OF_WINDOWS and b"7-Zip" in (self._ffi.format_name(self._pointer) or b"")
+        return _MODES_OF_WINDOWS[mode] if is_7zip else mode
 
     def data(self, place: Place) -> Iterator[bytes]:
         """Yield the data of the current entry, with zeros for its holes, except for a hole at the end.

@@ -19,8 +19,13 @@ from cosremaster.io.streams import CHUNK
 
 _METHODS = frozenset((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
 _UNIX = 3
-_FILE_MODE, _DIRECTORY_MODE = 0o664, 0o775
-"""Of entries of other systems, which have none; libarchive takes the same."""
+_DOS = frozenset((0, 6, 10, 14))
+"""The systems of DOS, OS/2 and Windows (APPNOTE, 4.4.2.2): without modes, and some write backslashes in names."""
+
+_FILE_MODE, _DIRECTORY_MODE, _READ_ONLY_MODE = 0o644, 0o755, 0o444
+"""Of entries without modes, as for Info-ZIP's unzip."""
+
+_READ_ONLY = 1  # in the attributes of DOS
 
 _TIMES, _NEW_UNIX, _OLD_UNIX, _UNICODE_NAME = 0x5455, 0x7875, 0x5855, 0x7075
 _UTF8, _ENCRYPTED = 0x800, 1
@@ -75,12 +80,12 @@ class ZipReader:
 
 
 def _name_of(info: zipfile.ZipInfo) -> bytes:
-    """Return the bytes of the name: those in the archive, or the UTF-8 beside them."""
+    """Return the bytes of the name: those in the archive, or the UTF-8 beside them, with slashes between its parts."""
     raw = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "surrogateescape")
     text = _extra_fields(info.extra).get(_UNICODE_NAME, b"")
     if len(text) > 5 and text[0] == 1 and int.from_bytes(text[1:5], "little") == zlib.crc32(raw):
-        return text[5:]
-    return raw
+        raw = text[5:]
+    return raw.replace(b"\\", b"/") if info.create_system in _DOS and b"/" not in raw else raw
 
 
 def _describe(info: zipfile.ZipInfo, name: bytes) -> ArchiveEntry:
@@ -89,7 +94,9 @@ def _describe(info: zipfile.ZipInfo, name: bytes) -> ArchiveEntry:
     mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
     if not mode & 0o170000:
         is_directory = name.endswith(b"/")
-        permissions = mode & 0o7777 or (_DIRECTORY_MODE if is_directory else _FILE_MODE)
+        is_read_only = info.create_system in _DOS and info.external_attr & _READ_ONLY
+        file_mode = _READ_ONLY_MODE if is_read_only else _FILE_MODE
+        permissions = mode & 0o7777 or (_DIRECTORY_MODE if is_directory else file_mode)
         mode = permissions | (stat.S_IFDIR if is_directory else stat.S_IFREG)
     uid, gid = _owner_of(extra)
     size = info.file_size if stat.S_ISREG(mode) else 0

@@ -7,9 +7,11 @@ import os
 import random
 import re
 import socket
+import struct
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -492,8 +494,47 @@ def check_zip_of_another_system(path: Path) -> None:
             info.create_system = info.external_attr = 0
             archive.writestr(info, text)
     found = read(path)
-    assert {name: node.mode for name, node in found.items()} == {b"d": 0o775, "d/\u00e4".encode(): 0o664, b"x": 0o664}
+    assert {name: node.mode for name, node in found.items()} == {b"d": 0o755, "d/\u00e4".encode(): 0o644, b"x": 0o644}
     assert found[b"x"].mtime == 1709208000
+
+
+def test_a_zip_of_windows_has_folders_and_attributes(tmp_path: Path) -> None:
+    """Its backslashes were parts of names, and what was read-only was writable."""
+    require("bsdtar")
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, system, attributes in (
+            ("site\\etc\\a", 0, 0x20), ("site\\etc\\ro", 10, 0x21), ("e/b\\c", 0, 0x20), ("u\\v", 3, 0o100640 << 16),
+        ):  # fmt: skip
+            info = zipfile.ZipInfo("x", (2024, 2, 29, 12, 0, 0))
+            info.filename, info.create_system, info.external_attr = name, system, attributes
+            archive.writestr(info, name)
+    modes = {os.fsdecode(name): node.mode for name, node in read(path).items()}
+    assert modes == {"site/etc/a": 0o644, "site/etc/ro": 0o444, "e/b\\c": 0o644, "u\\v": 0o640}
+    theirs = run(["bsdtar", "-tf", path], env={"LC_ALL": "C.UTF-8"}).decode().splitlines()
+    assert theirs[:2] == ["site/etc/a", "site/etc/ro"]
+
+
+def test_a_7z_of_windows_gives_nobody_else_rights_to_write(tmp_path: Path) -> None:
+    """libarchive says 0666 and 0777 where there are no modes, and so it was in the image."""
+    require("7z")
+    require_libarchive()
+    for name, mode in {"w/d/a": 0o644, "w/ro": 0o444, "w/open": 0o666}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        (tmp_path / name).chmod(mode)
+    run(["7z", "a", "-mhc=off", "-m0=copy", "../a.7z", "."], cwd=tmp_path / "w")
+    data = bytearray((tmp_path / "a.7z").read_bytes())
+    start, size = struct.unpack_from("<QQ", data, 12)
+    attributes = rb"([\x10\x20\x21])\x80.[\x81\x41]"  # of DOS, the mark of Unix modes, and the mode
+    header, count = re.subn(attributes, rb"\1\0\0\0", bytes(data[32 + start :]), flags=re.DOTALL)
+    assert (count, len(header)) == (4, size)
+    data[32 + start :] = header
+    struct.pack_into("<I", data, 28, zlib.crc32(header))
+    struct.pack_into("<I", data, 8, zlib.crc32(data[12:32]))
+    (tmp_path / "windows.7z").write_bytes(data)
+    modes = {os.fsdecode(name): node.mode for name, node in read(tmp_path / "windows.7z").items()}
+    assert modes == {"d": 0o755, "d/a": 0o644, "ro": 0o444, "open": 0o644}
 
 
 @pytest.mark.usefixtures("bare")
