@@ -135,7 +135,10 @@ _REQUEST = (
         "--keep-modes", is_flag=True,
         help="Take modes as they are, with what the umask made of them. Without it files are 0644 or 0755.",
     ),
-    click.option("--setuid", is_flag=True, help="Keep set-user-ID, set-group-ID and sticky bits of what is added."),
+    click.option(
+        "--setuid/--no-setuid", default=None, help="Keep set-user-ID, set-group-ID and sticky bits of what is added, or"
+        " drop them. Default: keep those of archives whose owners are kept.",
+    ),
     click.option(
         "--xattrs", metavar="WHICH", default="default", help="Extended attributes of what is added: none, all, or names"
         " and patterns (user.*,trusted.*); -NAME leaves one out. Default: user.*,security.capability.",

@@ -10,7 +10,7 @@ from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.attributes import XattrChoice, name_some, parse_choice, with_capabilities_of_root
 from cosremaster.overlay.items import ReadContext
-from cosremaster.overlay.ownership import Owner, OwnershipPolicy
+from cosremaster.overlay.ownership import Owner, OwnershipPolicy, parse_owner
 from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
 from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, time_warning
 from cosremaster.overlay.template import fill_nodes
@@ -34,9 +34,9 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     place = Place().inside(source)
     is_archive = _is_archive(item, source)
     default_owner = "source" if is_archive else "root"
-    policy = OwnershipPolicy(
-        default_owner if item.owner is None else item.owner, item.mode, item.rules, setuid=item.setuid
-    )
+    owner = default_owner if item.owner is None else item.owner
+    keeps_special_bits = is_archive and parse_owner(owner) is None if item.setuid is None else item.setuid
+    policy = OwnershipPolicy(owner, item.mode, item.rules, setuid=keeps_special_bits)
     choice = parse_choice(item.xattrs)
     scan = _scan_archive(source, context, choice) if is_archive else scan_source(source, context.max_mtime, choice)
     single = scan.is_single_file
@@ -69,6 +69,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     if not laid_nodes and (split.hidden_paths or split.opaque_directories):  # a folder of whiteouts makes nothing
         root = None
     _warn_of_losses(scan, laid_nodes, place, context)
+    if item.setuid is None and keeps_special_bits:
+        _tell_special_bits(laid_nodes, place, context)
     for pattern in policy.unused_patterns():
         context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
     return Addition(
@@ -101,6 +103,14 @@ def _warn_of_losses(scan: SourceScan, laid_nodes: Iterable[Node], place: Place, 
         context.warn(f"{place}: extended attributes cannot be read, and are not taken over: {unreadable}")
     if scan.out_of_time:
         context.warn(time_warning(scan.out_of_time, place))
+
+
+def _tell_special_bits(laid_nodes: Iterable[Node], place: Place, context: ReadContext) -> None:
+    """Say which files keep set-user-ID or set-group-ID bits, for which nobody has asked."""
+    special = [node.path for node in laid_nodes if node.kind is NodeKind.FILE and node.mode & 0o6000]
+    if special:
+        names = name_some(special)
+        context.warn(f"{place}: set-user-ID and set-group-ID bits are kept (--no-setuid drops them): {names}")
 
 
 def _undo_umask(scan: SourceScan, place: Place, context: ReadContext) -> list[Node]:

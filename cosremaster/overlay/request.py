@@ -61,7 +61,7 @@ class AddPath(OverlayItem):
     - ``mode``: of regular files, as for chmod(1): ``0o644``, ``"0644"`` or ``"u+x,go-w"``.
     - ``rules``: owners and modes of single paths. The last matching rule wins, separately for owner and mode.
     - ``mtree``: an mtree(5) file with owners, modes and further nodes of a directory.
-    - ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
+    - ``setuid``: keep set-user-ID, set-group-ID and sticky bits; None: those of an archive whose owners are kept.
     - ``keep_modes``: take the modes of a file or directory as they are, with what the umask made of them. Those of an
       archive always are.
     - ``xattrs``: the extended attributes that are taken over: ``"default"`` (file capabilities and ``user.*``),
@@ -81,7 +81,7 @@ class AddPath(OverlayItem):
     mode: str | int | None = None
     rules: tuple[OwnershipRule, ...] = ()
     mtree: str | os.PathLike[str] | None = None
-    setuid: bool = False
+    setuid: bool | None = None
     keep_modes: bool = False
     xattrs: str = "default"
     unpack: bool | None = None

@@ -72,7 +72,10 @@ class SourceTable(_Table):
     mode: _Mode | None = None
     rules: list[RuleTable] = Field(default=[], description="Owners and modes of single paths.")
     mtree: Text | None = Field(default=None, description="mtree(5) file with owners, modes and nodes of the directory.")
-    setuid: Flag = Field(default=False, description="Keep set-user-ID, set-group-ID and sticky bits.")
+    setuid: Flag | None = Field(
+        default=None,
+        description="Keep set-user-ID, set-group-ID and sticky bits; else those of an archive whose owners are kept.",
+    )
     keep_modes: Flag = Field(default=False, description="Take modes as they are, with what the umask made of them.")
     xattrs: Text = Field(
         default="default",

@@ -1,4 +1,4 @@
-"""The directory that a folder's or an archive's contents go to, where it is not there, as GNU tar lists it."""
+"""Where contents of a folder or an archive go, and with which owners and modes, as GNU tar lists them."""
 
 import os
 from pathlib import Path
@@ -74,3 +74,40 @@ def test_it_is_made_for_nothing(work: Path, capsys: pytest.CaptureFixture[str]) 
     Path("empty/.wh.x").unlink()
     assert main(["in.tar", "other.tar", "--add", "empty:/etc/motd"]) == 7
     assert "in.tar » etc/motd: empty cannot be added as etc/motd: this is a file" in capsys.readouterr().err
+
+
+def test_an_archive_keeps_its_set_user_id_bits(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A root archive laid over another, or packed as a squashfs, had a sudo and a mount that could do nothing."""
+    for name, mode in {"sudo": 0o4755, "wall": 0o2755, "ls": 0o755}.items():
+        Path("home", name).write_text(name)
+        Path("home", name).chmod(mode)
+    Path("home/mail").mkdir()
+    Path("home/mail").chmod(0o2775)
+    run(["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", "home", "-cf", "own.tar", "."])
+    told = "warning: own.tar: set-user-ID and set-group-ID bits are kept (--no-setuid drops them): sudo, wall\n"
+    found = listed("--add", "own.tar")
+    assert capsys.readouterr().err == told
+    assert [found[name][:10] for name in ("sudo", "wall", "ls", "mail")] == [
+        "-rwsr-xr-x", "-rwxr-sr-x", "-rwxr-xr-x", "drwxrwsr-x",
+    ]  # fmt: skip
+    assert main(["pack", "own.tar", "root.tar", "--quiet"]) == 0
+    assert b"-rwsr-xr-x" in run(["tar", "-tvf", "root.tar", "sudo"])
+    assert capsys.readouterr().err == told
+    assert listed("--add", "own.tar", "--setuid")["sudo"][:10] == "-rwsr-xr-x"
+    assert not capsys.readouterr().err
+    assert listed("--add", "own.tar", "--mode", "ug-s")["sudo"][:10] == "-rwxr-xr-x"
+
+
+def test_set_user_id_bits_go_where_owners_do_or_are_not_wanted(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("home/sudo").write_text("x")
+    Path("home/sudo").chmod(0o4755)
+    run(["tar", "--owner=1000", "--group=1000", "--numeric-owner", "-C", "home", "-cf", "user.tar", "."])
+    for words in (["--owner", "root"], ["--no-setuid"]):
+        assert listed("--add", "user.tar", *words)["sudo"][:10] == "-rwxr-xr-x"
+        assert "user.tar » sudo: its set-user-ID or set-group-ID bit is not taken over" in capsys.readouterr().err
+    assert listed("--add", "user.tar", "--owner", "root", "--setuid")["sudo"] == "-rwsr-xr-x 0/0"
+    recipe = 'input = "in.tar"\noutput = "out.tar"\n[[add]]\nsource = "user.tar"\nsetuid = false\n'
+    Path("r.toml").write_text(recipe)
+    assert main(["build", "r.toml", "--force", "--quiet"]) == 0
+    assert b"-rwxr-xr-x" in run(["tar", "-tvf", "out.tar", "./sudo"])
+    assert listed("--add", "home")["sudo"][:10] == "-rwxr-xr-x"
