@@ -288,6 +288,9 @@ OTHERS: Mapping[str, BadFile] = {
     "grub-ends-in-backslash": BadFile("menu", "grub", replace_with(b"linux /vmlinuz quiet \\")),
     "syslinux-open-quote": BadFile("menu", "syslinux", replace_with(SYSLINUX.replace(b"quiet", b'"quiet'))),
     "syslinux-without-lines": BadFile("menu", "syslinux", replace_with(b"LABEL a\rKERNEL b\rAPPEND c")),
+    "syslinux-kernel-line-for-init": BadFile(
+        "menu", "syslinux", replace_with(b"LABEL a\nKERNEL /vmlinuz a -- b\nAPPEND initrd=/initrd.img\n")
+    ),
     "entry-of-options": BadFile("menu", "entry", replace_with(b"options\noptions a\nlinux\n")),
     "mtree-up": BadFile("mtree", "mtree", replace_with(MTREE + b"..\n..\n..\n")),
     "mtree-escape": BadFile("mtree", "mtree", replace_with(MTREE + b"a\\9 type=file\n\\ x\n")),

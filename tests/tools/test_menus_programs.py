@@ -145,6 +145,7 @@ def test_an_open_quote_swallows_no_argument(path: bytes, data: bytes, want: byte
 @pytest.mark.parametrize(("path", "data"), [
     (b"isolinux.cfg", b'label a\n kernel linux.c32 /k"\n'), (b"grub.cfg", b"linux /k a\\"),
     (b"xen.cfg", b'[global]\n[a]\nkernel=k"\n'), (b"loader/entries/a.conf", b"linux /k\noptions a\noptions b\n"),
+    (b"isolinux.cfg", b"label a\n kernel /k a -- b\n append c\n"),  # init would get it
 ])  # fmt: skip
 def test_an_argument_that_would_be_lost_is_noticed(path: bytes, data: bytes) -> None:
     menu, changes = read(path, data), ArgumentChanges(add=(KernelArgument.parse("new"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 
 from cosremaster.boot_config.menus.grub import quote_grub_word
 from cosremaster.boot_config.menus.model import (
@@ -144,13 +145,15 @@ def plan_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[tuple[Splice, 
 def find_lost_argument(menu: Menu, changed: Menu, changes: ArgumentChanges) -> int | None:
     """Return the number of the first line of the ``changed`` menu that lacks an argument which was added to it.
 
-    A backslash at the end of a file, or a quote in a kernel's name, can swallow what is added behind it.
+    A backslash at the end of a file, or a quote in a kernel's name, can swallow what is added behind it; behind
+    :data:`INIT`, which may stand in the line of the kernel's name, it is none of the kernel.
     """
     if len(menu.lines) != len(changed.lines):
         return changed.lines[0].number if changed.lines else 1
     added = {argument.text for argument in changes.add}
     for old, new in zip(menu.lines, changed.lines, strict=True):
-        if old.insert is not None and not added <= {word.text for word in new.arguments}:
+        of_kernel = takewhile(INIT.__ne__, (word.text for word in new.arguments))
+        if old.insert is not None and not added <= set(of_kernel):
             return new.number
     return None
 
