@@ -17,6 +17,7 @@ __all__ = ["NumberRange", "Struct", "astuple", "field", "replace"]
 
 _T = TypeVar("_T")
 _MISSING: Any = type("_Missing", (), {})()
+_NO_KEYWORDS: frozenset[str] = frozenset()
 
 FEW = 40
 """To compile an ``__init__`` takes as long as to fill in so many values without."""
@@ -88,9 +89,12 @@ class StructType(type):
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, kw_only: bool = False, **options: bool
     ) -> StructType:
         """Return a class whose fields are those of its bases and its own annotations."""
-        fields, defaults, keywords, inherited = list[str](), dict[str, Any](), frozenset[str](), dict[str, bool]()
+        fields: list[str] = []
+        defaults: dict[str, Any] = {}
+        keywords: frozenset[str] = _NO_KEYWORDS
+        inherited: dict[str, bool] = {}
         for base in reversed(bases):
-            if isinstance(base, StructType):
+            if isinstance(base, StructType) and (base.__struct_fields__ or base.__struct_options__):
                 fields += [field for field in base.__struct_fields__ if field not in fields]
                 defaults.update(base.__struct_defaults__)
                 keywords |= base.__struct_keywords__
@@ -99,11 +103,12 @@ class StructType(type):
         for field in own:
             if field in namespace:
                 defaults[field] = _as_default(namespace.pop(field))
-        slots = [field for field in own if field not in fields]
-        options = {**inherited, **options}
-        if options.get("dict") and not inherited.get("dict"):
+        slots = [field for field in own if field not in fields] if fields else own.copy()
+        if inherited:
+            options = {**inherited, **options}
+        if "dict" in options and options["dict"] and not inherited.get("dict"):
             slots.append("__dict__")
-        fields = [field for field in fields if field not in own] + own
+        fields = [field for field in fields if field not in own] + own if fields else own
         if kw_only:
             keywords = keywords.union(own)
         if keywords:
