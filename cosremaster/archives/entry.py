@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from cosremaster.archives.owner_numbers import OwnerNumbers
 from cosremaster.records import Struct
+
+
+class NamedAcl(Struct, frozen=True):
+    """The ACL of an entry, as the attribute ``name``, that names users or groups.
+
+    ``resolve`` returns it in Linux' form, by the numbers of a system; None where that lacks one of them.
+    """
+
+    name: str
+    resolve: Callable[[OwnerNumbers], bytes | None]
 
 
 class ArchiveEntry(Struct, frozen=True, kw_only=True):
@@ -10,7 +23,7 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
 
     ``hardlink``: the name of an earlier entry for the same file, None without one. The ``nlink`` names of one file have
     the same ``inode`` (device and number). ``xattrs``: names and values of its extended attributes, ACLs in Linux' form
-    among them.
+    among them; ``named_acls``: ACLs that have none yet.
     ``warning``: a message of libarchive about something it could not interpret.
     """
 
@@ -26,4 +39,5 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
     inode: tuple[int, int] = (0, 0)
     nlink: int = 1
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    named_acls: tuple[NamedAcl, ...] = ()
     warning: str = ""

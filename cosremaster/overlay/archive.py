@@ -11,14 +11,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from cosremaster.archives import ar
-from cosremaster.archives.entry import ArchiveEntry
+from cosremaster.archives.entry import ArchiveEntry, NamedAcl
+from cosremaster.archives.owner_numbers import MAX_DATABASE, parse_database
 from cosremaster.archives.reader import Archive, open_archive_file
 from cosremaster.errors import CorruptError, OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import CHUNK, ByteReader, hash_chunks
 from cosremaster.layers.streamed import open_stream, read_streams
 from cosremaster.overlay.addition import AttributedPath
-from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, skipped_names
+from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, name_some, skipped_names
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import SourceScan, clamp_mtime, is_mtime_held
@@ -67,6 +68,7 @@ def read_archive(
             _read_by_kind(fd, collector, piped=piped, seekable=seekable)
         except CorruptError as error:
             raise OverlayError(f"cannot be read as an archive: {error.message}", error.place or place) from error
+        collector.resolve_named_acls()
         after = os.fstat(fd)
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
@@ -87,6 +89,7 @@ class _NodeCollector:
         self.root: Node | None = None
         self.skipped_xattrs: dict[bytes, tuple[bytes, ...]] = {}
         self.out_of_time: dict[bytes, None] = {}
+        self._named_acls: dict[bytes, tuple[NamedAcl, ...]] = {}
         self.context = context
         self._choice = choice
         self._advance = advance
@@ -119,13 +122,50 @@ class _NodeCollector:
             self.nodes[path] = node
             self.skipped_xattrs.pop(path, None)
             self.out_of_time.pop(path, None)
+            self._named_acls.pop(path, None)
             if link_name is None and not is_mtime_held(entry.mtime, self.context.max_mtime):
                 self.out_of_time[path] = None
-            skipped = skipped_names((name for name, _ in entry.xattrs), self._choice)
+            known = {name for name, _ in entry.xattrs}
+            named = [acl for acl in entry.named_acls if acl.name not in known] if link_name is None else ()
+            skipped = skipped_names((*known, *(acl.name for acl in named)), self._choice)
             if skipped:
                 self.skipped_xattrs[path] = skipped
+            if wanted := tuple(acl for acl in named if self._choice.takes(acl.name)):
+                self._named_acls[path] = wanted
         elif node.kind is NodeKind.DIRECTORY:
             self.root = node
+
+    def resolve_named_acls(self) -> None:
+        """Give nodes their ACLs that name users and groups, by the numbers that the archive's own system has for them.
+
+        Those with a name that it lacks are warned of.
+        """
+        if not self._named_acls:
+            return
+        files = ((b"user", b"etc/passwd"), (b"group", b"etc/group"))
+        numbers = {word: self._read_database(path) for word, path in files}
+        names = dict[object, list[bytes]]()
+        for path, node in self.nodes.items():
+            names.setdefault(path if node.link is None else node.link, []).append(path)
+        lost = []
+        for path, acls in self._named_acls.items():
+            node = self.nodes[path]
+            resolved = [(os.fsencode(acl.name), value) for acl in acls if (value := acl.resolve(numbers)) is not None]
+            if len(resolved) < len(acls):
+                lost.append(path)
+            xattrs = tuple(sorted((*node.xattrs, *resolved)))
+            for name in names[path if node.link is None else node.link]:
+                self.nodes[name] = replace(self.nodes[name], xattrs=xattrs)
+        if lost:
+            self.context.warn(
+                f"{self.place}: access control lists name users or groups that its own /etc/passwd and /etc/group"
+                f" lack, and are not taken over: {name_some(lost)}"
+            )
+
+    def _read_database(self, path: bytes) -> dict[bytes, int]:
+        """Return the numbers by the names in a file like ``/etc/passwd``, as far as the archive has it."""
+        node = self.nodes.get(path)
+        return {} if node is None or node.content is None else parse_database(node.content.head(MAX_DATABASE))
 
     def _normal_path(self, name: bytes, what: str) -> bytes:
         """Return ``name`` as a normal path. :raises OverlayError: no image may get it; the message names ``what``."""

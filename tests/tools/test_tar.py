@@ -439,12 +439,14 @@ def test_names_in_acls_are_those_of_the_system_in_it(
     )
     run(["setfacl", "-m", "u:4321:rw,g:77:r", root / "etc/acl"])
     run(["setfacl", "-d", "-m", "u:4321:rwx", root / "srv"])
+    os.link(root / "etc/acl", root / "etc/linked")
     archive, named = make("pax, all attributes", root, tmp_path / "a.tar"), tmp_path / "named.tar"
     with tarfile.open(archive) as source, tarfile.open(named, "w", format=tarfile.PAX_FORMAT) as target:
         for member in source:
             member.pax_headers = {
                 keyword: text.replace("user:4321", "user:operator").replace("group:77", "group:crew")
                 for keyword, text in member.pax_headers.items()
+                if "posix_acl" not in keyword  # by numbers
             }
             target.addfile(member, source.extractfile(member) if member.isreg() else None)
     assert b"user:operator:rw" in named.read_bytes()
@@ -458,12 +460,24 @@ def test_names_in_acls_are_those_of_the_system_in_it(
         assert b"default:user:4321:rwx" in run(["getfacl", "-n", folder / "srv"])
     (other := tmp_path / "other").mkdir()
     bare = make("pax, all attributes", other, tmp_path / "bare.tar")
-    result = cosremaster.remaster(bare, tmp_path / "bare-out.tar", add=[cosremaster.AddPath(named, xattrs="all")])
-    assert "its access control list names users without their numbers" in str(result.warnings)
-    result = cosremaster.remaster(bare, tmp_path / "numbers.tar", add=[cosremaster.AddPath(archive, xattrs="all")])
-    (tmp_path / "n").mkdir()
-    run(["tar", "--acls", "-xpf", tmp_path / "numbers.tar", "-C", tmp_path / "n"])
-    assert b"user:4321:rw-" in run(["getfacl", "-n", tmp_path / "n/etc/acl"])
+    for added in (archive, named):  # as an overlay, too
+        out, folder = tmp_path / f"over-{added.name}", tmp_path / f"n-{added.name}"
+        result = cosremaster.remaster(bare, out, add=[cosremaster.AddPath(added, xattrs="all")])
+        assert not result.warnings
+        folder.mkdir()
+        run(["tar", "--acls", "-xpf", out, "-C", folder])
+        assert b"user:4321:rw-" in run(["getfacl", "-n", folder / "etc/acl"])
+        assert b"group:77:r--" in run(["getfacl", "-n", folder / "etc/linked"])
+        assert b"default:user:4321:rwx" in run(["getfacl", "-n", folder / "srv"])
+    with tarfile.open(named) as source, tarfile.open(tmp_path / "lost.tar", "w", format=tarfile.PAX_FORMAT) as target:
+        for member in source:
+            if not member.name.endswith("etc/group"):  # and then nobody knows crew
+                target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    item = cosremaster.AddPath(tmp_path / "lost.tar", xattrs="all")
+    (warning,) = cosremaster.remaster(bare, tmp_path / "without.tar", add=[item]).warnings
+    assert warning.endswith("its own /etc/passwd and /etc/group lack, and are not taken over: etc/acl")
+    (warning,) = cosremaster.remaster(bare, tmp_path / "default.tar", add=[named]).warnings
+    assert "ACLs are not taken over unless --xattrs names them: etc/acl, srv" in warning
 
 
 def test_owner_names_are_those_of_the_system_in_it(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from cosremaster.archives.owner_numbers import OwnerNumbers
 from cosremaster.layers.tar import pax
 from cosremaster.layers.tar.entries import Xattrs
 from cosremaster.lazy_regex import lazy_regex
@@ -24,9 +25,6 @@ _ENTRY = struct.Struct("<HHI")
 _SELINUX = b"security.selinux"
 _ENCODED = lazy_regex(rb"%(3D|25)")
 
-
-OwnerNumbers = Mapping[bytes, Mapping[bytes, int]]
-"""Under ``user`` and ``group`` the numbers by names, as a system's ``/etc/passwd`` and ``/etc/group`` have them."""
 
 _NOBODY: OwnerNumbers = {b"user": {}, b"group": {}}
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
+from cosremaster.archives.owner_numbers import MAX_DATABASE
 from cosremaster.errors import OverlayError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.model import Layer
@@ -15,7 +16,7 @@ from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames,
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
 from cosremaster.layers.tar.paths import follow_symlinks
-from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
+from cosremaster.layers.tar.tree import TarTree
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.paths import normal_name, normal_names, tree_order

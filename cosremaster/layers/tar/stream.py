@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
-from cosremaster.archives.entry import ArchiveEntry
+from cosremaster.archives.entry import ArchiveEntry, NamedAcl
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.formats import StreamedEntry
@@ -22,17 +23,20 @@ def stream_entries(reader: ByteReader) -> Iterator[StreamedEntry]:
 
 def _describe(entry: TarEntry) -> ArchiveEntry:
     """Return ``entry`` as overlays have it."""
-    xattrs, warning = entry.xattrs, ""
+    xattrs, named_acls = entry.xattrs, list[NamedAcl]()
     if xattrs:
-        from cosremaster.layers.tar.acl import KEYWORDS, has_named_acl  # noqa: PLC0415 - few entries have some
+        from cosremaster.layers.tar.acl import KEYWORDS, has_named_acl, parse_acl  # noqa: PLC0415 - few entries have some
 
-        if has_named_acl(xattrs):  # whose users may come later, or be those of another system
+        if has_named_acl(xattrs):  # whose users may come later
+            for keyword, text in xattrs:
+                if keyword in KEYWORDS:
+                    named_acls.append(NamedAcl(os.fsdecode(KEYWORDS[keyword]), partial(parse_acl, text)))
             xattrs = tuple(attribute for attribute in xattrs if attribute[0] not in KEYWORDS)
-            warning = "its access control list names users without their numbers, and is not taken over"
     return ArchiveEntry(
         name=entry.name, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime,
         size=entry.stored if entry.sparse is None else entry.sparse.size, symlink=entry.target, hardlink=entry.link,
-        device=entry.rdev, xattrs=tuple((os.fsdecode(name), value) for name, value in xattrs), warning=warning,
+        device=entry.rdev, xattrs=tuple((os.fsdecode(name), value) for name, value in xattrs),
+        named_acls=tuple(named_acls),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
+from cosremaster.archives.owner_numbers import MAX_DATABASE, OwnerNumbers, parse_database
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.layers.model import Layer
@@ -17,11 +18,7 @@ from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
 
-MAX_DATABASE = 1 << 20
-"""Bytes of ``/etc/passwd`` and of ``/etc/group`` that are read."""
-
 _TYPE_BITS = 0o170000
-_MAX_DIGITS = 10
 
 
 class MissingContent(Struct, frozen=True):
@@ -104,22 +101,17 @@ class TarTree(Mapping[bytes, Node]):
         return resolve_acls(entry.xattrs, self._owner_numbers) if has_named_acl(entry.xattrs) else entry.xattrs
 
     @cached_property
-    def _owner_numbers(self) -> Mapping[bytes, Mapping[bytes, int]]:
+    def _owner_numbers(self) -> OwnerNumbers:
         """The numbers of users and groups by their names, as the system in the archive has them."""
         return {b"user": self._read_database(b"etc/passwd"), b"group": self._read_database(b"etc/group")}
 
     def _read_database(self, path: bytes) -> dict[bytes, int]:
-        """Return the numbers by the names in a file like ``/etc/passwd`` (passwd(5), group(5)); the first counts."""
+        """Return the numbers by the names in a file like ``/etc/passwd``, as far as there is one."""
         number = self._numbers.get(path, NO_SOURCE)
         source = self.sources.get(number, number)
-        numbers: dict[bytes, int] = {}
         if source == NO_SOURCE or not self._entries[source].is_regular:
-            return numbers
-        for line in self._content(source, self._entries[source]).head(MAX_DATABASE).splitlines():
-            fields = line.split(b":")
-            if len(fields) > 2 and fields[2].isdigit() and len(fields[2]) <= _MAX_DIGITS:
-                numbers.setdefault(fields[0], int(fields[2]))
-        return numbers
+            return {}
+        return parse_database(self._content(source, self._entries[source]).head(MAX_DATABASE))
 
     def _content(self, source: int, entry: TarEntry) -> Content:
         """Return the data of ``entry``, whose number is ``source``."""
