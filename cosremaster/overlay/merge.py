@@ -221,10 +221,11 @@ def _lay_destination(tree: _OverlaidTree, addition: Addition, root: Node) -> Non
     """
     laid = _LaidNode(_with_path(root, addition.dest), addition, b"", is_implied=True)
     path = _resolve_parents(tree, addition.dest, laid)
-    if tree.find(path) is None:
-        tree.lay(replace(laid, node=_with_path(root, path)))
-    else:
+    existing = tree.find(path)
+    if existing is not None:
         _resolve(tree, addition.dest, laid)
+    if existing is None or existing.kind not in (NodeKind.DIRECTORY, NodeKind.SYMLINK):
+        tree.lay(replace(laid, node=_with_path(root, path)))
 
 
 def _target_path(tree: _OverlaidTree, addition: Addition, node: Node) -> bytes:

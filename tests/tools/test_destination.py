@@ -48,6 +48,8 @@ def test_it_is_that_of_the_archive(work: Path) -> None:
     run(["tar", "--owner=7", "--group=7", "--numeric-owner", "-C", "home", "-cf", "bare.tar", "doc"])
     assert listed("--add", "bare.tar:/srv")["srv"] == "drwxr-xr-x 0/0"  # no entry says otherwise
     assert listed("--add", "bare.tar:/srv", "--owner", "8:9")["srv"] == "drwxr-xr-x 8/9"
+    over = listed("--add", "home.tar:/etc/motd", "--force-type")  # in place of a file
+    assert (over["etc/motd"], "etc/motd/doc/a" in over) == ("drwxr-x--- 1000/1001", True)
 
 
 def test_it_has_the_owner_of_a_folder_and_its_mode_where_that_is_kept(work: Path) -> None:
