@@ -351,6 +351,18 @@ class Image:
 
         return find_base_image(read_release(self._session.enter(ROOT_NAME).container))
 
+    def find_architecture(self) -> str:
+        """Return the architecture of the programs in the root file system, as in ``amd64/generic``, which stands for
+        one where none says it, too.
+
+        :raises LayerError: there is no root file system.
+        """
+        from cosremaster.browse.architecture import DEFAULT, find_architecture  # noqa: PLC0415 - as in find_base_image
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
+
+        found = find_architecture(self._session.enter(ROOT_NAME).container)
+        return f"{found}/generic" if found else DEFAULT
+
     def plan(
         self, request: Request | None = None, *, target: StrPath | None = None, report: StrPath | None = None,
         force: bool = False, delta: bool = False, progress: Progress | None = None,

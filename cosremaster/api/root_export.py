@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cosremaster.api.views import Export
+from cosremaster.browse.architecture import DEFAULT, find_architecture
 from cosremaster.browse.container import NodeRef
 from cosremaster.browse.export import MaasResource, RootArchive, find_base_image, gzip_tar, read_release
 from cosremaster.browse.extract import find_root, select_nodes
@@ -45,6 +46,7 @@ def export_archive(
     with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:
         is_root = address in ("", ROOT_NAME)
         reference = session.enter_root(keeper) if is_root else session.enter_tree(address, keeper=keeper)
+        archive = _with_architecture(archive, reference, progress)
         table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
         output.write(table, None, lambda count: None)
         digest = output.written_digest
@@ -57,6 +59,18 @@ def export_archive(
         files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(), command=command,
         layer=reference.address,
     )  # fmt: skip
+
+
+def _with_architecture(archive: RootArchive, reference: NodeRef, progress: Progress) -> RootArchive:
+    """Return ``archive`` with the architecture of the root at ``reference``; one that was asked for stays."""
+    found = find_architecture(reference.container)
+    if not archive.architecture:
+        from dataclasses import replace  # noqa: PLC0415 - as in upload_command
+
+        return replace(archive, architecture=f"{found}/generic" if found else DEFAULT)
+    if found not in ("", archive.architecture.partition("/")[0]):
+        progress.warn(f"{reference.place}: programs in it are for {found}, and not for {archive.architecture}")
+    return archive
 
 
 def pack_archive(

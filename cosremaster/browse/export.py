@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cosremaster.browse.architecture import DEFAULT
 from cosremaster.browse.container import Container
 from cosremaster.browse.tar import TarStream
 from cosremaster.codecs.base import RepackJob
@@ -39,12 +40,13 @@ def gzip_tar(
 class RootArchive:
     """What an archive of a root file system has.
 
-    ``architecture``: as in ``amd64/generic``. ``exclude``: patterns of paths that are left out. ``clean``: without what
-    belongs to one machine (docs/usage.md lists it). ``sparse``: holes of files take no place, in GNU tar's form.
-    ``gzip``: what packs it, ``"zlib"`` or the faster ``"isal"``, which has to be installed and makes more bytes.
+    ``architecture``: as in ``arm64/generic``; empty: that of the programs in it, or else ``amd64/generic``.
+    ``exclude``: patterns of paths that are left out. ``clean``: without what belongs to one machine (docs/usage.md
+    lists it). ``sparse``: holes of files take no place, in GNU tar's form. ``gzip``: what packs it, ``"zlib"`` or the
+    faster ``"isal"``, which has to be installed and makes more bytes.
     """
 
-    architecture: str = "amd64/generic"
+    architecture: str = ""
     exclude: tuple[str, ...] = ()
     clean: bool = False
     sparse: bool = False
@@ -73,8 +75,9 @@ class MaasResource(RootArchive):
             object.__setattr__(self, "name", f"custom/{self.name}")
         if not self.title:
             object.__setattr__(self, "title", self.name.rpartition("/")[2])
-        names = [("name", self.name), ("architecture", self.architecture), ("profile", self.profile)]
-        for what, value in [*names, ("base image", self.base_image)] if self.base_image else names:
+        wanted = [("name", self.name), ("profile", self.profile)]
+        others = [("architecture", self.architecture), ("base image", self.base_image)]
+        for what, value in [*wanted, *(pair for pair in others if pair[1])]:
             if not _NAME.fullmatch(value):
                 raise UsageError(f"MAAS takes no {what} {value!r}: letters, digits, . _ + - and one / in it")
 
@@ -87,7 +90,7 @@ class MaasResource(RootArchive):
         """Return the shell command that uploads the archive at ``path``; ``size`` is in bytes."""
         words = [
             *("maas", self.profile, "boot-resources", "create", f"name={self.name}", f"title={self.title}"),
-            f"architecture={self.architecture}",
+            f"architecture={self.architecture or DEFAULT}",
             *([f"base_image={self.base_image}"] if self.base_image else ()),
             *("filetype=tgz", f"sha256={sha256.hex()}", f"size={size}"),
             f"content@={path}",

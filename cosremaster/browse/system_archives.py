@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cosremaster.browse.architecture import DEFAULT
 from cosremaster.browse.export import RootArchive
 from cosremaster.browse.tar import TarStream, build_tar
 from cosremaster.errors import UsageError
@@ -19,7 +20,7 @@ from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "i386": "i686", "ppc64el": "ppc64le"}
-_CONTAINER_MACHINES = {"armhf": "arm", "i386": "386", "ppc64el": "ppc64le"}
+_CONTAINER_MACHINES = {"armhf": "arm", "armel": "arm", "i386": "386", "ppc64el": "ppc64le"}
 _REPOSITORY = lazy_regex(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
 _LXD_NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -72,7 +73,7 @@ class LxdImage(RootArchive):
     @property
     def machine(self) -> str:
         """The architecture as ``uname -m`` has it."""
-        name = self.architecture.partition("/")[0]
+        name = (self.architecture or DEFAULT).partition("/")[0]
         return _MACHINES.get(name, name)
 
 
@@ -112,7 +113,7 @@ class ContainerImage(RootArchive):
         :param plain_digest: the SHA-256 of the layer before compression. :param created: seconds since 1970.
         """
         name, tag = self.repository
-        machine = self.architecture.partition("/")[0]
+        machine = (self.architecture or DEFAULT).partition("/")[0]
         time = _format_time(created)
         config = _json({
             "architecture": _CONTAINER_MACHINES.get(machine, machine), "config": {"Cmd": ["/bin/sh"]}, "created": time,

@@ -48,7 +48,9 @@ _OF_ARCHIVES = ("exclude", "clean", "sparse", "gzip", "output", "threads", "forc
 @click.option("--sparse", is_flag=True, help="Holes of files take no place in the archive (GNU tar's form).")
 @GZIP
 @click.option("--title", help="What MAAS shows; NAME by default.")
-@click.option("--arch", default="amd64/generic", show_default=True, help="Architecture, as MAAS has it.")
+@click.option(
+    "--arch", default="", help="Architecture, as MAAS has it; by default that of its programs, or else amd64/generic."
+)
 @click.option(
     "--base-image",
     default="",

@@ -77,9 +77,12 @@ def _check_upload(target: Path, digest: str | None) -> None:
 def _with_upload(result: Result, maas: MaasResource, target: Path) -> Result:
     """Return ``result`` with the command that imports the finished ``target``."""
     digest = bytes.fromhex(Path(f"{target}.sha256").read_text("utf-8", "replace")[:64])
-    if not maas.base_image:
+    if not (maas.base_image and maas.architecture):
         with Image(target, remember=False) as image:
-            maas = replace(maas, base_image=image.find_base_image())
+            maas = replace(
+                maas, base_image=maas.base_image or image.find_base_image(),
+                architecture=maas.architecture or image.find_architecture(),
+            )  # fmt: skip
     return replace(result, upload=maas.command(str(target), result.output_size, digest))
 
 

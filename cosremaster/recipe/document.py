@@ -271,7 +271,10 @@ class MaasTable(_Table):
 
     name: Text = Field(description="As in jammy or custom/jammy, without a slash below custom/.")
     title: Text | None = Field(default=None, description="What MAAS shows; the last part of the name by default.")
-    architecture: Text = Field(default="amd64/generic", description="Architecture, as MAAS has it.")
+    architecture: Text | None = Field(
+        default=None,
+        description="Architecture, as MAAS has it; by default that of its programs, or else amd64/generic.",
+    )
     base_image: Text | None = Field(
         default=None,
         description="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",

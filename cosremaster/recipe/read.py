@@ -287,7 +287,7 @@ class RecipeReader:
             self._faults.add(("output",), "MAAS takes a .tar.gz")
         try:
             return MaasResource(
-                name=table.name, title=table.title or "", architecture=table.architecture,
+                name=table.name, title=table.title or "", architecture=table.architecture or "",
                 base_image=table.base_image or "", profile=table.profile,
             )  # fmt: skip
         except UsageError as error:

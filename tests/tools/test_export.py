@@ -11,6 +11,7 @@ import shlex
 import shutil
 import socket
 import stat
+import struct
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -456,3 +457,52 @@ def test_sockets_that_an_archive_lacks_are_told(
     assert main(words) == 0
     told = capfdbinary.readouterr().err
     assert told.count(b"warning: sockets are left out, as a tar archive holds none: run/s\n") == 1
+
+
+def write_program(path: Path, machine: int, *, bits: int = 64, order: str = "little", flags: int = 0) -> None:
+    """Write the head of an ELF program (gABI), as long as that of a 64-bit one."""
+    end = "<" if order == "little" else ">"
+    head = struct.pack(end + "HHI", 2, machine, 1)
+    head += struct.pack(end + ("IIII" if bits == 32 else "QQQI"), 0, 0, 0, flags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ident = b"\x7fELF" + bytes([bits // 32, 1 if order == "little" else 2, 1])
+    path.write_bytes((ident.ljust(16, b"\0") + head).ljust(64, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "machine", "told"),
+    [
+        ({"machine": 183}, "arm64", "aarch64", b"ARM aarch64"), ({"machine": 243}, "riscv64", "riscv64", b"RISC-V"),
+        ({"machine": 22, "order": "big"}, "s390x", "s390x", b"IBM S/390"),
+        ({"machine": 21}, "ppc64el", "ppc64le", b"64-bit PowerPC"),
+        ({"machine": 40, "bits": 32, "flags": 0x5000400}, "armhf", "armv7l", b"ARM, EABI5"),
+        ({"machine": 40, "bits": 32, "flags": 0x5000200}, "armel", "armel", b"ARM, EABI5"),
+        ({"machine": 3, "bits": 32}, "i386", "i686", b"Intel 80386"), ({"machine": 62}, "amd64", "x86_64", b"x86-64"),
+        ({"machine": 4711}, "amd64", "x86_64", b"unknown arch"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_archive_has_the_architecture_of_its_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    program: dict[str, Any], name: str, machine: str, told: bytes,
+) -> None:  # fmt: skip
+    """A root for arm64 was handed over as amd64."""
+    tools.require("tar", "file")
+    monkeypatch.chdir(tmp_path)
+    write_program(tmp_path / "root/usr/bin/dash", **program)
+    assert told in run(["file", "-b", "root/usr/bin/dash"])
+    Path("root/usr/bin/sh").symlink_to("dash")
+    Path("root/bin").symlink_to("usr/bin")
+    run(["tar", "-C", "root", "-cf", "root.tar", "."])
+    assert main(["export", "root.tar", "--maas", "site"]) == 0
+    assert f" architecture={name}/generic " in capsys.readouterr().out
+    assert main(["export", "root.tar", "--lxd", "site", "--force"]) == 0
+    assert run(["tar", "-xzOf", "site.tar.gz", "metadata.yaml"]).startswith(b"architecture: %s\n" % machine.encode())
+    assert "warning" not in capsys.readouterr().err
+    Path("r.toml").write_text('input = "root.tar"\noutput = "made.tar.gz"\n[maas]\nname = "site"\n')
+    assert main(["build", "r.toml"]) == 0
+    assert f" architecture={name}/generic " in capsys.readouterr().out
+    other = "arm64/generic" if name == "amd64" else "amd64/generic"
+    assert main(["export", "root.tar", "--docker", "site", "--arch", other]) == 0
+    warning = f"warning: root.tar: programs in it are for {name}, and not for {other}\n"
+    assert (warning in capsys.readouterr().err) == (b"unknown" not in told)
