@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
@@ -69,6 +69,15 @@ class IdentifiedFile(NamedTuple):
     table: PieceTable
     identification: Identification
     is_alias: bool
+
+
+class WatchFile(Protocol):
+    """Returns for a file that is indexed what ``ScanOptions.on_nested`` is."""
+
+    def __call__(
+        self, path: bytes, packed: PieceTable, place: Place, identification: Identification
+    ) -> Callable[[int], None] | None:
+        """Return it; None for a file where nobody wants to know."""
 
 
 class ArchiveFile(Struct, frozen=True):
@@ -164,6 +173,7 @@ def find_layers(
     address: Address | None,
     progress: Progress,
     options: ScanOptions = ScanOptions(),  # noqa: B008 - a value
+    watch: WatchFile | None = None,
 ) -> ImageLayers:
     """Step 2, instead of zcat, xzcat and cpio: index every archive in the image, each in one pass.
 
@@ -171,6 +181,7 @@ def find_layers(
     there may be thousands of packages.
 
     :param address: index only the file of the image that it names.
+    :param watch: returns what is told of archives inside a file.
     :raises LayerError: the image has no such file, or it is no archive. :raises CorruptError: a layer is damaged.
     :raises UnsupportedError: the named file is of a kind that is not handled.
     """
@@ -195,8 +206,11 @@ def find_layers(
         method = identification.codec.name
         total = None if identification.reads_on_demand else table.length  # else little of it is read
         with begin_work(progress, f"index {printable(path)}", total, DECODE, method) as advance:
+            place = _place_of(image, path)
+            on_nested = watch(path, table, place, identification) if watch is not None else None
+            watching = options._replace(on_nested=on_nested)
             try:
-                indexed.append(index_file(path, table, _place_of(image, path), options, identification, advance))
+                indexed.append(index_file(path, table, place, watching, identification, advance))
             except UnsupportedError as error:
                 refusals.append(error)
                 if layer_format.random_access:

@@ -8,7 +8,7 @@ on expansion. All values are tuples, and little is imported: a plain listing of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs import SNIFF_SIZE
@@ -52,7 +52,8 @@ class ScanOptions(NamedTuple):
     may be archives in archives; None for all.
     ``is_large``: the file is, so that a thread of its own decodes it, though little is done with the plain bytes.
     ``members``: looks at the files of the archives, in place of digests and nesting. ``progress``: is told of the
-    packed bytes of files that are read because an address leads into them.
+    packed bytes of files that are read because an address leads into them. ``on_nested``: is told the plain byte where
+    an entry of the outermost archive begins that is an archive itself.
     """
 
     digests: bool = True
@@ -67,6 +68,7 @@ class ScanOptions(NamedTuple):
     is_large: bool = False
     members: MemberKeeper | None = None
     progress: Progress | None = None
+    on_nested: Callable[[int], None] | None = None
 
 
 ALL_DETAILS = ScanOptions()
@@ -148,12 +150,13 @@ class MemberScanner:
         self.wants_data = options.digests or self._enters or self.watch is not None
         """Whether :meth:`scan` has anything to do."""
 
-    def scan(self, reader: ByteReader, size: int, name: bytes, number: int) -> bytes:
+    def scan(self, reader: ByteReader, size: int, name: bytes, number: int, start: int | None = None) -> bytes:
         """Read the data of the regular file ``name``, and return their SHA-256; empty where none is taken.
 
         :param reader: stands before the data, and may stand anywhere in them afterwards.
         :param size: bytes of data.
         :param number: the file's place among the entries.
+        :param start: the byte of the archive's stream where its entry begins, if that is known.
         :raises CorruptError: the data end too early, or the file is a bomb.
         """
         if self.watch is not None:
@@ -166,6 +169,8 @@ class MemberScanner:
             if layer_format is not None and layer_format.refusal is not None:
                 layer_format = None  # an address enters it all the same
             if layer_format is not None and not layer_format.random_access:
+                if self._depth == 1 and self.options.on_nested is not None and start is not None:
+                    self.options.on_nested(start)
                 return self._index(reader, size, name, number, identification)
             if layer_format is not None:
                 self.nested.append(NestedArchive(number, None, identification))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.remembered_parts import RememberedParts
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
+    from cosremaster.remastering.front_packer import FrontPacker
     from cosremaster.remastering.request import NormalizedRequest
 
 
@@ -70,6 +71,8 @@ class RemasterContext:
         """Returns what the image boots, where that is known."""
         self.find_facts: Callable[[], BootFacts] | None = None
         """Returns what boot menus say, where the layers of the whole image can be opened."""
+        self.fronts: FrontPacker | None = None
+        """What packs fronts of containers while layers are indexed."""
         self._files = ExitStack()
         self.parts = None
         if parts is not None and not self._files.enter_context(parts).is_empty:
@@ -90,6 +93,14 @@ class RemasterContext:
             deflating = Deflating(ISAL, NEW_LEVEL, request.threads)
         is_whole = request.codec is not None
         return self._files.enter_context(PlainKeeper(self.folder, is_whole=is_whole, deflating=deflating))
+
+    def pack_fronts(self, request: NormalizedRequest) -> FrontPacker:
+        """Return what packs fronts of containers as ``request`` says, while layers are indexed."""
+        from cosremaster.remastering.front_packer import FrontPacker  # noqa: PLC0415 - imports this module
+        from cosremaster.remastering.pack import Packing  # noqa: PLC0415 - the same
+
+        self.fronts = self._files.enter_context(FrontPacker(Packing.of(request, self), self.folder))
+        return self.fronts
 
     def note_layer(self, address: Address) -> None:
         """Note that the scripts which ran since the last call did so in the layer at ``address``."""

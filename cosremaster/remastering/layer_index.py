@@ -14,7 +14,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.cache import index_path, is_remembered, load_index, store_index
-from cosremaster.layers.find import ImageLayers, find_layers, group_shared_paths, layers_from_index
+from cosremaster.layers.find import ImageLayers, WatchFile, find_layers, group_shared_paths, layers_from_index
 from cosremaster.layers.identify import identify
 from cosremaster.layers.inner import open_inner_layers
 from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
@@ -87,15 +87,19 @@ class LayerIndex:
         self.wait()
         return index_path(self._source) if is_remembered(self._source) else None
 
-    def layers(self, address: Address | None, progress: Progress, keeper: PlainKeeper | None = None) -> ImageLayers:
+    def layers(
+        self, address: Address | None, progress: Progress, keeper: PlainKeeper | None = None,
+        watch: WatchFile | None = None,
+    ) -> ImageLayers:  # fmt: skip
         """Return the layers of the image, or of the file that ``address`` begins with. Raises as ``find_layers``.
 
-        ``keeper``: keeps plain bytes that are decoded for it, which the caller reads again.
+        ``keeper``: keeps plain bytes that are decoded for it, which the caller reads again. ``watch``: as in
+        ``find_layers``.
         """
         path = None if address is None else address[0]
         with self._lock:
             if path not in self._layers:
-                self._layers[path] = self._load(address) or self._find(address, progress, keeper)
+                self._layers[path] = self._load(address) or self._find(address, progress, keeper, watch)
             return self._layers[path]
 
     def open_inner(self, layers: ImageLayers, addresses: Sequence[Address]) -> ImageLayers:
@@ -159,9 +163,11 @@ class LayerIndex:
             for file in indexed:
                 check_sums(tables[file.path], file.sums, self._image.place.inside(file.path), self._stop)
 
-    def _find(self, address: Address | None, progress: Progress, keeper: PlainKeeper | None) -> ImageLayers:
+    def _find(
+        self, address: Address | None, progress: Progress, keeper: PlainKeeper | None, watch: WatchFile | None
+    ) -> ImageLayers:
         """Index the layers, and store the index beside other work."""
-        layers = find_layers(self._image, address, progress, self._options._replace(keeper=keeper))
+        layers = find_layers(self._image, address, progress, self._options._replace(keeper=keeper), watch)
         if self._remember and address is None and not layers.refusals and not self._has_twins(layers.indexed_files):
             self._storing = Worker(lambda: self._store(layers))
         return layers

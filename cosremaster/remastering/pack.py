@@ -33,6 +33,7 @@ from cosremaster.tree.replacements import with_new_contents
 
 if TYPE_CHECKING:
     from cosremaster.layers.remembered_parts import RememberedParts
+    from cosremaster.remastering.front_packer import FrontPacker
 
 _LOG = LazyLogger(__name__)
 
@@ -43,7 +44,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress``
     are those of ``RepackJob``; ``codec``: that of the output's name, if it says another; ``gzip``: what deflates.
     ``caches``: what one remaster of an image keeps for the next, by the address of a layer. ``parts``: what earlier
-    plans packed, or None.
+    plans packed, or None. ``fronts``: what packs fronts of containers while layers are indexed, or None.
     """
 
     spool: Spool
@@ -56,6 +57,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     codec: str | None = None
     caches: dict[Address, BlockCache] = field(default_factory=dict)
     parts: RememberedParts | None = None
+    fronts: FrontPacker | None = None
 
     @classmethod
     def of(cls, request: NormalizedRequest, context: RemasterContext) -> Packing:
@@ -63,7 +65,7 @@ class Packing(Struct, frozen=True, kw_only=True):
         return cls(
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
             always_compress=request.always_compress, repacking=request.repacking, caches=context.caches,
-            codec=request.codec, gzip=request.gzip, parts=context.parts,
+            codec=request.codec, gzip=request.gzip, parts=context.parts, fronts=context.fronts,
         )  # fmt: skip
 
     @property
@@ -248,7 +250,8 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
         container, entry = layer.parent, layer.container_entry
         if container is None or entry is None or not container.parameters.caches_blocks:
             return
-        if container.address in packing.caches:
+        packed = None if packing.fronts is None else packing.fronts.wait_for(container.address)
+        if container.address in packing.caches and packed in (None, entry.offset):
             return
         front = PieceTable([Range(container.decoded, 0, min(entry.offset, BlockCache.LIMIT))])
         with suppress(CosremasterError), Spool(folder) as spool:

@@ -140,7 +140,8 @@ def plan_layers(
     if overlay.oversized:
         _check_some_layer_holds(image, overlay)
     keeper = context.make_keeper(request) if image.is_single_file else None
-    layers = read_layers(index, request.layers, context.progress, keeper)
+    fronts = context.pack_fronts(request)
+    layers = read_layers(index, request.layers, context.progress, keeper, fronts.watch)
     targets = select_layers(image, layers, request.layers, index.facts)
     if not any(changes_codec(target.layer, request.codec) for target in targets):  # else nothing stays
         context.start_precopy(_find_front(context.source, targets))

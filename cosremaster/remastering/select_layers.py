@@ -10,7 +10,14 @@ from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, archive_number, format_address, parse_address, without_numbers
-from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, group_shared_paths, without_side_images
+from cosremaster.layers.find import (
+    ImageLayers,
+    WatchFile,
+    choose_in_file,
+    choose_layer,
+    group_shared_paths,
+    without_side_images,
+)
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress
@@ -73,17 +80,18 @@ class FileTargets(Struct, frozen=True):
 
 
 def read_layers(
-    index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress, keeper: PlainKeeper | None = None
-) -> ImageLayers:
+    index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress, keeper: PlainKeeper | None = None,
+    watch: WatchFile | None = None,
+) -> ImageLayers:  # fmt: skip
     """Return the layers of the image, or only those of the files that ``selectors`` name. Step 2.
 
-    ``keeper``: keeps the plain bytes, where they are packed anew.
+    ``keeper``: keeps the plain bytes, where they are packed anew. ``watch``: as in ``find_layers``.
     """
     named = [selector.address for selector in selectors if selector.address is not None]
     if len(named) < max(len(selectors), 1):
-        return index.open_inner(index.layers(None, progress, keeper), named)
+        return index.open_inner(index.layers(None, progress, keeper, watch), named)
     addresses = {address[0]: address for address in named}
-    first, *others = (index.layers(address, progress, keeper) for address in addresses.values())
+    first, *others = (index.layers(address, progress, keeper, watch) for address in addresses.values())
     for other in others:
         first = ImageLayers(
             (*first.layers, *other.layers), (*first.foreign_files, *other.foreign_files),

@@ -284,7 +284,7 @@ def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, membe
                 cpio.skip_data(reader, origin + entry.end, name)  # which says how much of the entry is missing
             target = target.partition(b"\0")[0]  # the kernel's own gen_init_cpio writes a NUL behind it
         elif wants_data and kind in _FILE and (size := header.size):
-            digest = scanner.scan(reader, size, name, len(members))
+            digest = scanner.scan(reader, size, name, len(members), entry.offset)
         members.add(entry, target, digest)
     raise AssertionError("an archive ends with its trailer, or an error")
 
