@@ -156,7 +156,8 @@ class _OrderedStreams(Generic[Part]):
             stream.parts.append((size, part))
             stream.waiting += size
             self._held += size
-            self._changed.notify_all()
+            if stream is self._streams[0]:
+                self._changed.notify_all()
 
     def _has_room_for(self, stream: _OrderedStream[Part], size: int) -> bool:
         """Return whether ``size`` bytes more may wait in ``stream``; the lock is held."""

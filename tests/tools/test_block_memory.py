@@ -66,4 +66,4 @@ def test_large_blocks_wait_in_little_memory(tmp_path: Path) -> None:
         image = tmp_path / f"root-{megabytes}.cpio.xz"
         image.write_bytes(tools.run(["xz", "-T2", "-0c", "--check=crc32", f"--block-size={megabytes}MiB"], stdin=plain))
         peaks.append(_measure(image, overlay, tmp_path))
-    assert peaks[1] - peaks[0] < 36 << 20, peaks
+    assert peaks[1] - peaks[0] < 44 << 20, peaks

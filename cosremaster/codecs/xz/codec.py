@@ -35,7 +35,7 @@ WHOLE_LIMIT = 1 << 25
 """The most packed bytes, and the most plain ones, of a block that is decoded beside others; those of ``xz -T0 -6`` have
 fewer."""
 
-ROOM, THREADS = 1 << 24, 3
+ROOM, THREADS = 24 << 20, 3
 """The bytes that may be in memory for that, for each thread; and the most threads."""
 
 

@@ -11,7 +11,7 @@ from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord, Lzma2ChunkHeader
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.io.parallel import in_batches, prefetch_batches
+from cosremaster.io.parallel import BATCH, in_batches, prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.records import Struct, field
 from cosremaster.records.tuples import NamedTuple
@@ -175,11 +175,16 @@ class WholeBlock(Struct, frozen=True):
         yield 0, BlockPart([], blocks[0])
 
     def _pop_packed(self, release: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield its packed bytes; ``release`` is told of those that leave memory."""
+        """Yield its packed bytes; ``release`` is told of those that leave memory, of a MiB at once."""
+        count = 0
         while self.packed:
             part = self.packed.popleft()
-            release(len(part))
+            count += len(part)
+            if count >= BATCH:
+                release(count)
+                count = 0
             yield part
+        release(count)
 
 
 def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> Iterator[WholeBlock]:
