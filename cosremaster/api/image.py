@@ -596,9 +596,10 @@ class Image:
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
         from cosremaster.records.lazy_dataclass import replace  # noqa: PLC0415 - the same
 
-        layer = layer_to_take(request)
-        reference = self._session.enter_tree(layer or ROOT_NAME)
-        with open_as_tar(reference, self._session.source, self.path, keeps_parts=self._session.remember) as archive:
+        layer, warnings, session = layer_to_take(request), list[str](), self._session
+        merged = None if layer else session.enter_merged_root(session.choose_root(), warnings.append)
+        reference = merged or session.enter_tree(layer or ROOT_NAME)
+        with open_as_tar(reference, session.source, self.path, warnings, keeps_parts=session.remember) as archive:
             yield archive, replace(request, layer=None)
 
     def _write(self, table: PieceTable, target: Path, force: bool, progress: Progress) -> None:

@@ -14,6 +14,8 @@ from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.select_layers import LayerSelector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cosremaster.browse.container import NodeRef
     from cosremaster.io.source import ByteSource
     from cosremaster.io.urls import ImagePath
@@ -55,10 +57,14 @@ def layer_to_take(request: Request) -> str:
     return layers[0]
 
 
-def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keeps_parts: bool) -> OpenedImage:
+def open_as_tar(
+    reference: NodeRef, source: ByteSource, path: ImagePath, warnings: Sequence[str], *, keeps_parts: bool
+) -> OpenedImage:
     """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open.
 
-    ``keeps_parts``: plans keep what they packed. :raises LayerError: there is nothing in it.
+    ``warnings``: for each remaster. ``keeps_parts``: plans keep what they packed.
+
+    :raises LayerError: there is nothing in it.
     """
     nodes = select_nodes(reference)
     if not nodes:
@@ -66,5 +72,10 @@ def open_as_tar(reference: NodeRef, source: ByteSource, path: ImagePath, *, keep
     table = build_tar([*find_root(reference), *nodes]).table()
     file = TableSource(table, source, reference.place)
     return OpenedImage(
-        path, file=file, origin=source, remember=False, keeps_parts=keeps_parts, warnings=sockets_warnings(nodes)
+        path,
+        file=file,
+        origin=source,
+        remember=False,
+        keeps_parts=keeps_parts,
+        warnings=(*warnings, *sockets_warnings(nodes)),
     )

@@ -45,7 +45,7 @@ def export_archive(
     digested = Output(target, source.local_paths, force=force, digest="sha256")
     with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:
         is_root = address in ("", ROOT_NAME)
-        reference = session.enter_root(keeper) if is_root else session.enter_tree(address, keeper=keeper)
+        reference = session.enter_root(keeper, progress.warn) if is_root else session.enter_tree(address, keeper=keeper)
         archive = _with_architecture(archive, reference, progress)
         table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
         output.write(table, None, lambda count: None)

@@ -7,12 +7,13 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cosremaster.errors import LayerError
+from cosremaster.errors import LayerError, printable
 from cosremaster.io.urls import ImagePath, Url, parse_image_place
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_path import make_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -115,15 +116,38 @@ class ImageSession:
         address = without_numbers(layer.address)
         return address[1:] if self.opened.image.is_single_file else address
 
-    def enter_root(self, keeper: PlainKeeper) -> NodeRef:
+    def enter_merged_root(self, layer: Layer, warn: Callable[[str], None]) -> NodeRef | None:
+        """Return the root directory of what ``layer``, the root, and the file systems below it show together.
+
+        None where there are none below. ``warn`` is told of them.
+
+        :raises UnsupportedError: one of them cannot be read.
+        """
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.layers.stacks import find_stack  # noqa: PLC0415 - the same
+
+        stack = find_stack(self.opened.image, layer, self.opened.facts)
+        if not stack.lower:
+            return None
+        merged = (*stack.lower, layer)
+        names = ", ".join(printable(part.address[0]) for part in merged)
+        warn(f"the root is {names}, the last on top: the archive has what they show together")
+        address = (os.fsencode(self.source.name), *self._address_inside(layer))
+        return containers.container_of_stack(merged, address, self.opened.image.place).root
+
+    def enter_root(self, keeper: PlainKeeper, warn: Callable[[str], None]) -> NodeRef:
         """Return the root directory of the root file system; where it was indexed, that is not done again.
 
-        ``keeper``: keeps plain bytes that are decoded for it.
+        Of a stack of file systems it is that of :meth:`enter_merged_root`. ``keeper``: keeps plain bytes that are
+        decoded for it.
         """
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
 
         layer = self.choose_root(keeper)
+        merged = self.enter_merged_root(layer, warn)
+        if merged is not None:
+            return merged
         own = os.fsencode(self.source.name)
         container = containers.container_of(layer, (own, *self._address_inside(layer)))
         if container is None:

@@ -324,6 +324,14 @@ def container_of(layer: Layer, address: Address, options: ScanOptions = ALONE) -
     return Container(address, layer.place, _describe_archives([layer]), layer.tree(), options, layer=layer)
 
 
+def container_of_stack(stack: Sequence[Layer], address: Address, place: Place) -> Container:
+    """Return what the file systems ``stack``, the lowest first, show together; ``address`` leads to the uppermost."""
+    from cosremaster.layers.stacks import MergedTree  # noqa: PLC0415 - few images have several
+
+    tree = MergedTree([layer.tree() for layer in stack])
+    return Container(address, place, f"{len(stack)} file systems", tree, ALONE, layer=stack[-1])
+
+
 def _open_fat(table: PieceTable, address: Address, place: Place, options: ScanOptions) -> Container | None:
     """Return the container of the FAT file system that the bytes ``table`` hold; None if they hold none.
 

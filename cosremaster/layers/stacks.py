@@ -16,8 +16,9 @@ from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stac
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct, replace
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, RootedTree
 from cosremaster.tree.paths import parent_of
+from cosremaster.tree.xattrs import shared_xattrs
 
 _CALAMARES = b"etc/calamares/modules/unpackfs.conf"
 _CALAMARES_SOURCE = lazy_regex(rb"^[ \t-]*source:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
@@ -201,3 +202,49 @@ class StackedTree(Mapping[bytes, Node]):
     def __len__(self) -> int:
         """Return how many paths there are."""
         return sum(1 for _ in self)
+
+
+class _LinksOfOwn(Mapping[bytes, Node]):
+    """The nodes of ``tree``, whose files share names with none of another ``number``."""
+
+    def __init__(self, number: int, tree: Mapping[bytes, Node]) -> None:
+        """Wrap ``tree``."""
+        self._number, self._tree = number, tree
+
+    def __getitem__(self, path: bytes) -> Node:
+        """Return the node at ``path``. :raises KeyError: there is none."""
+        node = self._tree[path]
+        return node if node.link is None else replace(node, link=(self._number, node.link))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield every path."""
+        return iter(self._tree)
+
+    def __len__(self) -> int:
+        """Return how many paths there are."""
+        return len(self._tree)
+
+
+class MergedTree(StackedTree, RootedTree):
+    """The nodes of several layers as a file system of its own has them, without what overlayfs keeps for itself."""
+
+    def __init__(self, trees: Sequence[Mapping[bytes, Node]]) -> None:
+        """Merge ``trees``, the lowest first."""
+        super().__init__([_LinksOfOwn(number, tree) for number, tree in enumerate(trees)])
+        self._uppermost = trees[-1]
+
+    def __getitem__(self, path: bytes) -> Node:
+        """Return the node at ``path``. :raises KeyError: there is none."""
+        return _without_private_xattrs(super().__getitem__(path))
+
+    def read_root(self) -> Node:
+        """Return the node of the root, which is that of the uppermost layer."""
+        if isinstance(self._uppermost, RootedTree):
+            return _without_private_xattrs(self._uppermost.read_root())
+        return Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
+
+
+def _without_private_xattrs(node: Node) -> Node:
+    """Return ``node`` without the attributes that overlayfs gives for its own use."""
+    kept = shared_xattrs(node.xattrs)
+    return node if kept == node.xattrs else replace(node, xattrs=kept)

@@ -6,7 +6,10 @@ them (casper 1.498, live-boot 20230131, dracut 059, linux-live).
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -314,3 +317,87 @@ def test_inspect_draws_the_chain(live_disc: DiscMaker, tmp_path: Path, capsys: p
     page = tmp_path / "page.html"
     assert main(["inspect", str(iso), "--html", str(page)]) == 0
     assert "the installer copies it (casper/install-sources.yaml)" in page.read_text(encoding="utf-8")
+
+
+def make_squashfs(path: Path, entries: dict[str, tuple[str, str]], opaque: tuple[str, ...] = ()) -> None:
+    """Make a squashfs of ``entries``: a kind and data, the target of a link, or nothing, by the path."""
+    kinds = {
+        "f": tarfile.REGTYPE,
+        "d": tarfile.DIRTYPE,
+        "l": tarfile.SYMTYPE,
+        "h": tarfile.LNKTYPE,
+        "w": tarfile.CHRTYPE,
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, (kind, text) in entries.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = kinds[kind], 0o755 if kind == "d" else 0o644
+            member.linkname = text if kind in "lh" else ""
+            member.size = len(text) if kind == "f" else 0
+            if name in opaque:
+                member.pax_headers = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+            archive.addfile(member, io.BytesIO(text.encode()) if kind == "f" else None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(["sqfstar", "-quiet", "-no-progress", "-xattrs", str(path)], stdin=packed.getvalue())
+
+
+@pytest.fixture
+def stacked_disc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an ISO of live-boot with a root of three file systems, in the working directory."""
+    tools.require("sqfstar", "genisoimage", "tar")
+    monkeypatch.chdir(tmp_path)
+    live = tmp_path / "disc/live"
+    make_squashfs(live / "filesystem.squashfs", {
+        "bin": ("d", ""), "bin/sh": ("f", "shell"), "bin/dash": ("h", "bin/sh"),
+        "etc": ("d", ""), "etc/a": ("f", "low"),
+        "etc/gone": ("f", "x"), "etc/d": ("d", ""), "etc/d/under": ("f", "x"), "opt": ("d", ""), "opt/old": ("f", "x"),
+        "usr": ("d", ""), "usr/f": ("f", "x"), "sbin": ("d", ""), "lib": ("d", ""),
+    })  # fmt: skip
+    make_squashfs(live / "middle.squashfs", {
+        "bin": ("d", ""), "bin/one": ("f", "other"), "bin/two": ("h", "bin/one"), "etc": ("d", ""),
+        "etc/gone": ("w", ""), "etc/a": ("f", "middle"), "opt": ("d", ""), "opt/new": ("f", "new"),
+    }, opaque=("opt",))  # fmt: skip
+    make_squashfs(live / "upper.squashfs", {
+        "etc": ("d", ""), "etc/d": ("l", "a"), "etc/b": ("f", "up"), "usr": ("d", ""), "usr/f": ("d", ""),
+        "usr/f/inside": ("f", "in"),
+    })  # fmt: skip
+    (live / "vmlinuz").write_bytes(b"k")
+    (live / "initrd.img").write_bytes(initramfs(tmp_path, {"init": "#!/bin/sh\n", "scripts/live": "#!/bin/sh\n"}))
+    (tmp_path / "disc/boot/grub").mkdir(parents=True)
+    menu = 'menuentry "x" { linux /live/vmlinuz boot=live; initrd /live/initrd.img }\n'
+    (tmp_path / "disc/boot/grub/grub.cfg").write_text(menu)
+    run(["genisoimage", "-quiet", "-R", "-o", "in.iso", "disc"])
+    return tmp_path / "in.iso"
+
+
+@pytest.mark.parametrize("words", [["in.iso", "out.tar"], ["export", "in.iso", "--maas", "out"]], ids=["tar", "maas"])
+def test_an_archive_of_the_root_has_what_its_layers_show(
+    stacked_disc: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It had what the uppermost has alone: no shell, and devices in place of what is hidden."""
+    assert main(words) == 0
+    names = ", ".join(f"live/{name}.squashfs" for name in ("filesystem", "middle", "upper"))
+    assert f"warning: the root is {names}, the last on top: the archive has what they show" in capsys.readouterr().err
+    (made,) = (path for path in (Path("out.tar"), Path("out.tar.gz")) if path.exists())
+    Path("x").mkdir()
+    run(["tar", "--xattrs", "--xattrs-include=*", "--no-same-owner", "-xf", made, "-C", "x"])
+    files = {str(path.relative_to("x")): path.read_text() for path in Path("x").rglob("*") if path.is_file()}
+    assert files == {
+        "bin/sh": "shell", "bin/dash": "shell", "bin/one": "other", "bin/two": "other", "etc/a": "middle",
+        "etc/b": "up", "etc/d": "middle", "opt/new": "new", "usr/f/inside": "in",
+    }  # fmt: skip
+    assert os.path.samefile("x/bin/sh", "x/bin/dash") and os.path.samefile("x/bin/one", "x/bin/two")
+    assert not os.path.samefile("x/bin/sh", "x/bin/one")
+    assert os.readlink("x/etc/d") == "a"
+    assert b"overlay" not in run(["tar", "--xattrs", "-tvvf", made])
+
+
+def test_an_archive_of_one_layer_has_that_alone(stacked_disc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["in.iso", "out.tar", "--layer", "live/upper.squashfs", "--add", "disc/live/vmlinuz:/etc/"]) == 0
+    assert b"etc/vmlinuz" in run(["tar", "-tf", "out.tar"])
+    assert b"sh" not in run(["tar", "-tf", "out.tar"])
+    assert "the root is" not in capsys.readouterr().err
+    assert main(["in.iso", "all.tar", "--add", "disc/live/vmlinuz:/etc/", "--remove", "/bin/sh"]) == 0
+    assert {b"etc/vmlinuz", b"bin/dash"} <= set(run(["tar", "-tf", "all.tar"]).split())
+    assert b"bin/sh" not in run(["tar", "-tf", "all.tar"])
