@@ -597,7 +597,8 @@ class Image:
         from cosremaster.records.lazy_dataclass import replace  # noqa: PLC0415 - the same
 
         layer, warnings, session = layer_to_take(request), list[str](), self._session
-        merged = None if layer else session.enter_merged_root(session.choose_root(), warnings.append)
+        root = None if layer else session.find_root()[0]
+        merged = None if root is None else session.enter_merged_root(root, warnings.append)
         reference = merged or session.enter_tree(layer or ROOT_NAME)
         with open_as_tar(reference, session.source, self.path, warnings, keeps_parts=session.remember) as archive:
             yield archive, replace(request, layer=None)

@@ -97,17 +97,25 @@ class ImageSession:
         parts: Address = parse_address(address) if address else ()
         if address.partition("::")[0] != ROOT_NAME:
             return parts
-        return (*self._address_inside(self.choose_root()), *parts[1:])
+        return (*self.find_root()[1], *parts[1:])
 
-    def choose_root(self, keeper: PlainKeeper | None = None) -> Layer:
-        """Return the root file system; ``keeper``: keeps plain bytes that are decoded for it.
+    def find_root(self, keeper: PlainKeeper | None = None) -> tuple[Layer | None, Address]:
+        """Return the root file system and its address inside the image; None where it can be read and not changed.
+
+        ``keeper``: keeps plain bytes that are decoded for it.
 
         :raises LayerError: there is none, or there are several.
         """
-        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - a remaster needs none of it
+        from cosremaster.layers.find import UnchangedRootError, choose_layer  # noqa: PLC0415 - a remaster needs none of it
 
         opened = self.opened
-        return choose_layer(opened.image, opened.layers(None, self.progress, keeper=keeper), None, opened.facts)
+        try:
+            layer = choose_layer(opened.image, opened.layers(None, self.progress, keeper=keeper), None, opened.facts)
+        except UnchangedRootError as error:
+            if not error.address:
+                raise
+            return None, error.address
+        return layer, self._address_inside(layer)
 
     def _address_inside(self, layer: Layer) -> Address:
         """Return the address inside the image of all that the file of ``layer`` unpacks to."""
@@ -144,12 +152,14 @@ class ImageSession:
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
 
-        layer = self.choose_root(keeper)
+        layer, address = self.find_root(keeper)
+        if layer is None:
+            return self.enter_tree(ROOT_NAME)
         merged = self.enter_merged_root(layer, warn)
         if merged is not None:
             return merged
         own = os.fsencode(self.source.name)
-        container = containers.container_of(layer, (own, *self._address_inside(layer)))
+        container = containers.container_of(layer, (own, *address))
         if container is None:
             return self.enter(ROOT_NAME)
         return containers.NodeRef(container, containers.ROOT)

@@ -328,24 +328,43 @@ def _is_disk(head: bytes) -> bool:
     return head[512:520] == b"EFI PART" or head[4096:4104] == b"EFI PART" or head[:4] == b"QFI\xfb"
 
 
+class UnchangedRoot(NamedTuple):
+    """A file system at ``address`` that is the root of the running system and no layer; ``noun``: what it is."""
+
+    address: Address
+    noun: str
+
+    def __str__(self) -> str:
+        """Return the address and what is there, for people."""
+        return f"{format_address(self.address)} ({self.noun})"
+
+
+class UnchangedRootError(LayerError):
+    """The root of the running system cannot be changed. ``address``: where it can be read; empty for several."""
+
+    address: Address = ()
+
+
 def _check_no_nested_root(image: SourceImage, layer: Layer) -> None:
-    """Check that ``layer`` is the root itself. :raises LayerError: it holds a file system that is."""
+    """Check that ``layer`` is the root itself. :raises UnchangedRootError: it holds a file system that is."""
     nested = next(find_nested_roots(layer), None) if _is_image(layer) else None
     if nested is not None:
-        raise LayerError(
+        error = UnchangedRootError(
             f"the root file system of the running system is {nested}, which cannot be changed; --layer"
             f" {format_address(layer.address)} changes the file system around it instead",
             image.place,
         )
+        error.address = nested.address
+        raise error
 
 
-def find_nested_roots(layer: Layer) -> Iterator[str]:
-    """Yield, for people, each file of the file system ``layer`` that dracut mounts as the root instead of it."""
+def find_nested_roots(layer: Layer) -> Iterator[UnchangedRoot]:
+    """Yield each file of the file system ``layer`` that dracut mounts as the root instead of it."""
     for path in NESTED_ROOTS:
         node = layer.tree().get(path)
         noun = _noun_of_unchanged(node)
         if noun is not None:
-            yield f"{format_address((*layer.address[:1], path))} ({noun})"
+            yield UnchangedRoot((*layer.address[:1], path), noun)
 
 
 def _noun_of_unchanged(node: Node | None) -> str | None:
@@ -462,7 +481,8 @@ def _stacked_roots(image: SourceImage, layers: ImageLayers, facts: BootFacts | N
 def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:
     """Check that ``candidates`` are no mere initramfs that leaves for another root file system.
 
-    :raises LayerError: they are; the message says how they are changed all the same.
+    :raises LayerError: they are; the message says how they are changed all the same. It is an UnchangedRootError where
+        that is a file system.
     """
     outermost = [
         layer
@@ -472,16 +492,19 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
     if not outermost or len(outermost) < len(candidates):
         return  # a layer inside another is what that leaves for
     images = list_system_images(image, layers)
-    nested = (noun for layer in _root_images(image, layers) for noun in find_nested_roots(layer))
-    foreign = [*(file for file in images.roots if file in layers.foreign_files), *nested, *_roots_inside(layers.layers)]
+    nested = (root for layer in _root_images(image, layers) for root in find_nested_roots(layer))
+    files = (UnchangedRoot((file.path,), file.noun) for file in images.roots if file in layers.foreign_files)
+    foreign = [*files, *nested, *_roots_inside(layers.layers)]
     chosen = " or ".join(f"--layer {format_address(layer.address[:1])}" for layer in outermost[:3])
     if foreign:
         listed = ", ".join(map(str, foreign[:5])) + (" and others" if len(foreign) > 5 else "")
-        raise LayerError(
+        error = UnchangedRootError(
             f"the root file system of the running system is {listed}, which cannot be changed; {chosen}"
             " changes the initramfs instead",
             image.place,
         )
+        error.address = foreign[0].address if len(foreign) == 1 else ()
+        raise error
     if images.modules and any(file.path.startswith(b"apks/") for file in image.files):
         raise LayerError(
             "the running system is put together in memory from the packages in apks/, so no layer holds its root file"
@@ -491,8 +514,8 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
         )
 
 
-def _roots_inside(layers: Sequence[Layer]) -> Iterator[str]:
-    """Yield, for people, each file system in an archive of ``layers`` that is the root of the running system.
+def _roots_inside(layers: Sequence[Layer]) -> Iterator[UnchangedRoot]:
+    """Yield each file system in an archive of ``layers`` that is the root of the running system.
 
     CoreOS has one so: an EROFS in a cpio archive that the boot loader loads behind the initramfs. Names say which
     files are looked at, for their first bytes may have to be decoded.
@@ -504,7 +527,7 @@ def _roots_inside(layers: Sequence[Layer]) -> Iterator[str]:
             node = layer.tree().get(path)
             noun = _noun_of_unchanged(node)
             if noun in FILESYSTEMS:
-                yield f"{format_address((*layer.address[:1], path))} ({noun})"
+                yield UnchangedRoot((*layer.address[:1], path), noun)
 
 
 def choose_in_file(layers: Sequence[Layer]) -> Layer | None:

@@ -111,7 +111,7 @@ def find_mounted_root(image: SourceImage, facts: BootFacts, roots: Collection[by
         return None
     nested = ""
     if stack.chain.scheme is RootScheme.DRACUT:
-        nested = next((noun for layer in _open(image, stack.chain.paths) for noun in find_nested_roots(layer)), "")
+        nested = next((str(root) for layer in _open(image, stack.chain.paths) for root in find_nested_roots(layer)), "")
     return MountedRoot(settle_default(image, stack), nested)
 
 

@@ -401,3 +401,35 @@ def test_an_archive_of_one_layer_has_that_alone(stacked_disc: Path, capsys: pyte
     assert main(["in.iso", "all.tar", "--add", "disc/live/vmlinuz:/etc/", "--remove", "/bin/sh"]) == 0
     assert {b"etc/vmlinuz", b"bin/dash"} <= set(run(["tar", "-tf", "all.tar"]).split())
     assert b"bin/sh" not in run(["tar", "-tf", "all.tar"])
+
+
+@pytest.mark.parametrize("place", ["in a squashfs", "on the disc"])
+def test_a_root_that_cannot_be_changed_is_read(
+    place: str,
+    live_disc: DiscMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of an ext4 that dracut mounts, an archive was refused, as if it were to be changed, and @root was nowhere."""
+    tools.require("mke2fs", "tar")
+    monkeypatch.chdir(tmp_path)
+    inner = tmp_path / "holder/LiveOS/rootfs.img"
+    inner.parent.mkdir(parents=True)
+    root = write_tree(tmp_path / "root", SYSTEM | {"bin/sh": "sh\n"})
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(inner), "2M"])
+    run(["mksquashfs", "holder", "squashfs.img", "-quiet", "-no-progress"])
+    image = tmp_path / "squashfs.img" if place == "in a squashfs" else inner
+    menu = "menuentry x { linux /v root=live:CDLABEL=x\ninitrd /i.img }\n"
+    initrd = initramfs(tmp_path, {"init": "#!/bin/sh\n", **SYSTEM, "usr/lib/os-release": "ID=debian\n"})
+    live_disc({f"LiveOS/{image.name}": image.read_bytes(), "i.img": initrd, "boot/grub/grub.cfg": menu}, {})
+    assert main(["in.iso", "out.tar", "--add", "root/bin/sh:/bin/more"]) == 0
+    assert main(["export", "in.iso", "--maas", "out"]) == 0
+    names = {name.rstrip("/") for name in run(["tar", "-tf", "out.tar.gz"]).decode().splitlines()} - {".", "lost+found"}
+    assert names == {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert set(run(["tar", "-tf", "out.tar"]).decode().splitlines()) >= names - {"bin", "etc", "sbin", "usr", "usr/bin"}
+    capsys.readouterr()
+    assert main(["cat", "in.iso::@root::etc/hostname"]) == 0
+    assert capsys.readouterr().out == "base\n"
+    assert main(["in.iso", "out.iso", "--add", "root"]) == 6
+    assert "(an ext4 file system), which cannot be changed; --layer i.img changes" in capsys.readouterr().err
