@@ -217,13 +217,17 @@ def _apply_whiteouts(tree: _OverlaidTree, addition: Addition) -> None:
 def _lay_destination(tree: _OverlaidTree, addition: Addition, root: Node) -> None:
     """Make sure that the directory that ``addition`` goes into is there; where it is not, it becomes ``root``.
 
-    :raises OverlayError: there is something else.
+    :raises OverlayError: there is something else; the message names what was to go there first.
     """
     laid = _LaidNode(_with_path(root, addition.dest), addition, b"", is_implied=True)
-    path = _resolve_parents(tree, addition.dest, laid)
+    needs = laid
+    if addition.nodes:
+        first = addition.nodes[0]
+        needs = _LaidNode(_with_path(first, join(addition.dest, first.path)), addition, first.path)
+    path = _resolve_parents(tree, addition.dest, needs)
     existing = tree.find(path)
     if existing is not None:
-        _resolve(tree, addition.dest, laid)
+        _resolve(tree, addition.dest, needs)
     if existing is None or existing.kind not in (NodeKind.DIRECTORY, NodeKind.SYMLINK):
         tree.lay(replace(laid, node=_with_path(root, path)))
 
