@@ -52,13 +52,14 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
         if is_archive:
             raise UsageError(f"{place}: is an archive, and a template is a file or a directory")
         source_nodes = fill_nodes(source_nodes, dict(item.template), place, is_single=single)
-    root = None if single or not dest else _choose_root(scan, policy, keeps_mode=item.keep_modes or is_archive)
+    root = policy.apply_defaults(scan.root) if is_archive and dest and scan.root is not None else None
     nodes = [policy.apply_defaults(node) for node in source_nodes]
     if not policy.keeps_owners:
         nodes = [with_capabilities_of_root(node) if node.xattrs else node for node in nodes]
     if item.mtree is not None:
-        described = _apply_mtree_file([*filter(None, [root]), *nodes], item.source, item.mtree, context)
-        root, nodes = (described[0], described[1:]) if root else (None, described)
+        parent = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755, mtime=nodes[0].mtime if nodes else 0)
+        described, *nodes = _apply_mtree_file([parent, *nodes], item.source, item.mtree, context)
+        root = described if dest and described != parent else None  # else a missing parent like any other
     split = WhiteoutSplit(tuple(nodes), (), ()) if single else split_whiteouts(nodes, place, context.warn)
     laid_nodes: Sequence[Node] = split.nodes
     if item.rules:
@@ -78,19 +79,6 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
         hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories, is_archive=is_archive,
         skipped_xattrs=scan.skipped_xattrs, root=root,
     )  # fmt: skip
-
-
-def _choose_root(scan: SourceScan, policy: OwnershipPolicy, *, keeps_mode: bool) -> Node | None:
-    """Return the directory that DEST becomes where it is not there; None for a missing parent like any other.
-
-    Without ``keeps_mode`` it is open, as folders of mktemp(1), which are closed, would lock out everyone but root.
-    """
-    root = scan.root
-    if root is None:  # an archive need not have an entry for it
-        if policy.keeps_owners or not scan.nodes:
-            return None
-        root = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755, mtime=scan.nodes[0].mtime)
-    return policy.apply_defaults(root if keeps_mode else replace(root, mode=0o755))
 
 
 def _warn_of_losses(scan: SourceScan, laid_nodes: Iterable[Node], place: Place, context: ReadContext) -> None:

@@ -199,7 +199,10 @@ def _lay(work: _Work, folder: Folder) -> None:
     copies = {id(inode): replace(inode, owner=_owner(folder, inode)) for inode in folder.tree.values()}
     for path, inode in ordered(folder):
         if not path.rpartition(b"/")[2].startswith(b".wh."):
-            _put(work, dest + _steps(path), copies[id(inode)])
+            new = copies[id(inode)]
+            if new.kind != "d" and not (folder.packed and folder.owner is None):
+                new.mode &= 0o777  # what somebody packed with its owners has set-user-ID bits on purpose
+            _put(work, dest + _steps(path), new)
 
 
 def ordered(folder: Folder) -> list[tuple[bytes, Inode]]:
@@ -229,7 +232,8 @@ def _put_file(work: _Work, addition: OneFile) -> None:
             raise
         except RefusedError:
             pass
-    _put(work, [*steps, addition.name] if into else steps, replace(addition.file, owner=(0, 0)))
+    file = replace(addition.file, owner=(0, 0), mode=addition.file.mode & 0o777)
+    _put(work, [*steps, addition.name] if into else steps, file)
 
 
 def _put(work: _Work, steps: Sequence[bytes], new: Inode) -> None:
@@ -249,7 +253,6 @@ def _put(work: _Work, steps: Sequence[bytes], new: Inode) -> None:
         return
     if old is not None and old.kind == "d" and any(name.startswith(path + b"/") for name in tree):
         _clash(work, path, "file over a directory that is not empty")
-    new.mode &= 0o777
     tree[path] = new
     work.made.discard(path)
 
