@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -304,6 +304,15 @@ def _find_install(table: ServiceTable, maker: _ItemMaker, file_name: str, unit_t
     install = parse_install(unit_text)
     if not install.links and not install.aliases:
         maker.add_fault(f"wanted_by is missing: {file_name} has none in an [Install] section")
+    names = {file_name, table.service}
+    try:
+        drop_in = next((found for other in maker.others if (found := _find_drop_in(other, names))), None)
+    except OSError as error:
+        maker.add_fault(f"the drop-in {printable(str(error.filename))} cannot be read: {error.strerror}")
+        return None
+    if drop_in is not None:
+        told = "has an [Install] section, which is not read: say with wanted_by what is meant"
+        maker.add_fault(f"{printable(drop_in)} {told}")
     enabled = {other.table.service for other in maker.others if isinstance(other.table, ServiceTable)}
     for also in sorted(set(install.also) - enabled):
         maker.add_fault(f"{file_name} has Also={also}: give that service, too, or this one a wanted_by")
@@ -320,6 +329,26 @@ def _find_unit(filled: FilledTable, file_name: str) -> tuple[str, str] | None:
             host_file = _find_host_file(filled, path)
             if host_file and os.path.isfile(host_file) and not os.path.islink(host_file):
                 return path, host_file.read_text("utf-8", "replace")
+    return None
+
+
+def _find_drop_in(filled: FilledTable, names: Collection[str]) -> str | None:
+    """Return a drop-in with an [Install] section that ``filled`` adds for one of the units ``names``; None without."""
+    for folder in (f"{directory}/{name}.d" for directory in UNIT_FOLDERS for name in sorted(names)):
+        texts: Iterable[tuple[str, str]] = ()
+        if isinstance(filled.table, FileTable):
+            texts = [(posixpath.normpath(filled.table.file), filled.table.content)]
+        elif isinstance(filled.table, SourceTable) and filled.table.source != STDIN:
+            source = filled.host_path(filled.table.source)
+            host = _find_host_file(filled, folder) if source.is_dir() else source
+            files = host.glob("*.conf") if host is not None and host.is_dir() else [source]
+            paths = sorted(f"{folder}/{file.name}" for file in files)
+            found = ((path, _find_host_file(filled, path)) for path in paths)
+            texts = ((path, file.read_text("utf-8", "replace")) for path, file in found if file and file.is_file())
+        for path, text in texts:
+            is_drop_in = path.startswith(f"{folder}/") and path.endswith(".conf")
+            if is_drop_in and parse_install(text) != parse_install(""):
+                return path
     return None
 
 

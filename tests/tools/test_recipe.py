@@ -503,6 +503,29 @@ def test_services_that_cannot_be_enabled(folder: Path) -> None:
         assert fault == f"site.toml:4 » add[0].service: {name} is no name of a unit, as site.service would be"
 
 
+def test_a_drop_in_that_would_enable_a_service_is_no_silent_loss(folder: Path) -> None:
+    """systemctl enable reads [Install] of drop-ins too; what they say was left out."""
+    units = folder / "units"
+    (units / "my@.service.d").mkdir(parents=True)
+    (units / "my@.service").write_text("[Install]\nWantedBy=a.target\n")
+    drop_in = units / "my@.service.d/x.conf"
+    drop_in.write_text("[Service]\nNice=1\n")
+    copied = "[[add]]\nsource = 'units'\ndest = '/etc/systemd/system'\n"
+    service = "[[add]]\nservice = 'my@1.service'\n"
+    links = [("/etc/systemd/system/a.target.wants/my@1.service", "/etc/systemd/system/my@.service")]
+    assert _links(folder, copied + service) == links
+    inline = "[[add]]\nfile = '/etc/systemd/system/my@1.service.d/y.conf'\ncontent = '[Install]\\nWantedBy=b.target'\n"
+    (fault,) = faults_of(folder, copied + service + inline.replace("'[", '"[').replace("t'\n", 't"\n'))
+    told = "has an [Install] section, which is not read: say with wanted_by what is meant"
+    assert fault.endswith(f"/etc/systemd/system/my@1.service.d/y.conf {told}")
+    drop_in.write_text("[Install]\nWantedBy=b.target\n")
+    (fault,) = faults_of(folder, copied + service)
+    assert fault.endswith(f"/etc/systemd/system/my@.service.d/x.conf {told}")
+    assert [link for link, _ in _links(folder, copied + service + "wanted_by = 'c.target'\n")] == [
+        "/etc/systemd/system/c.target.wants/my@1.service"
+    ]
+
+
 def test_files_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_folder() as folder:
         write_small(folder)
