@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cosremaster.records.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from cosremaster.archives.entry import ArchiveEntry
     from cosremaster.errors import Place
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.tree.nodes import Edits, Node
     from cosremaster.tree.superseding import SupersedeMode, Superseding
 
+    EntryStream = Generator["StreamedEntry", None, str]
     Converter = Callable[[Iterator[bytes], Place], Iterator[bytes]]
 
 FORMATS: dict[str, str] = {
@@ -390,11 +391,12 @@ class LayerFormat(Protocol):
         """
         raise LookupError(f"{self.name} is only read")
 
-    def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry] | None:
+    def stream_entries(self, reader: ByteReader) -> EntryStream | None:
         """Return the entries of the archive that begins where ``reader`` stands, to be read once and in order.
 
         It is for overlays, which copy what they need; None where the format leaves that to libarchive.
-        The iterator raises CorruptError for damage, with its place.
+        The iterator raises CorruptError for damage, with its place. In the end it returns what is odd about the
+        archive, as the end of a sentence about it; empty for nothing.
         """
         return None
 

@@ -12,13 +12,13 @@ from cosremaster.layers.identify import identify
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec
-    from cosremaster.layers.formats import StreamedEntry
+    from cosremaster.layers.formats import EntryStream
 
 MAX_REST = 16 << 30
 """Bytes behind the end of an archive that are decoded for the checksum behind them."""
 
 
-def open_stream(packed: ByteReader) -> Iterator[StreamedEntry] | None:
+def open_stream(packed: ByteReader) -> EntryStream | None:
     """Return the entries of the archive that begins where ``packed`` stands, under any compression.
 
     None where it is no archive of a format that is read so; nothing of ``packed`` is consumed then. The iterator raises
@@ -44,10 +44,11 @@ def read_streams(packed: ByteReader) -> None:
         _read_rest(ByteReader(_decode(codec, packed), packed.place))
 
 
-def _check_streams(entries: Iterator[StreamedEntry], reader: ByteReader) -> Iterator[StreamedEntry]:
+def _check_streams(entries: EntryStream, reader: ByteReader) -> EntryStream:
     """Yield ``entries``, and read to the end of the streams: a checksum stands there. Raises as :func:`_read_rest`."""
-    yield from entries
+    oddity = yield from entries
     _read_rest(reader)
+    return oddity
 
 
 def _read_rest(reader: ByteReader) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from cosremaster.archives import ar
 from cosremaster.archives.entry import ArchiveEntry, NamedAcl
@@ -28,6 +29,9 @@ from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 from cosremaster.tree.paths import normal_name
+
+if TYPE_CHECKING:
+    from cosremaster.layers.formats import EntryStream
 
 MAX_CONTENT = 16 << 30
 """Bytes that the files of one archive may have together, with their holes: four times the largest file of a layer."""
@@ -105,6 +109,19 @@ class _NodeCollector:
             if entry.warning:
                 self.context.warn(f"{self._entry_place}: {entry.warning}")
             self._take_entry(entry, data)
+
+    def take_stream(self, entries: EntryStream) -> None:
+        """Collect all ``entries``, and warn of what is odd about the archive."""
+        oddity = ""
+
+        def note_oddity() -> Iterator[tuple[ArchiveEntry, Iterator[bytes]]]:
+            """Yield the entries."""
+            nonlocal oddity
+            oddity = yield from entries
+
+        self.take_entries(note_oddity())
+        if oddity:
+            self.context.warn(f"{self.place} {oddity}")
 
     def _take_entry(self, entry: ArchiveEntry, data: Iterator[bytes]) -> None:
         """Collect ``entry`` with its ``data``."""
@@ -293,7 +310,7 @@ def _read_by_kind(fd: int, collector: _NodeCollector, *, piped: bool, seekable: 
         return  # two blocks of zeros: a tar archive without entries
     entries = open_stream(packed)
     if entries is not None:
-        collector.take_entries(entries)
+        collector.take_stream(entries)
         return
     if seekable and not piped and head.startswith(_ZIP_MAGICS):
         from cosremaster.archives.zip import ZipReader  # noqa: PLC0415 - few overlays are zip archives
@@ -345,7 +362,7 @@ def _read_deb(packed: ByteReader, collector: _NodeCollector) -> None:
             inside = ByteReader(packed.read_parts(member.size), collector.place)
             entries = open_stream(inside)
             if entries is not None:
-                collector.take_entries(entries)
+                collector.take_stream(entries)
             else:
                 with Archive(("tar",), collector.place).open_chunks(inside.read_rest()) as archive:
                     collector.take_entries(_entries_of(archive, collector.place))

@@ -1,6 +1,7 @@
 """Where contents of a folder or an archive go, and with which owners and modes, as GNU tar lists them."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,21 @@ def test_it_is_what_an_mtree_file_says(work: Path) -> None:
     Path("m.mtree").write_text("./doc type=dir mode=0700 uid=5 gid=6\n")
     found = listed(*dest)
     assert (found["home/bob"], found["home/bob/doc"]) == ("drwxr-xr-x 0/0", "drwx------ 5/6")
+
+
+@pytest.mark.parametrize("packer", ["cat", "gzip"])
+def test_an_archive_that_may_be_cut_off_is_warned_of(
+    work: Path, packer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of an archive was added, or packed, without a word, where it was cut between two entries."""
+    require(packer)
+    with tarfile.open("home.tar") as archive:
+        end = archive.getmember("./doc/a").offset
+    Path("cut.tar").write_bytes(run([packer], stdin=Path("home.tar").read_bytes()[:end]))
+    told = "warning: cut.tar has no blocks of zeros at its end, so it may be cut off\n"
+    assert "home/bob/doc" in listed("--add", "cut.tar:/home/bob")
+    assert capsys.readouterr().err == told
+    assert main(["pack", "cut.tar", "packed.cpio", "--quiet"]) == 0
+    assert capsys.readouterr().err == told
+    listed("--add", "home.tar:/home/bob")
+    assert not capsys.readouterr().err

@@ -26,6 +26,7 @@ PAX, PAX_GLOBAL, SUN_PAX = b"x", b"g", b"X"
 GNU_NAME, GNU_LINK, GNU_SPARSE = b"L", b"K", b"S"
 GNU_DUMPDIR, GNU_OLD_NAMES, GNU_VOLUME, GNU_CONTINUATION = b"D", b"N", b"V", b"M"
 SUN_ACL, SUN_ATTRIBUTES = b"A", b"E"
+NO_END = "has no blocks of zeros at its end, so it may be cut off"
 
 CHECKSUM = slice(148, 156)
 SPARSE_SLOTS = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.layers.formats import LayerFormat
@@ -11,7 +10,7 @@ from cosremaster.tree.limits import Limits
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
-    from cosremaster.layers.formats import NewStyle, StreamedEntry
+    from cosremaster.layers.formats import EntryStream, NewStyle
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.layers.tar.index import TarIndex
     from cosremaster.tree.nodes import Node
@@ -56,7 +55,7 @@ class TarFormat(LayerFormat):
         head = writer.encode(EntryFields(b"./", root, 0))
         return head + bytes(_RECORD - len(head) % _RECORD)
 
-    def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry]:
+    def stream_entries(self, reader: ByteReader) -> EntryStream:
         """Return the entries of the archive that begins where ``reader`` stands; it raises CorruptError for damage."""
         from cosremaster.layers.tar.stream import stream_entries  # noqa: PLC0415 - only overlays need it
 

@@ -148,7 +148,7 @@ class TarIndex(ArchiveIndex):
     def _oddities(self) -> Iterator[str]:
         """Yield what is odd."""
         if not self.has_end:
-            yield "has no blocks of zeros at its end, so it may be cut off; an edit writes them"
+            yield f"{blocks.NO_END}; an edit writes them"
         yield from self.style.oddities()
 
     @property

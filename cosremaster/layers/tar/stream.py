@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 
 from cosremaster.archives.entry import ArchiveEntry, NamedAcl
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.formats import StreamedEntry
+from cosremaster.layers.tar import blocks
 from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.read import EntryReader
 
 
-def stream_entries(reader: ByteReader) -> Iterator[StreamedEntry]:
-    """Yield the entries of the archive that begins where ``reader`` stands. :raises CorruptError: damage."""
+def stream_entries(reader: ByteReader) -> Generator[StreamedEntry, None, str]:
+    """Yield the entries of the archive that begins where ``reader`` stands. Return what is odd about it.
+
+    :raises CorruptError: damage.
+    """
     archive = EntryReader(reader, reader.position)
     for entry in archive.iterate():
         yield StreamedEntry(_describe(entry), _read_data(archive, entry))
+    return "" if archive.has_end else blocks.NO_END
 
 
 def _describe(entry: TarEntry) -> ArchiveEntry:
