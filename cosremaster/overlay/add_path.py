@@ -69,6 +69,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
             (root,) = _apply_rules([root], policy, [scan.root or root], dest, is_name_open=False)
     if not laid_nodes and (split.hidden_paths or split.opaque_directories):  # a folder of whiteouts makes nothing
         root = None
+    if not (laid_nodes or root or split.hidden_paths or split.opaque_directories):
+        context.warn(f"{place}: holds nothing, so nothing is added (a folder with an empty one in it adds that)")
     _warn_of_losses(scan, laid_nodes, place, context)
     if item.setuid is None and keeps_special_bits:
         _tell_special_bits(laid_nodes, place, context)

@@ -56,7 +56,18 @@ def test_it_is_a_missing_parent_of_what_a_folder_holds(work: Path) -> None:
     dest = ("--add", "home:/home/bob")
     for options in ([], ["--owner", "1000:1001"], ["--keep-modes"], ["--owner", "source"]):
         assert listed(*dest, *options)["home/bob"] == "drwxr-xr-x 0/0"
-    assert listed("--add", "empty:/srv/spool/") == listed()
+
+
+def test_an_empty_folder_is_warned_of(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It adds nothing, wherever it was to go; one in it does."""
+    for dest in ("", ":/srv/spool/"):
+        assert listed("--add", f"empty{dest}") == listed()
+        assert "warning: empty: holds nothing, so nothing is added (a folder with an empty one in it adds that)" in (
+            capsys.readouterr().err
+        )
+    Path("empty/spool").mkdir()
+    assert listed("--add", "empty:/srv")["srv/spool"] == "drwxr-xr-x 0/0"
+    assert "holds nothing" not in capsys.readouterr().err
 
 
 def test_it_is_what_an_mtree_file_says(work: Path) -> None:
