@@ -41,9 +41,10 @@ Rows without a goal measure it.
   time as the goal allows for all. Names, checks and output come on top.
 * A file added to such an ISO: both of its trees are read and checked before the first byte is written, and the result
   after the last. xorriso reads one tree, checks nothing at the end, and its image has no Joliet tree any more unless
-  it is told to make one.
+  it is told to make one. It writes every byte again, so on a machine with a slow disk it takes longer than ours.
 * An ISO made by a command: Python starts and loads our modules before anything is done, and a second reader (pycdlib)
-  looks at the result of a small image. In a running process the same takes less time than xorriso.
+  looks at the result of a small image. In a running process the same takes less time than xorriso. Here too the ratio
+  is that of the disk: the kernel copies for us what stays, and xorriso writes it.
 * A delta with both digests: where an early byte differs from all sites before, the SHA-256 of the whole result has to
   be computed, which takes longer than `cp` does. A site that begins as an earlier one needs that of its end alone.
 * `serve`: an ASGI application in one process that answers with bytes that it has in memory is slower than nginx.

@@ -97,7 +97,19 @@ class ImageSession:
         parts: Address = parse_address(address) if address else ()
         if address.partition("::")[0] != ROOT_NAME:
             return parts
-        return (*self.find_root()[1], *parts[1:])
+        layer, inside = self.find_root()
+        if layer is not None and self.progress is not None:
+            names = self._name_stack(layer)
+            if names:
+                self.progress.warn(f"the root is {names}, the last on top: {ROOT_NAME} is the last alone")
+        return (*inside, *parts[1:])
+
+    def _name_stack(self, layer: Layer) -> str:
+        """Return the names of the file systems that make up the root, the last ``layer``; empty for it alone."""
+        from cosremaster.layers.stacks import find_stack  # noqa: PLC0415 - browsing without @root needs none of it
+
+        lower = find_stack(self.opened.image, layer, self.opened.facts).lower
+        return ", ".join(printable(part.address[0]) for part in (*lower, layer)) if lower else ""
 
     def find_root(self, keeper: PlainKeeper | None = None) -> tuple[Layer | None, Address]:
         """Return the root file system and its address inside the image; None where it can be read and not changed.

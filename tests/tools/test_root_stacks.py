@@ -393,6 +393,19 @@ def test_an_archive_of_the_root_has_what_its_layers_show(
     assert b"overlay" not in run(["tar", "--xattrs", "-tvvf", made])
 
 
+def test_the_address_of_the_root_is_that_of_the_uppermost_layer_and_that_is_told(
+    stacked_disc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ", ".join(f"live/{name}.squashfs" for name in ("filesystem", "middle", "upper"))
+    warning = f"warning: the root is {names}, the last on top: @root is the last alone\n"
+    root = "in.iso::@root"
+    for words in (["ls", root], ["stat", f"{root}::etc"], ["diff", root, root]):
+        assert main(words) == 0
+        assert capsys.readouterr().err == warning * (2 if words[0] == "diff" else 1)
+    assert main(["ls", "in.iso::live/upper.squashfs"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_an_archive_of_one_layer_has_that_alone(stacked_disc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["in.iso", "out.tar", "--layer", "live/upper.squashfs", "--add", "disc/live/vmlinuz:/etc/"]) == 0
     assert b"etc/vmlinuz" in run(["tar", "-tf", "out.tar"])
