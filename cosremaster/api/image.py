@@ -360,8 +360,8 @@ class Image:
         from cosremaster.browse.architecture import DEFAULT, find_architecture  # noqa: PLC0415 - as in find_base_image
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
 
-        found = find_architecture(self._session.enter(ROOT_NAME).container)
-        return f"{found}/generic" if found else DEFAULT
+        name = find_architecture(self._session.enter(ROOT_NAME).container)
+        return f"{name}/generic" if name else DEFAULT
 
     def plan(
         self, request: Request | None = None, *, target: StrPath | None = None, report: StrPath | None = None,

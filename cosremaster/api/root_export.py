@@ -63,13 +63,13 @@ def export_archive(
 
 def _with_architecture(archive: RootArchive, reference: NodeRef, progress: Progress) -> RootArchive:
     """Return ``archive`` with the architecture of the root at ``reference``; one that was asked for stays."""
-    found = find_architecture(reference.container)
+    own = find_architecture(reference.container)
     if not archive.architecture:
         from dataclasses import replace  # noqa: PLC0415 - as in upload_command
 
-        return replace(archive, architecture=f"{found}/generic" if found else DEFAULT)
-    if found not in ("", archive.architecture.partition("/")[0]):
-        progress.warn(f"{reference.place}: programs in it are for {found}, and not for {archive.architecture}")
+        return replace(archive, architecture=f"{own}/generic" if own else DEFAULT)
+    if own not in ("", archive.architecture.partition("/")[0]):
+        progress.warn(f"{reference.place}: programs in it are for {own}, and not for {archive.architecture}")
     return archive
 
 

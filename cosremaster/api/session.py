@@ -13,7 +13,7 @@ from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_path import make_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -99,17 +99,13 @@ class ImageSession:
             return parts
         layer, inside = self.find_root()
         if layer is not None and self.progress is not None:
-            names = self._name_stack(layer)
-            if names:
+            from cosremaster.layers.stacks import list_paths_below  # noqa: PLC0415 - the same
+
+            below = list_paths_below(self.opened.image, layer, self.opened.facts)
+            if below:
+                names = _join_names((*below, layer.address[0]))
                 self.progress.warn(f"the root is {names}, the last on top: {ROOT_NAME} is the last alone")
         return (*inside, *parts[1:])
-
-    def _name_stack(self, layer: Layer) -> str:
-        """Return the names of the file systems that make up the root, the last ``layer``; empty for it alone."""
-        from cosremaster.layers.stacks import find_stack  # noqa: PLC0415 - browsing without @root needs none of it
-
-        lower = find_stack(self.opened.image, layer, self.opened.facts).lower
-        return ", ".join(printable(part.address[0]) for part in (*lower, layer)) if lower else ""
 
     def find_root(self, keeper: PlainKeeper | None = None) -> tuple[Layer | None, Address]:
         """Return the root file system and its address inside the image; None where it can be read and not changed.
@@ -146,14 +142,14 @@ class ImageSession:
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
         from cosremaster.layers.stacks import find_stack  # noqa: PLC0415 - the same
 
-        stack = find_stack(self.opened.image, layer, self.opened.facts)
-        if not stack.lower:
+        lower = find_stack(self.opened.image, layer, self.opened.facts).lower
+        if not lower:
             return None
-        merged = (*stack.lower, layer)
-        names = ", ".join(printable(part.address[0]) for part in merged)
+        stack = (*lower, layer)
+        names = _join_names(part.address[0] for part in stack)
         warn(f"the root is {names}, the last on top: the archive has what they show together")
         address = (os.fsencode(self.source.name), *self._address_inside(layer))
-        return containers.container_of_stack(merged, address, self.opened.image.place).root
+        return containers.container_of_stack(stack, address, self.opened.image.place).root
 
     def enter_root(self, keeper: PlainKeeper, warn: Callable[[str], None]) -> NodeRef:
         """Return the root directory of the root file system; where it was indexed, that is not done again.
@@ -215,3 +211,8 @@ class ImageSession:
         options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self.max_expand, progress=self.progress)
         parts = self.parse_address(address)
         return enter_if_container(follow(*open_container(self.source, parts, options, beside)), beside)
+
+
+def _join_names(paths: Iterable[bytes]) -> str:
+    """Return ``paths`` for people."""
+    return ", ".join(map(printable, paths))

@@ -29,9 +29,9 @@ def find_architecture(root: Container) -> str:
             node = root.node(root.resolve(path, last=True))
         except LayerError:  # its symlinks form a loop
             continue
-        found = "" if node is None or node.content is None else _read_machine(node.content.head(_HEAD))
-        if found:
-            return found
+        name = "" if node is None or node.content is None else _read_machine(node.content.head(_HEAD))
+        if name:
+            return name
     return ""
 
 

@@ -95,13 +95,8 @@ class LiveLine(Lines):
             self._is_shown = False
 
 
-class PassingLine(LiveLine):
+class PassingLine(StateLines, LiveLine):
     """Progress as a line that changes, and goes away."""
-
-    def _print(self, event: ProgressEvent) -> None:
-        """Print what happened, but for steps that ended."""
-        if not isinstance(event, StepEnded):
-            super()._print(event)
 
 
 class Quiet:

@@ -42,10 +42,9 @@ def find_stack(image: SourceImage, layer: Layer, facts: BootFacts) -> LayerStack
 
     Raises as indexing does, and :exc:`UnsupportedError` where one below it cannot be read.
     """
-    path = layer.address[0]
-    if image.volume is None or layer.parent is not None or not layer.format.random_access:
+    if not _may_be_stacked(image, layer):
         return LayerStack()
-    scheme, lower, upper = _split_paths(image, path, facts)
+    scheme, lower, upper = _split_paths(image, layer.address[0], facts)
     return LayerStack(open_below(image, lower, layer.place), tuple(_open(image, upper)), scheme)
 
 
@@ -113,6 +112,16 @@ def find_mounted_root(image: SourceImage, facts: BootFacts, roots: Collection[by
     if stack.chain.scheme is RootScheme.DRACUT:
         nested = next((str(root) for layer in _open(image, stack.chain.paths) for root in find_nested_roots(layer)), "")
     return MountedRoot(settle_default(image, stack), nested)
+
+
+def list_paths_below(image: SourceImage, layer: Layer, facts: BootFacts) -> Sequence[bytes]:
+    """Return the paths of the file systems over which ``layer`` is mounted, the lowest first; none of them is read."""
+    return _split_paths(image, layer.address[0], facts)[1] if _may_be_stacked(image, layer) else ()
+
+
+def _may_be_stacked(image: SourceImage, layer: Layer) -> bool:
+    """Return whether ``layer`` is a file system of its own on the medium ``image``."""
+    return image.volume is not None and layer.parent is None and layer.format.random_access
 
 
 def open_below(image: SourceImage, paths: Sequence[bytes], place: Place) -> tuple[Layer, ...]:

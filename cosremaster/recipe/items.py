@@ -306,13 +306,13 @@ def _find_install(table: ServiceTable, maker: _ItemMaker, file_name: str, unit_t
         maker.add_fault(f"wanted_by is missing: {file_name} has none in an [Install] section")
     names = {file_name, table.service}
     try:
-        drop_in = next((found for other in maker.others if (found := _find_drop_in(other, names))), None)
+        drop_in = next(filter(None, (_find_drop_in(other, names) for other in maker.others)), None)
     except OSError as error:
         maker.add_fault(f"the drop-in {printable(str(error.filename))} cannot be read: {error.strerror}")
         return None
     if drop_in is not None:
-        told = "has an [Install] section, which is not read: say with wanted_by what is meant"
-        maker.add_fault(f"{printable(drop_in)} {told}")
+        fault = "has an [Install] section, which is not read: say with wanted_by what is meant"
+        maker.add_fault(f"{printable(drop_in)} {fault}")
     enabled = {other.table.service for other in maker.others if isinstance(other.table, ServiceTable)}
     for also in sorted(set(install.also) - enabled):
         maker.add_fault(f"{file_name} has Also={also}: give that service, too, or this one a wanted_by")
@@ -343,8 +343,8 @@ def _find_drop_in(filled: FilledTable, names: Collection[str]) -> str | None:
             host = _find_host_file(filled, folder) if source.is_dir() else source
             files = host.glob("*.conf") if host is not None and host.is_dir() else [source]
             paths = sorted(f"{folder}/{file.name}" for file in files)
-            found = ((path, _find_host_file(filled, path)) for path in paths)
-            texts = ((path, file.read_text("utf-8", "replace")) for path, file in found if file and file.is_file())
+            pairs = ((path, _find_host_file(filled, path)) for path in paths)
+            texts = ((path, file.read_text("utf-8", "replace")) for path, file in pairs if file and file.is_file())
         for path, text in texts:
             is_drop_in = path.startswith(f"{folder}/") and path.endswith(".conf")
             if is_drop_in and parse_install(text) != parse_install(""):

@@ -188,13 +188,19 @@ def test_live_boot_in_another_directory(live_disc: DiscMaker, tmp_path: Path) ->
     assert layer_of(iso, tmp_path) == "sfs/z.squashfs"
 
 
-def test_a_layer_over_one_that_cannot_be_read(live_disc: DiscMaker, tmp_path: Path) -> None:
+def test_a_layer_over_one_that_cannot_be_read(
+    live_disc: DiscMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = {"live/b.xfs": b"XFSB".ljust(256 << 10, b"\0")}
     iso = live_disc(files, {"live/a.squashfs": SYSTEM, "live/c.squashfs": SYSTEM})
     assert root_of(iso)["layers"] == ["live/a.squashfs", "live/b.xfs", "live/c.squashfs"]
     with pytest.raises(CosremasterError, match=r"lies over live/b\.xfs, which cannot be read"):
         layer_of(iso, tmp_path, layer="live/c.squashfs")
     assert layer_of(iso, tmp_path, layer="live/a.squashfs") == "live/a.squashfs"
+    capsys.readouterr()
+    assert main(["ls", f"{iso}::@root"]) == 0  # of the uppermost alone, for which none below is read
+    names = "live/a.squashfs, live/b.xfs, live/c.squashfs"
+    assert f"the root is {names}, the last on top: @root is the last alone" in capsys.readouterr().err
 
 
 def test_dracut(live_disc: DiscMaker, tmp_path: Path) -> None:
