@@ -25,6 +25,7 @@ UNPACKERS = (
     ("busybox", "cpio", "-i"), ("cpio", "-i", "--quiet"), ("cpio", "-idm", "--quiet"), ("busybox", "cpio", "-iu"),
 )  # fmt: skip
 POSTDATED = 0x7FFFFFFF
+NO_PROGRAMS: dict[str, bytes | str] = {}
 
 
 def fill(root: Tree) -> None:
@@ -47,13 +48,17 @@ def fill(root: Tree) -> None:
     root.file("var/last", b"last\n")
 
 
-def make_image(folder: Path, script: str = PLAIN, layer: str = "rootfs.cxz") -> Path:
+def make_image(
+    folder: Path, script: str = PLAIN, layer: str = "rootfs.cxz", programs: dict[str, bytes | str] = NO_PROGRAMS
+) -> Path:
     """An initramfs with `script` as its `/init` that holds a root file system, by GNU cpio and xz."""
     tools.require("cpio", "busybox", "xz", "fakeroot", "gzip")
     root, outer = Tree(folder / "root"), Tree(folder / "outer")
     fill(root)
     packed = root.pack(folder / "root.cpio", dot_slash=False)
     outer.file("bin/busybox", b"busybox\n", 0o755)
+    for name, program in programs.items():
+        (outer.symlink if isinstance(program, str) else outer.file)(name, program)
     outer.file("init", f"#!/bin/sh\ncd /newroot\n{script}\nexec run-init . /sbin/init\n".encode(), 0o755)
     outer.file(layer, run(["xz", "-T1", "-0", "--check=crc32"], stdin=packed))
     image = folder / "in.cgz"
@@ -248,6 +253,40 @@ def test_the_holder_says_how(tmp_path: Path, script: str, time: int, *, supersed
         assert tree[b"etc/hostname"][2] == b"mine\n" == shown(out, LAYER)[b"etc/hostname"][2]
         when = int((tmp_path / "tree/etc/hostname").stat().st_mtime)
         assert when < POSTDATED and (when == time) == ("m" in script.rsplit(maxsplit=1)[-1])
+
+
+@pytest.mark.parametrize(
+    ("program", "superseded"),
+    [("/usr/bin/cpio", True), ("/usr/bin/bsdcpio", True), ("/usr/lib/klibc/bin/cpio", True), ("/bin/busybox", True),
+     ("toybox", False), ("toybox always", False), ("script", False)],
+)  # fmt: skip
+def test_the_cpio_of_the_holder(tmp_path: Path, program: str, *, superseded: bool) -> None:
+    """Toybox' keeps the first of two entries, whatever their times; those that take a postdated one are known."""
+    data = {"toybox": b"\x7fELF Toybox %s multicall binary%s", "script": b"#!/bin/sh\nexec bsdtar -xkf -\n"}.get(
+        program.split()[0]
+    )
+    if data is None:
+        tools.require(program)
+        data = Path(program).read_bytes()
+    image = make_image(tmp_path, programs={"usr/bin/cpio": "../lib/cpio", "usr/lib/cpio": data})
+    new, out = overlay(tmp_path / "new", {"etc/hostname": b"mine\n"}), tmp_path / "out.cgz"
+    mode = "always" if "always" in program else "auto"
+    assert bool(cosremaster.remaster(image, out, add=[new], supersede=mode).layers[0].superseded) == superseded
+    if superseded and "busybox" not in program:
+        tree = unpack(plain_layer(out, tmp_path / "holder"), tmp_path / "tree", program, "-i")
+        assert tree[b"etc/hostname"][2] == b"mine\n"
+
+
+def test_another_cpio_in_the_holder_brings_nothing_old_back(tmp_path: Path) -> None:
+    """The `/init` is the same, but what it calls is not."""
+    image = make_image(tmp_path, programs={"bin/cpio": "busybox"})
+    new = overlay(tmp_path / "new", {"etc/hostname": b"mine\n"})
+    first, out = tmp_path / "first.cgz", tmp_path / "out.cgz"
+    assert cosremaster.remaster(image, first, add=[new]).layers[0].superseded == (b"etc/hostname",)
+    other = overlay(tmp_path / "other", {"bin/cpio": b"\x7fELF Toybox %s"})
+    result = cosremaster.remaster(first, out, add=[other], layer="first.cgz")
+    assert any("are dropped" in warning for warning in result.warnings)
+    assert names_of(plain_layer(out, tmp_path / "holder")).count("etc/hostname") == 1
 
 
 def test_always_where_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

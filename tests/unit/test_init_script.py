@@ -36,7 +36,41 @@ READ = {
     "zcat /other.cgz | cpio -idum\nunxz < /rootfs.cxz | cpio -i": "",
     "if a; then unxz < /rootfs.cxz | cpio -i; else cat /rootfs.cxz | unxz | cpio -iv; fi": "",
     DEBIRF: "",
+    "unxz < /rootfs.cxz | # what follows\n\n cpio -i": "",
+    "O=u; if a; then b=1; fi; f() { c=2; }; D=d; unxz 0< /rootfs.cxz | cpio -i$O${D}": "du",
+    "case $1 in a) b=1 ;; (c) d=2 ;; esac; for x in a; do :; done; (e=3); O=u; unxz < /rootfs.cxz | cpio -i$O": "u",
+    'export O=-u; unxz < /rootfs.cx\\\nz | /usr/bin/cpio -i \\\n "$O"': "u",
+    "echo ${x#(}; O=u; unxz < /rootfs.cxz | cpio -i$O": "u",
+    "echo a \\\n# b\nunxz < /rootfs.cxz | cpio -iu": "u",
 }
+
+SET_AT_TIMES = [
+    '[ -n "$FORCE" ] && O=u; {}',
+    '[ -n "$FORCE" ] || O=u; {}',
+    "[ $FORCE ] && export O=u; {}",
+    "if a; then O=u; fi; {}",
+    "if a; then :; else O=u\nfi; {}",
+    "while a; do O=u; done; {}",
+    "until a\ndo O=u; done; {}",
+    "for x in $y; do O=u; done; {}",
+    "case $y in z) O=u ;; esac; {}",
+    "case $y in (z) O=u; esac; {}",
+    "f() { O=u; }; {}",
+    "f()\n{\nO=u\n}\n{}",
+    "function f { O=u; }; {}",
+    "f() (O=u); {}",
+    "f() O=u; {}",
+    "(O=u); {}",
+    "x=$(O=u; echo); {}",
+    "(case a in b) O=u;; esac); {}",
+    "echo | O=u; {}",
+    "O=u | cat; {}",
+    "O=u & {}",
+    "O=u true; {}",
+    "(: ${x%)}; O=u); {}",
+    "{}; O=u",
+]
+"""Ways to set a variable that need not hold where `{}` stands."""
 
 NOT_READ = [
     "unxz < /rootfs.cxz | tar x",
@@ -81,7 +115,31 @@ NOT_READ = [
     "pv /rootfs.cxz | unxz | cpio -i",
     "cat /head /rootfs.cxz | cpio -i",
     "",
+    *(way.replace("{}", "unxz < /rootfs.cxz | cpio -i$O") for way in SET_AT_TIMES),
+    "trap 'R=/b' USR1; R=/rootfs.cxz; unxz < $R | cpio -i",
+    "if a; then unxz < /rootfs.cxz | cpio -iu; else # the old way \\\nunxz < /rootfs.cxz | cpio -i; fi",
+    'echo "$(unxz < /rootfs.cxz | tar x)"; unxz < /rootfs.cxz | cpio -iu',
+    'test "`unxz < /rootfs.cxz | tar x`"; unxz < /rootfs.cxz | cpio -iu',
+    "zcat /other.cgz | cat - /rootfs.cxz | cpio -iu",
+    "exec 3< /other; unxz < /rootfs.cxz | cpio -iu <&3",
+    "exec 3<> /other; unxz < /rootfs.cxz | cpio -iu 0<&3",
+    "unxz < /rootfs.cxz | /opt/other/cpio -i",
+    "unxz < /rootfs.cxz | cpio -i{u,d}",
 ]
+
+NO_SHELLS = [
+    "/bin/csh",
+    "/usr/bin/fish",
+    "/bin/rbash-or-sh-like",
+    "/usr/bin/python3",
+    "/usr/bin/env fish",
+    "/bin/toybox sh",
+]
+
+
+@pytest.mark.parametrize("shell", NO_SHELLS)
+def test_what_is_no_shell_of_the_usual_kind(shell: str) -> None:
+    assert find_cpio_options(f"#!{shell}\n{next(iter(READ))}\n".encode(), b"rootfs.cxz") is None
 
 
 @pytest.mark.parametrize("script", READ)

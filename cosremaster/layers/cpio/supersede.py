@@ -89,7 +89,9 @@ def _supersede(
 ) -> Superseding:
     """Return how ``edits`` of ``layer`` supersede, by the arguments of :func:`plan_superseding`."""
     unpacker = find_unpacker(layer, changes) if is_booted and edits.removed_paths else UNKNOWN
-    if not edits.removed_paths or not (is_always or (unpacker.name and _is_compressed(layer))):
+    if not edits.removed_paths or unpacker.keeps_first:
+        return NO_SUPERSEDING
+    if not (is_always or (unpacker.name and _is_compressed(layer))):
         return NO_SUPERSEDING
     numbers = _find_numbers(layer, edits)
     candidates = dict(_find_candidates(layer, edits, numbers, unpacker, is_always=is_always))
