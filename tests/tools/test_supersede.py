@@ -263,7 +263,7 @@ def test_the_holder_says_how(tmp_path: Path, script: str, time: int, *, supersed
 def test_the_cpio_of_the_holder(tmp_path: Path, program: str, *, superseded: bool) -> None:
     """Toybox' keeps the first of two entries, whatever their times; those that take a postdated one are known."""
     data = {"toybox": b"\x7fELF Toybox %s multicall binary%s", "script": b"#!/bin/sh\nexec bsdtar -xkf -\n"}.get(
-        program.split()[0]
+        program.split(maxsplit=1)[0]
     )
     if data is None:
         tools.require(program)
