@@ -1,4 +1,4 @@
-"""Connections of a socket on which several processes wait: each takes as many as the others.
+"""Connections of a socket on which several processes may wait: each takes as many as the others.
 
 The kernel wakes all, and whoever comes first would take all that wait, or, with a socket for each process
 (SO_REUSEPORT), get what chance gives it. Clients that stay for thousands of requests then wait behind each other in a
@@ -17,12 +17,14 @@ DEFERRAL = 0.001
 """Seconds for which a connection is left to processes that have fewer; then anybody takes it."""
 SLACK = 8
 """A process may have more connections than another by a part of which this is the inverse: none waits for that."""
+AT_ONCE = 16
+"""Connections that are taken between two rounds of answers: new clients wait for few, and delay others for little."""
 NO_DESCRIPTORS = 1.0
 """Seconds after which is tried again what failed for want of descriptors or memory."""
 
 
 class FairAcceptor:
-    """Takes connections of ``listener``, which others wait on too, for protocols of ``make_protocol``."""
+    """Takes connections of ``listener``, which others may wait on too, for protocols of ``make_protocol``."""
 
     def __init__(
         self, listener: socket.socket, make_protocol: Callable[[], asyncio.Protocol], metrics: Metrics
@@ -48,27 +50,30 @@ class FairAcceptor:
         self._listener.close()
 
     def _accept(self) -> None:
-        """Take a connection that waits, or leave it to a process that has fewer; the loop calls again for others."""
-        fewest = self._metrics.fewest_elsewhere()
-        if fewest is not None and fewest + fewest // SLACK < self._metrics.connections + len(self._tasks):
-            self._pause(DEFERRAL, self._take)
-        else:
-            self._take()
+        """Take connections that wait, or leave them to a process that has fewer; the loop calls again for others."""
+        for _ in range(AT_ONCE):
+            fewest = self._metrics.fewest_elsewhere()
+            if fewest is not None and fewest + fewest // SLACK < self._metrics.connections + len(self._tasks):
+                self._pause(DEFERRAL, self._take)
+                return
+            if not self._take():
+                return
 
-    def _take(self) -> None:
-        """Take a connection, if any waits still."""
+    def _take(self) -> bool:
+        """Take a connection, if any waits still; return whether it did."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another process took it, or it is gone
-            return
+            return False
         except OSError:
             self._pause(NO_DESCRIPTORS, lambda: None)
-            return
+            return False
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop leaves that out here
         task = self._loop.create_task(self._connect(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _connect(self, connection: socket.socket) -> None:
         """Let a protocol talk on ``connection``."""

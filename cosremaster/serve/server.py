@@ -73,11 +73,21 @@ def make_server(app: ServeApp, limits: ServerLimits, shared: SharedListener | No
         server_header=False, timeout_keep_alive=IDLE_TIMEOUT, timeout_graceful_shutdown=limits.grace,
         backlog=BACKLOG, proxy_headers=False,
     )  # fmt: skip
-    return _QuietServer(config) if shared is None else _SharingServer(config, app.metrics, shared)
+    return _QuietServer(config, app.metrics, shared)
 
 
 class _QuietServer(uvicorn.Server):
-    """A server for which SIGTERM is an orderly end: it is not raised again behind it. Other threads get short turns."""
+    """A server for which SIGTERM is an orderly end: it is not raised again behind it. Other threads get short turns.
+
+    It takes connections itself where it is one of several servers on a socket, and on uvloop, which would take one
+    between two rounds of answers: at a busy server the last of many new clients waits for as many rounds.
+    """
+
+    def __init__(self, config: uvicorn.Config, metrics: Metrics, shared: SharedListener | None) -> None:
+        """Keep the arguments."""
+        super().__init__(config)
+        self._metrics, self._shared = metrics, shared
+        self._acceptors: list[FairAcceptor] = []
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal ends it."""
@@ -103,19 +113,15 @@ class _QuietServer(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-
-class _SharingServer(_QuietServer):
-    """One of several servers on a socket."""
-
-    def __init__(self, config: uvicorn.Config, metrics: Metrics, shared: SharedListener) -> None:
-        """Keep the arguments."""
-        super().__init__(config)
-        self._metrics, self._shared = metrics, shared
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections."""
-        await super().startup([])
         loop = asyncio.get_running_loop()
+        if self._shared is not None:
+            sockets = [self._shared.socket]
+        elif sockets is None or not _is_of_uvloop(loop):
+            await super().startup(sockets)
+            return
+        await super().startup([])
         protocol: Any = self.config.http_protocol_class
 
         def make_protocol() -> asyncio.Protocol:
@@ -125,14 +131,22 @@ class _SharingServer(_QuietServer):
             )
             return made
 
-        self._acceptor = FairAcceptor(self._shared.socket, make_protocol, self._metrics)
-        self._acceptor.start()
-        self._shared.on_ready()
+        self._acceptors = [FairAcceptor(listener, make_protocol, self._metrics) for listener in sockets]
+        for acceptor in self._acceptors:
+            acceptor.start()
+        if self._shared is not None:
+            self._shared.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and give answers in progress time to end."""
-        self._acceptor.stop()
-        await super().shutdown([])
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        await super().shutdown([] if self._acceptors else sockets)
+
+
+def _is_of_uvloop(thing: object) -> bool:
+    """Return whether the loop or transport ``thing`` is uvloop's."""
+    return type(thing).__module__.partition(".")[0] == "uvloop"
 
 
 class _Connections:
@@ -164,7 +178,7 @@ class JoiningTransport:
         """Write to ``transport``."""
         self._transport, self._loop = transport, loop
         self._head = b""
-        self._takes_parts = type(transport).__module__.startswith("uvloop.")  # asyncio joins them, or forgets to pause
+        self._takes_parts = _is_of_uvloop(transport)  # asyncio joins them, or forgets to pause
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute ``name`` of the transport, for all that is not about writing."""
