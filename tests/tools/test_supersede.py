@@ -58,7 +58,10 @@ def make_image(
     packed = root.pack(folder / "root.cpio", dot_slash=False)
     outer.file("bin/busybox", b"busybox\n", 0o755)
     for name, program in programs.items():
-        (outer.symlink if isinstance(program, str) else outer.file)(name, program)
+        if isinstance(program, str):
+            outer.symlink(name, program)
+        else:
+            outer.file(name, program)
     outer.file("init", f"#!/bin/sh\ncd /newroot\n{script}\nexec run-init . /sbin/init\n".encode(), 0o755)
     outer.file(layer, run(["xz", "-T1", "-0", "--check=crc32"], stdin=packed))
     image = folder / "in.cgz"
