@@ -14,18 +14,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from cosremaster.__about__ import __version__
 from cosremaster.api.image import Image, StrPath
 from cosremaster.api.image import open as open_image
 from cosremaster.errors import CosremasterError, OutputError, UsageError, printable
 from cosremaster.io.part_files import remove_stale_parts
+from cosremaster.io.urls import is_url
 from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.overlay.request import STANDARD_INPUT, AddPath, OverlayItem, RunScript
 from cosremaster.progress import Progress
 from cosremaster.records.lazy_dataclass import dataclass
-from cosremaster.remastering.request import Request
+from cosremaster.remastering.request import Request, parse_item, parse_run, read_epoch
 
 if TYPE_CHECKING:
     from cosremaster.api.results import Result
@@ -100,12 +104,19 @@ class BaseOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SiteTask:
-    """A site for a worker. ``run``: a name of the whole run, so that no worker takes a base of an earlier one."""
+    """A site for a worker. ``run``: a name of the whole run, so that no worker takes a base of an earlier one.
+
+    ``folder``, ``version`` and ``epoch``: the working directory, the cosremaster and the SOURCE_DATE_EPOCH of the
+    process that asks. A worker of a cluster may have others, which must make no other image.
+    """
 
     run: str
     base: str
     site: Site
     options: BaseOptions
+    folder: str
+    version: str
+    epoch: int | None
 
 
 class _OpenedBases:
@@ -171,10 +182,13 @@ def remaster_many(
     >>> print([(result.name, result.ok) for result in cosremaster.remaster_many("vendor.iso", sites)])
     [('north', True), ('south', True)]
 
-    :raises UsageError: two sites have one name or target. :raises ImageError: the base cannot be opened.
+    :raises UsageError: two sites have one name or target, or ``window`` is less than 1.
+    :raises ImageError: the base cannot be opened.
     """
     listed = tuple(sites)
     _check_sites(listed)
+    if window is not None and window < 1:
+        raise UsageError(f"a window of {window} sites lets none begin")
     settings = options or BaseOptions()
     results: dict[str, SiteResult] = {}
 
@@ -191,9 +205,15 @@ def remaster_many(
     else:
         _index_base(base, settings, progress)
         run = os.urandom(8).hex()
-        tasks = [_SiteTask(run=run, base=os.fspath(base), site=site, options=settings) for site in listed]
+        tasks = [
+            _SiteTask(
+                run=run, base=os.fspath(base), site=site, options=settings, folder=os.path.abspath("."),
+                version=__version__, epoch=read_epoch(),
+            )
+            for site in listed
+        ]  # fmt: skip
         try:
-            at_once = window or int(getattr(executor, "_max_workers", UNKNOWN_WINDOW))
+            at_once = window or int(getattr(executor, "_max_workers", None) or UNKNOWN_WINDOW)
             _TaskRun(executor, tasks, at_once, record).finish()
         finally:
             _BASES.close()
@@ -341,14 +361,69 @@ def _follow_parent(parent: multiprocessing.process.BaseProcess) -> None:
 
 def _remaster_site(task: _SiteTask) -> SiteResult:
     """Make the image of ``task`` in a worker; the base stays open for the next task."""
-    start = time.monotonic()
+    start, target = time.monotonic(), os.fspath(task.site.target)
     try:
+        task = _adapt_task(task)
         with _BASES.using(task) as image:
-            return _make_site(image, task.site, task.options)
+            return replace(_make_site(image, task.site, task.options), target=target)
     except _WorkerStopped:
         os._exit(128 + signal.SIGTERM)  # a pool would take it for a result, and give this worker another task
     except Exception as error:
         return _failure(task.site, error, time.monotonic() - start)
+
+
+def _adapt_task(task: _SiteTask) -> _SiteTask:
+    """Return ``task`` so that this process makes of it what the one that asks would.
+
+    :raises UsageError: that is not possible.
+    """
+    if task.version != __version__:
+        raise UsageError(f"the worker has cosremaster {__version__}, and {task.version} asks it")
+    request, epoch = task.site.request, read_epoch()
+    if request.source_date_epoch is None and epoch != task.epoch:
+        if task.epoch is None:
+            raise UsageError("the worker has a SOURCE_DATE_EPOCH, and who asks it has none")
+        request = replace(request, source_date_epoch=task.epoch)
+    folder, base, options = task.folder, task.base, task.options
+    target = task.site.target
+    if os.path.abspath(".") != folder:
+        base = base if is_url(base) else os.path.join(folder, base)
+        request, target = _anchor_request(request, folder), os.path.join(folder, target)
+        if options.base_delta is not None:
+            options = replace(options, base_delta=os.path.join(folder, options.base_delta))
+    return replace(task, base=base, options=options, site=replace(task.site, request=request, target=target))
+
+
+def _anchor_request(request: Request, folder: str) -> Request:
+    """Return ``request`` with the paths of this machine that are relative to ``folder`` made absolute."""
+
+    def anchor(path: StrPath | None) -> StrPath | None:
+        """Return the absolute path."""
+        return path if path is None or os.fsencode(path) == STANDARD_INPUT else os.path.join(folder, path)
+
+    def anchor_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> OverlayItem:
+        """Return ``item`` with absolute paths."""
+        parsed = parse_item(item, option)
+        if isinstance(parsed, AddPath):
+            return replace(parsed, source=anchor(parsed.source) or "", mtree=anchor(parsed.mtree))
+        if isinstance(parsed, RunScript):
+            return replace(
+                parsed, script=anchor(parsed.script), files=anchor(parsed.files), directory=anchor(parsed.directory)
+            )
+        return parsed
+
+    def anchor_run(run: str | os.PathLike[str] | RunScript) -> RunScript:
+        """Return ``run`` with absolute paths; a text is a script's path where that is a file."""
+        if isinstance(run, str) and os.path.isfile(os.path.join(folder, run)):
+            run = RunScript(run)
+        return cast("RunScript", anchor_item(parse_run(run), "--run"))
+
+    return replace(
+        request,
+        add=tuple(anchor_item(item, "--add") for item in request.add),
+        add_iso=tuple(anchor_item(item, "--add-iso") for item in request.add_iso),
+        run=tuple(anchor_run(run) for run in request.run),
+    )
 
 
 def _make_site(image: Image, site: Site, options: BaseOptions) -> SiteResult:

@@ -191,7 +191,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         check_coder(request.gzip)
     iso = split_iso_request([parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
-        additions=(*(parse_item(item, "--add") for item in request.add), *map(_parse_run, request.run)),
+        additions=(*(parse_item(item, "--add") for item in request.add), *map(parse_run, request.run)),
         removals=tuple(parse_inner_pattern(os.fsencode(path)) for path in request.remove),
         iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
@@ -354,7 +354,7 @@ def parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> Overl
     return AddPath(item) if isinstance(item, os.PathLike) else item
 
 
-def _parse_run(run: str | os.PathLike[str] | RunScript) -> RunScript:
+def parse_run(run: str | os.PathLike[str] | RunScript) -> RunScript:
     """Return ``run`` as a value. :raises UsageError: a text is neither a file nor a command."""
     if isinstance(run, str):
         return RunScript.parse(run)

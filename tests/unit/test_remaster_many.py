@@ -53,6 +53,59 @@ def test_every_executor_makes_the_same_images(make: Callable[[], Executor | None
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".part"]
 
 
+def _enter(folder: str, environment: dict[str, str]) -> None:
+    """Begin a worker as on another machine."""
+    os.chdir(folder)
+    os.environ.update(environment)
+
+
+def _worker_in(folder: Path, **environment: str) -> Executor:
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(1, context, initializer=_enter, initargs=(str(folder), environment))
+
+
+def test_a_worker_in_another_folder_makes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster have folders and an environment of their own, perhaps with an older base in them."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    for folder, text in (("here", b"right"), ("there", b"wrong")):
+        (tmp_path / folder).mkdir()
+        write_small(tmp_path / folder, extra={"text": text})
+        (tmp_path / folder / "added").write_bytes(text)
+    monkeypatch.chdir(tmp_path / "here")
+    request = Request(add=["added:/etc/", InlineFile("/etc/x", b"1")], add_iso=["added:/"])
+    with _worker_in(tmp_path / "there") as executor:
+        (result,) = cosremaster.remaster_many("in.iso", [Site(name="a", target="a.iso", request=request)], executor)
+    assert result.ok and result.target == "a.iso"
+    assert not (tmp_path / "there/a.iso").exists()
+    cosremaster.remaster("in.iso", "b.iso", add=request.add, add_iso=request.add_iso)
+    assert Path("a.iso").read_bytes() == Path("b.iso").read_bytes()
+
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    with _worker_in(tmp_path / "there", SOURCE_DATE_EPOCH="7") as executor:
+        (result,) = cosremaster.remaster_many("in.iso", [Site(name="c", target="c.iso", request=request)], executor)
+    cosremaster.remaster("in.iso", "d.iso", add=request.add, add_iso=request.add_iso)
+    assert result.ok and Path("c.iso").read_bytes() == Path("d.iso").read_bytes() != Path("b.iso").read_bytes()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    with _worker_in(tmp_path / "there", SOURCE_DATE_EPOCH="7") as executor:
+        (result,) = cosremaster.remaster_many("in.iso", [Site(name="e", target="e.iso", request=request)], executor)
+    assert (result.exit_code, result.error) == (2, "the worker has a SOURCE_DATE_EPOCH, and who asks it has none")
+
+
+def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = write_small(tmp_path)
+    executor = _forked(1)
+    executor.submit(os.getpid).result()  # the worker is forked with the version that is true
+    monkeypatch.setattr(many, "__version__", "9.9")
+    (result,) = cosremaster.remaster_many(base, [_site(tmp_path, "a")], executor)
+    executor.shutdown()
+    assert result.exit_code == 2 and "9.9 asks it" in result.error and not (tmp_path / "a.iso").exists()
+
+
+def test_a_window_that_lets_none_begin_is_refused(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(UsageError, match="a window of -1 sites lets none begin"):
+        cosremaster.remaster_many(write_small(tmp_path), [_site(tmp_path, "a")], executor, window=-1)
+
+
 def test_a_site_that_fails_stops_no_other(tmp_path: Path) -> None:
     base = write_small(tmp_path)
     bad = _site(tmp_path, "bad", Request(remove=["/no/such/file"]))
