@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.api.delta import apply
 from cosremaster.api.image import Image
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, ImageError, Place
+from cosremaster.fleet.split import SplitRequests
 from cosremaster.fleet.state import FleetState
 from cosremaster.io.output import Output
 from cosremaster.io.part_files import lock_part
@@ -19,17 +21,25 @@ from cosremaster.io.streams import count_chunks
 from cosremaster.io.urls import Url
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.records.tuples import NamedTuple
+from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
+
+if TYPE_CHECKING:
+    from cosremaster.api.results import Result
 
 _INNER = ".cosremaster-fleet-base"
 """The beginning of the names of inner bases."""
 
 
 class SiteBase(NamedTuple):
-    """What sites are made from: ``image``, a path or URL, and the ``delta`` that makes it of the fleet's own base."""
+    """What sites are made from: ``image``, a path or URL, and the ``delta`` that makes it of the fleet's own base.
+
+    ``has_common``: what is common to all sites is done in it.
+    """
 
     image: str
     delta: Path | None = None
+    has_common: bool = False
 
 
 class FleetBase:
@@ -74,57 +84,105 @@ class FleetBase:
 
     @contextmanager
     def make_site_base(
-        self, folder: Path, common: Request | None, *, delta: bool, is_shared: bool, check_index: bool,
+        self, folder: Path, split: SplitRequests, whole: Request, *, delta: bool, is_shared: bool, check_index: bool,
         progress: Progress | None,
     ) -> Iterator[SiteBase]:  # fmt: skip
-        """Give what sites are made from: the base, or an inner one in ``folder`` in which what is ``common`` is done.
+        """Give what sites are made from: the base, or an inner one in ``folder`` in which what is common is done.
 
-        ``delta``: the sites become deltas of the base; ``is_shared``: other processes make them. Inner bases are
-        removed at the end, and so are their indexes. They are locked meanwhile: what a killed run left is not.
+        ``whole``: all that is wanted of one of the sites; what it means in the base has to be what the rest of it means
+        in an inner base. ``delta``: the sites become deltas of the base; ``is_shared``: other processes make them.
+        Inner bases are removed at the end, and so are their indexes. They are locked meanwhile: what a killed run left
+        is not.
         """
         with ExitStack() as stack:
-            text = self.base.text if isinstance(self.base, Url) else str(self.base)
-            if common is None and not (is_shared and self._source is not None):
-                yield SiteBase(text)
-                return
+            made: SiteBase | None = None
             _remove_stale_bases(folder)
-            inner = folder / f"{_INNER}-{os.urandom(4).hex()}{self.ending}"
-            stack.callback(_remove_base, inner)
-            if common is None:
-                self._copy(inner, progress)
-                made = SiteBase(str(inner))
-            elif delta:
-                made = self._make_by_delta(inner, common, stack, check_index=check_index, progress=progress)
+            if split.common is not None:
+                made = self._do_common(folder, split, whole, stack, delta=delta, check_index=check_index,
+                                       progress=progress)  # fmt: skip
+            if made is None and is_shared and self._source is not None:
+                made = self._copy(folder, stack, progress)
+            yield made or SiteBase(self.base.text if isinstance(self.base, Url) else str(self.base))
+
+    def _do_common(
+        self, folder: Path, split: SplitRequests, whole: Request, stack: ExitStack, *, delta: bool, check_index: bool,
+        progress: Progress | None,
+    ) -> SiteBase | None:  # fmt: skip
+        """Make an inner base, which ``stack`` removes; None where sites would change something else in it."""
+        common = split.common
+        assert common is not None
+        with ExitStack() as own:
+            inner = self._name_inner(folder, own)
+            if delta:
+                made, result = self._make_by_delta(inner, common, own, check_index=check_index, progress=progress)
             else:
                 with Image(self.base, check_index=check_index) as image:
-                    image.remaster(inner, common, sync=False, progress=progress)
-                made = SiteBase(str(inner))
-            lock_part(stack.enter_context(open(inner, "rb+")).fileno())
-            yield made
+                    result = image.remaster(inner, common, sync=False, progress=progress)
+                made = SiteBase(str(inner), has_common=True)
+            _lock(inner, own)
+            if not any(map(_is_for_layer, split.rests)) or self._means_the_same(
+                inner, whole, frozenset(result.iso_exchanged), check_index=check_index
+            ):
+                stack.push(own.pop_all())
+                return made
+        return None
+
+    def _means_the_same(self, inner: Path, whole: Request, exchanged: frozenset[bytes], *, check_index: bool) -> bool:
+        """Return whether the layers that ``whole`` means in the base are those that it means in the ``inner`` one.
+
+        They are not where a menu, a removal or a rename on the ISO leads to another root, nor where ``exchanged`` files
+        hold them, which a single run refuses.
+        """
+        try:
+            with OpenedImage(self.base, check_index=check_index) as image:
+                meant = image.list_meant_files(whole)
+            with OpenedImage(inner) as image:
+                is_same = image.list_meant_files(whole) == meant
+        except CosremasterError:  # each site tells what is wrong
+            return False
+        return is_same and not any(file.paths & exchanged for file in meant)
+
+    def _name_inner(self, folder: Path, stack: ExitStack) -> Path:
+        """Return the name of a new inner base in ``folder``, which ``stack`` removes."""
+        inner = folder / f"{_INNER}-{os.urandom(4).hex()}{self.ending}"
+        stack.callback(_remove_base, inner)
+        return inner
 
     def _make_by_delta(
         self, inner: Path, common: Request, stack: ExitStack, *, check_index: bool, progress: Progress | None
-    ) -> SiteBase:
+    ) -> tuple[SiteBase, Result]:
         """Make the image ``inner`` of the base by a delta, which is removed with it."""
         delta = inner.with_name(f"{inner.name}.vcdiff")
         for path in (delta, note_path(delta)):
             stack.callback(path.unlink, missing_ok=True)
         with Image(self.base, check_index=check_index) as image:
-            image.remaster(delta, common, delta=True, sync=False, progress=progress)
+            result = image.remaster(delta, common, delta=True, sync=False, progress=progress)
         for path in (delta, note_path(delta)):
-            lock_part(stack.enter_context(path.open("rb+")).fileno())
+            _lock(path, stack)
         apply(self.base, delta, inner, sync=False, progress=progress)
-        return SiteBase(str(inner), delta)
+        return SiteBase(str(inner), delta, has_common=True), result
 
-    def _copy(self, target: Path, progress: Progress | None) -> None:
-        """Write the base, which is far away, to ``target``, so that it comes once for all processes."""
+    def _copy(self, folder: Path, stack: ExitStack, progress: Progress | None) -> SiteBase:
+        """Write the base, which is far away, to ``folder``, so that it comes once for all processes."""
         assert self._source is not None
-        source = self._source
-        with Output(target, (), force=False, sync=False) as output:
+        inner, source = self._name_inner(folder, stack), self._source
+        with Output(inner, (), force=False, sync=False) as output:
             with (progress or SilentProgress()).step(f"fetch {self.base}", source.size) as advance:
                 output.write_chunks(count_chunks(source.chunks(0, source.size), advance))
             source.check_unchanged()
             output.publish()
+        _lock(inner, stack)
+        return SiteBase(str(inner))
+
+
+def _lock(path: Path, stack: ExitStack) -> None:
+    """Lock the file ``path`` while ``stack`` is open, so that no other run takes it for what was left over."""
+    lock_part(stack.enter_context(path.open("rb+")).fileno())
+
+
+def _is_for_layer(rest: Request) -> bool:
+    """Return whether the ``rest`` of a site changes a layer, or names one."""
+    return any((rest.add, rest.remove, rest.run, rest.maas_clean, rest.layer))
 
 
 def _remove_stale_bases(folder: Path) -> None:

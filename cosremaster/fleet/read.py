@@ -13,7 +13,7 @@ from typing import Any
 
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import RecipeError, UsageError, printable
-from cosremaster.fleet.sites import SiteEntry, list_sites
+from cosremaster.fleet.sites import NAME, SiteEntry, list_sites
 from cosremaster.io.urls import Url
 from cosremaster.overlay.request import AddPath
 from cosremaster.recipe.document import Document, VariableTable
@@ -26,9 +26,6 @@ from cosremaster.remastering.request import Request
 
 ALIGNMENT = 4096
 """By a multiple of so many bytes data move in the images of a fleet, where the file does not say another."""
-
-NAME = "NAME"
-"""The variable that is the name of the site."""
 
 _MANY_NAMES = 3
 
@@ -75,10 +72,10 @@ def read_fleet(
     """
     path = Path(path)
     text = read_text(path)
-    raw = parse_toml(path, text)
-    lines = find_lines(text)
-    faults = Faults(str(path), {**lines, ("input",): lines[("base",)]} if ("base",) in lines else lines)
     try:
+        raw = parse_toml(path, text)
+        lines = find_lines(text)
+        faults = Faults(str(path), lines)
         entries = list_sites(raw, path, faults)
         document, tables = _read_common(raw, faults)
         faults.raise_if_any()
@@ -102,7 +99,13 @@ def _read_common(raw: Mapping[str, Any], faults: Faults) -> tuple[Document, dict
         faults.add((), "base is missing")
     if "output" not in rest:
         faults.add((), 'output is missing, as in output = "out/${NAME}.iso"')
-    document, tables = validate_document({**rest, "input": raw.get("base", "")}, faults)
+    base = raw.get("base", "")
+    if not isinstance(base, str):
+        faults.add(("base",), "must be text in quotes")
+        base = ""
+    document, tables = validate_document({**rest, "input": base}, faults)
+    if NAME in document.variables:
+        faults.add(("variables", NAME), "is the name of each site, which has no other value")
     if document.maas is not None:
         faults.add(("maas",), "is of a recipe for one image")
     return document, tables

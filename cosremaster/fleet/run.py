@@ -18,7 +18,7 @@ from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, OutputError, Place, UsageError
 from cosremaster.fleet.base import FleetBase, SiteBase
 from cosremaster.fleet.read import Fleet, FleetSite, list_outputs
-from cosremaster.fleet.split import split_requests
+from cosremaster.fleet.split import SplitRequests, split_requests
 from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKeys, SiteRecord
 from cosremaster.io.parallel import cpu_count
 from cosremaster.io.part_files import is_locked_elsewhere, remove_stale_parts
@@ -77,14 +77,20 @@ class FleetReport(Struct, frozen=True, kw_only=True):
 
 
 class FleetPlan(Struct, frozen=True, kw_only=True):
-    """What a run will do: ``pending`` sites with their keys and why, ``current`` ones, and what is ``common``."""
+    """What a run will do: ``pending`` sites with their keys and why, ``current`` ones, and what all have in common:
+    the ``split`` of the requests of all sites, in their order.
+    """
 
     folder: Path
     state: FleetState
     pending: tuple[tuple[FleetSite, str, str], ...]
     current: tuple[SiteRecord, ...]
-    common: Request | None
-    rests: dict[str, Request]
+    split: SplitRequests
+
+    @property
+    def common(self) -> Request | None:
+        """What all sites have in common, done once; None if that is nothing."""
+        return self.split.common
 
 
 def plan_fleet(
@@ -117,16 +123,24 @@ def plan_fleet(
     if not fleet.delta and any(site.output.suffix.lower() != ending for site in fleet.sites):  # as another codec
         split = split_requests([fleet.sites[0].request])
         split = replace_record(split, rests=tuple(site.request for site in fleet.sites))
-    rests = dict(zip((site.name for site in fleet.sites), split.rests, strict=True))
-    return FleetPlan(
-        folder=folder, state=state, pending=tuple(pending), current=tuple(current), common=split.common, rests=rests
-    )  # fmt: skip
+    return FleetPlan(folder=folder, state=state, pending=tuple(pending), current=tuple(current), split=split)
+
+
+FOREIGN = "a file that no run wrote is there, and stays without --force"
+"""Why a site will fail."""
+
+
+def _is_ours(record: SiteRecord | None, output: Path) -> bool:
+    """Return whether the file ``output`` is one that a run of this fleet wrote, or may have written."""
+    return record is not None and (record.state == "begun" or record.describes(output))
 
 
 def _find_reason(record: SiteRecord | None, site: FleetSite, key: str, *, delta: bool) -> str:
     """Return why the image of ``site`` has to be made; empty where it is current."""
-    if record is None or not os.path.lexists(site.output):
+    if not os.path.lexists(site.output):
         return "new"
+    if record is None or not _is_ours(record, site.output):
+        return FOREIGN
     if record.state not in ("written", "current"):
         return "it failed" if record.state == "failed" else "it was not finished"
     if record.key != key:
@@ -198,29 +212,40 @@ class _FleetRun:
         with (
             self._keeping_state(),
             base.make_site_base(
-                plan.folder, plan.common, delta=self._fleet.delta, check_index=options.check_index, progress=progress,
+                plan.folder, plan.split, self._fleet.sites[0].request, delta=self._fleet.delta,
+                check_index=options.check_index, progress=progress,
                 is_shared=options.executor is not None or options.jobs > 1,
             ) as site_base,
         ):  # fmt: skip
             if self._listener is not None:
-                self._listener.begin(len(sites), len(plan.current), plan.common is not None)
-            self._run(site_base, sites, options, progress)
+                self._listener.begin(len(sites), len(plan.current), site_base.has_common)
+            self._run(site_base, self._without_common(sites) if site_base.has_common else sites, options, progress)
 
     def _make_sites(self) -> Iterator[Site]:
         """Yield the pending sites as they are to be made, their folders made; they are recorded as begun."""
-        threads = max(1, cpu_count() // self._options.jobs) if self._options.jobs > 1 else None
         for site, key, _ in self._plan.pending:
             _make_folder(site.output.parent)
             old = self._plan.state.records.get(site.name)
-            is_ours = old is not None and (old.state == "begun" or old.describes(site.output))
-            request = self._plan.rests[site.name]
-            request = replace(request, threads=threads if request.threads is None else request.threads)
+            is_ours = _is_ours(old, site.output)
+            request = self._with_threads(site.request)
             if is_ours or not os.path.lexists(site.output):
                 begun = SiteRecord(site=site.name, path=self._path_of(site.output), state="begun", key=key)
                 self._record(begun if old is None else _with_image_of(begun, old))
             may_come_again = self._options.executor is not None and not os.path.lexists(site.output)
             is_replaced = is_ours or self._options.force or may_come_again  # a cluster tries again after a worker died
             yield Site(name=site.name, target=site.output, request=request, force=is_replaced)
+
+    def _without_common(self, sites: Sequence[Site]) -> list[Site]:
+        """Return ``sites`` with what is left of their requests where what is common is done."""
+        names = (site.name for site in self._fleet.sites)
+        rests = dict(zip(names, self._plan.split.rests, strict=True))
+        return [replace(site, request=self._with_threads(rests[site.name])) for site in sites]
+
+    def _with_threads(self, request: Request) -> Request:
+        """Return ``request`` with its part of the threads where several images are made at once."""
+        if self._options.jobs == 1 or request.threads is not None:
+            return request
+        return replace(request, threads=max(1, cpu_count() // self._options.jobs))
 
     def _path_of(self, output: Path) -> str:
         """Return the path of ``output`` from the folder of fleet.json."""

@@ -20,6 +20,9 @@ from cosremaster.records import Struct
 _LISTS = ("add", "add_iso", "run", "remove", "remove_iso", "rename_iso", "kernel_args")
 """The keys of a recipe that a site has too; its lists come behind the common ones."""
 
+NAME = "NAME"
+"""The variable that is the name of the site."""
+
 _VARIABLE = lazy_regex(VARIABLE_NAME)
 _MAX_NAME = 200
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
@@ -88,6 +91,8 @@ def _read_variables(raw: Any, place: KeyPath, faults: Faults) -> dict[str, str]:
     for name, value in raw.items():
         if not _VARIABLE.fullmatch(name):
             faults.add((*place, name), "is no name for a variable (letters, digits and _)")
+        elif name == NAME:
+            faults.add((*place, name), "is the name of the site, which has no other value")
         elif not isinstance(value, str):
             faults.add((*place, name), "must be text in quotes")
     return {name: value for name, value in raw.items() if isinstance(value, str)}
@@ -141,7 +146,12 @@ def _read_directory(folder: Path, table: Mapping[str, Any], faults: Faults) -> I
     """Yield a site for each folder, which is its overlay; faults are added."""
     place: KeyPath = ("sites", "directory")
     for name in sorted(os.listdir(folder / table["directory"])):
-        if name.startswith(".") or not os.path.isdir(folder / table["directory"] / name):
+        path = folder / table["directory"] / name
+        if name.startswith("."):
+            continue
+        if not path.exists():
+            faults.add(place, f"{printable(name)} in it is a symlink to nothing: is it a site?")
+        if not path.is_dir():
             continue
         if not _check_name(name, place, faults):
             continue
@@ -153,11 +163,14 @@ def _read_directory(folder: Path, table: Mapping[str, Any], faults: Faults) -> I
 
 
 def _read_csv(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterator[SiteEntry]:
-    """Yield a site for each line of a table, whose first line has the names of the variables; faults are added."""
+    """Yield a site for each line of a table, whose first line has the names of the variables; faults are added.
+
+    A space behind a comma is none of the cell, or else quotes behind it would be.
+    """
     place: KeyPath = ("sites", "csv")
     shown = printable(table["csv"])
     with open(folder / table["csv"], encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, skipinitialspace=True)
         header = [cell.strip() for cell in next(rows, [])]
         columns = [number for number, cell in enumerate(header) if cell.upper() == "NAME"]
         if len(columns) != 1:

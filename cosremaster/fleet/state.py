@@ -122,7 +122,7 @@ class FleetState:
                 self.records = {entry["site"]: _read_record(entry) for entry in values["sites"]}
         except (FileNotFoundError, NotADirectoryError):
             return
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(f"{path}: is no record of a fleet; move it away") from error
 
     def digest_base(self, path: Path) -> str:
@@ -154,17 +154,27 @@ class FleetState:
         return str(self.base["sha256"])
 
     def write(self, *, sync: bool) -> None:
-        """Write fleet.json and SHA256SUMS. :raises OutputError: they cannot be written."""
+        """Write fleet.json and SHA256SUMS, which has no line for what is not there any more.
+
+        :raises OutputError: they cannot be written.
+        """
         values = {"schema": _SCHEMA, "version": __version__, "base": self.base,
                   "sites": [record.plain for record in self.records.values()]}  # fmt: skip
         _write_file(self.folder / STATE, json.dumps(values, indent=1).encode() + b"\n", sync=sync)
         lines = [
-            f"{digest}  {path}\n".encode("utf-8", "surrogateescape")
+            _format_sum(digest, path).encode("utf-8", "surrogateescape")
             for record in self.records.values()
             if record.state in ("written", "current")
             for digest, path in record.sums()
+            if os.path.lexists(self.folder / path)
         ]
         _write_file(self.folder / SUMS, b"".join(lines), sync=sync)
+
+
+def _format_sum(digest: str, path: str) -> str:
+    """Return a line of SHA256SUMS, as sha256sum(1) writes it: a backslash before it says that its name has escapes."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"{'' if escaped == path else chr(0x5C)}{digest}  {escaped}\n"
 
 
 def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
@@ -184,8 +194,18 @@ def _read_record(values: Mapping[str, Any]) -> SiteRecord:
             note_sha256=delta["note_sha256"],
         )  # fmt: skip
     record = SiteRecord(**{**values, **plain})
-    if not all(isinstance(text, str) for text in (record.site, record.path, record.state, record.key, record.sha256)):
+    texts = [record.site, record.path, record.state, record.key, record.sha256, record.error, *record.warnings]
+    counts = [record.size, record.mtime_ns, record.exit_code]
+    if record.delta is not None:
+        texts += [record.delta.base_sha256, record.delta.sha256, record.delta.note_sha256]
+        counts.append(record.delta.size)
+    if record.changes is not None:
+        texts += record.changes
+        counts += dict(record.changes).values()
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text is wanted")
+    if not all(type(count) is int for count in counts) or not isinstance(record.seconds, (int, float)):
+        raise TypeError("a number is wanted")
     return record
 
 
@@ -251,11 +271,14 @@ def _describe_tree(path: str) -> Iterator[bytes]:
         for folder, folders, files in os.walk(path):
             folders.sort()
             paths += [os.path.join(folder, name) for name in sorted((*folders, *files))]
-    for at in paths:
+    first_names: dict[tuple[int, int], int] = {}
+    for number, at in enumerate(paths):
         status = os.stat(at) if at == path else os.lstat(at)
         values = (os.path.relpath(at, path), status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime),
                   status.st_size, status.st_rdev)  # fmt: skip
         yield repr(values).encode("utf-8", "surrogateescape")
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):  # names of one file stay that in the image
+            yield b"%d" % first_names.setdefault((status.st_dev, status.st_ino), number)
         if stat.S_ISLNK(status.st_mode):
             yield os.fsencode(os.readlink(at))
             continue

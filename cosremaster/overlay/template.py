@@ -28,8 +28,16 @@ class TemplateError(Exception):
 
 
 def find_variables(data: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the name and the line of each variable in ``data``. :raises TemplateError: ``${`` begins none."""
+    """Yield the name and the line of each variable in ``data``.
+
+    :raises TemplateError: ``${`` begins none, or ``data`` are no text, in which a dollar may mean anything.
+    """
+    zero = data.find(b"\0")
     for match in _SPECIAL.finditer(data):
+        if zero >= 0:
+            line = data.count(b"\n", 0, match.start()) + 1
+            what = f"is no text (a zero byte at 0x{zero:X}), and has {match[0][:2].decode()} @0x{match.start():X}"
+            raise TemplateError(f"{what}: add it from a source that is no template", line)
         if match[0] == b"$$":
             continue
         line = data.count(b"\n", 0, match.start()) + 1

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.prepared import Prepared
     from cosremaster.remastering.request import NormalizedRequest, Request
     from cosremaster.remastering.run_time import RunTime
+    from cosremaster.remastering.select_layers import MeantFile
 
 
 class OpenedImage:
@@ -138,6 +139,19 @@ class OpenedImage:
         layers = self._index.layers(address, progress or SilentProgress(), keeper)
         self._index.check()
         return layers if address is None else self._index.open_inner(layers, [address])
+
+    def list_meant_files(self, request: Request) -> frozenset[MeantFile]:
+        """Return what the request means in the files of the image: the layers it names, or the root file system.
+
+        :raises LayerError: there is no such layer, no root, or several.
+        """
+        from cosremaster.remastering.request import parse_layers  # noqa: PLC0415 - a remaster does it by itself
+        from cosremaster.remastering.select_layers import list_meant_files, read_layers, select_layers  # noqa: PLC0415 - the same
+
+        image = check_changeable(self.image)
+        selectors = parse_layers(request.layer, image)
+        layers = read_layers(self._index, selectors, SilentProgress())
+        return list_meant_files(image, layers, select_layers(image, layers, selectors, self._index.facts))
 
     def remaster(
         self, target: str | os.PathLike[str], request: Request, *, progress: Progress | None = None,

@@ -22,6 +22,7 @@ from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress
 from cosremaster.records import Struct, replace
+from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.layer_index import LayerIndex, find_facts
 
 if TYPE_CHECKING:
@@ -77,6 +78,29 @@ class FileTargets(Struct, frozen=True):
 
     paths: tuple[bytes, ...]
     targets: tuple[LayerTarget, ...]
+
+
+class MeantFile(NamedTuple):
+    """What a request means in a file of an image: ``layers`` below the file, each with whether it is whole.
+
+    ``paths``: of the file and of those with equal bytes; none where the image is that file, whatever its name.
+    """
+
+    paths: frozenset[bytes]
+    layers: frozenset[tuple[Address, bool]]
+
+
+def list_meant_files(
+    image: SourceImage, layers: ImageLayers, targets: Sequence[LayerTarget]
+) -> frozenset[MeantFile]:  # fmt: skip
+    """Return what ``targets`` mean in the files of ``image``, to be compared with what is meant in another."""
+    return frozenset(
+        MeantFile(
+            frozenset(() if image.is_single_file else group.paths),
+            frozenset((target.layer.address[1:], target.is_whole) for target in group.targets),
+        )
+        for group in group_targets(image, layers, targets)
+    )
 
 
 def read_layers(

@@ -21,12 +21,12 @@ from cosremaster.errors import OverlayError, RecipeError, UsageError
 from cosremaster.fleet import FleetOptions, cluster, read_fleet, run_fleet
 from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.split import split_requests
-from cosremaster.fleet.state import SiteRecord
+from cosremaster.fleet.state import SiteKeys, SiteRecord
 from cosremaster.recipe import build
 from tests.fixtures import tools
 from tests.fixtures.tools import require, require_module, run
 from tests.support.mounted_trees import on_disk
-from tests.support.small import CGZ, write_small
+from tests.support.small import CGZ, packed_root, write_small
 
 FLEET = """\
 base = "in.iso"
@@ -140,6 +140,71 @@ def test_what_is_current_is_not_made_again(folder: Path, capsys: pytest.CaptureF
     assert "south.iso" not in (folder / "out/SHA256SUMS").read_text(), "a site of this fleet no more"
 
 
+def test_a_space_behind_a_comma_is_none_of_the_cell(folder: Path) -> None:
+    (folder / "sites.csv").write_text('name, HOST\nnorth, "a, b"\nsouth, s\n')
+    items = {site.name: tuple(site.request.add)[1] for site in read_fleet("fleet.toml").sites}
+    assert [item.content for item in items.values() if isinstance(item, InlineFile)] == [
+        b"e.example.org\n", b"a, b.example.org\n", b"s.example.org\n"
+    ]  # fmt: skip
+
+
+def test_sums_are_of_what_is_there_under_any_name(folder: Path) -> None:
+    require("sha256sum")
+    (folder / "fleet.toml").write_text(FLEET.replace("out/${NAME}.iso", "out/a\\\\b/${NAME}.iso"))
+    (folder / "sites.csv").write_text("name,HOST\nnorth,n\n")
+    assert main(["fleet", "fleet.toml", "--quiet"]) == 0
+    assert (folder / "out/a\\b/north.iso").exists()
+    (folder / "fleet.toml").write_text(FLEET.replace("out/${NAME}.iso", "out/${P}/${NAME}.iso"))
+    (folder / "sites.csv").write_text("name,HOST,P\nnorth,n,q\\r\nsouth,s,t\n")
+    (folder / "fleet.toml").write_text((folder / "fleet.toml").read_text().replace('HOST = "e"', 'HOST = "e", P = "u"'))
+    assert main(["fleet", "fleet.toml", "--quiet"]) == 0
+    assert run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out").decode().count(": OK\n") == 3
+    (folder / "out/t/south.iso").unlink()
+    assert main(["fleet", "fleet.toml", "--quiet", "--only", "north"]) == 0
+    assert run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out").decode().count(": OK\n") == 2
+
+
+def test_names_of_one_file_that_become_two_files_are_a_change(folder: Path) -> None:
+    """Folders as rsync with and without ``-H`` copies them: nothing else tells them apart."""
+    second = folder / "common/etc/second"
+    os.link(folder / "common/etc/motd", second)
+    (site, *_) = read_fleet("fleet.toml").sites
+    times = os.stat(second.parent)
+    keys = [SiteKeys("").key_of(site)]
+    for _ in range(2):
+        shutil.copy2(folder / "common/etc/motd", folder / "copy")
+        os.replace(folder / "copy", second)
+        os.utime(second.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+        keys.append(SiteKeys("").key_of(site))
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_a_record_with_other_values_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet", "fleet.toml", "--quiet", "--only", "north"]) == 0
+    state = folder / "out/fleet.json"
+    good = json.loads(state.read_text())
+    for key, value in (
+        ("changes", 5), ("changes", {"added": "x"}), ("seconds", "x"), ("mtime_ns", None), ("size", [1]),
+        ("error", 5), ("warnings", [1]), ("exit_code", "0"), ("delta", {"base_sha256": 1}),
+    ):  # fmt: skip
+        state.write_text(json.dumps({**good, "sites": [{**good["sites"][0], key: value}]}))
+        capsys.readouterr()
+        assert main(["fleet", "fleet.toml", "--only", "north"]) == 2, key
+        assert "fleet.json: is no record of a fleet; move it away" in capsys.readouterr().err
+    state.write_text("[" * 100_000)
+    assert main(["fleet", "fleet.toml"]) == 2
+
+
+def test_a_plan_says_what_will_fail(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "out/north.iso").write_bytes(b"not ours")
+    assert main(["fleet", "fleet.toml", "--plan", "--only", "north"]) == 0
+    assert "north.iso: would fail (a file that no run wrote is there" in capsys.readouterr().out
+    assert main(["fleet", "fleet.toml", "--quiet", "--only", "north"]) == 8
+    assert main(["fleet", "fleet.toml", "--plan", "--only", "north", "--force"]) == 0
+    assert "north.iso: would be written (--force)" in capsys.readouterr().out
+
+
 def test_a_site_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "fleet.toml").write_text(FLEET.replace("remove_iso = []", 'remove = ["/no/such"]'))
     (folder / "out").mkdir()
@@ -248,11 +313,18 @@ def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
         ('csv = "sites.csv"', 'csv = "a\\u0000b"', r"sites\.csv: a\\x00b cannot be read"),
         ('csv = "sites.csv"', 'directory = "a\\u0000b"', r"sites\.directory: a\\x00b cannot be read"),
         ("out/${NAME}.iso", "o\\u0000/${NAME}", r"output: has a zero byte, which no path can have"),
+        ('base = "in.iso"', "base = 5", r"fleet\.toml:1 » base: must be text in quotes"),
+        ('base = "in.iso"', f"x = {'[' * 3000}{']' * 3000}", r"fleet\.toml: is nested too deep"),
+        ('HOST = "e"', 'HOST = "e", NAME = "f"', r"site\[0\]\.variables\.NAME: is the name of the site"),
+        ('DOMAIN = "example.org"', 'NAME = "x"', r"fleet\.toml:7 » variables\.NAME: is the name of each site"),
+        ('csv = "sites.csv"', 'directory = "links"', r"sites\.directory: gone in it is a symlink to nothing"),
         ('DOMAIN = "example.org"', 'DOMAIN = "x"\nHOST = "of all"', ""),
     ],
 )
 def test_faults_of_fleets_have_a_place(folder: Path, old: str, new: str, message: str) -> None:
     assert old in FLEET
+    (folder / "links").mkdir()
+    (folder / "links/gone").symlink_to("nowhere")
     (folder / "fleet.toml").write_text(FLEET.replace(old, new))
     if not message:
         read_fleet("fleet.toml")
@@ -281,6 +353,11 @@ def test_faults_of_fleets_have_a_place(folder: Path, old: str, new: str, message
             r"settings/etc/issue:2: there is no variable HOTS; did you mean HOST\?$",
         ),
         ("settings/etc/issue", "a\n\n${a b}\n", r"settings/etc/issue:3: \$\{ begins a variable"),
+        (
+            "settings/bin",
+            "\x7fELF\0\n$$",
+            r"settings/bin:2: is no text \(a zero byte at 0x4\), and has \$\$ @0x6: add it",
+        ),
     ],
 )
 def test_faults_of_sites_and_templates_have_file_and_line(folder: Path, path: str, text: str, message: str) -> None:
@@ -358,6 +435,54 @@ def test_only_what_can_be_done_first_is_done_once() -> None:
     assert split_requests([Request(add=(common,))]).common is None, "a single site has nothing in common"
     arguments = [Request(add=(common,), kernel_args=[name]) for name in "ab"]
     assert [rest.kernel_args for rest in split_requests(arguments).rests] == [["a"], ["b"]]
+
+
+_MENU = "menuentry x {\n linux /vmlinuz\n initrd /other.cgz\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "code", "message"),
+    [
+        ('remove_iso = ["/debirf-live-demo.cgz"]', "", 6, "in.iso: several layers look like a root filesystem"),
+        ("", f'[[add_iso]]\nfile = "/boot/grub/grub.cfg"\ncontent = """{_MENU}"""', 6, "in.iso: several layers"),
+        (
+            f'layer = "{CGZ}"', f'[[add_iso]]\nsource = "other.cgz"\ndest = "/{CGZ}"', 2,
+            "debirf-live-demo.cgz cannot be changed inside and be exchanged as a whole",
+        ),
+        (f'layer = "{CGZ}::rootfs.cxz"\nrename_iso = [{{ old = "/{CGZ}", new = "/x.cgz" }}]', "", 0, ""),
+        ('kernel_args.add = ["quiet"]\nlayer = "other.cgz"', "", 0, ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("delta", [False, True])
+def test_what_is_common_leads_no_site_to_another_layer(
+    delta: bool, head: str, tail: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each site is what a single run of its whole request makes of the base, or what that refuses."""
+    write_small(tmp_path, extra={"other.cgz": packed_root()})
+    (tmp_path / "other.cgz").write_bytes(packed_root())
+    output = f"delta = {str(delta).lower()}\noutput = 'out/${{NAME}}.{'vcdiff' if delta else 'iso'}'"
+    added = '[[add]]\nfile = "/etc/hostname"\ncontent = "${NAME}"'
+    sites = '[[site]]\nname = "a"\n[[site]]\nname = "b"'
+    (tmp_path / "fleet.toml").write_text("\n".join(('base = "in.iso"', output, head, added, tail, sites)))
+    assert main(["fleet", str(tmp_path / "fleet.toml")]) == code
+    printed = capsys.readouterr().err
+    assert message in printed and ".cosremaster" not in printed
+    assert not list((tmp_path / "out").glob(".*"))
+    request = read_fleet(tmp_path / "fleet.toml").sites[0].request
+    with cosremaster.open(tmp_path / "in.iso") as image:
+        if code:
+            with pytest.raises(cosremaster.CosremasterError) as caught:
+                image.remaster(tmp_path / "single.iso", request)
+            assert caught.value.exit_code == code
+            return
+        image.remaster(tmp_path / "single.iso", request)
+    made = tmp_path / "out/a.iso"
+    if delta:
+        cosremaster.apply(tmp_path / "in.iso", tmp_path / "out/a.vcdiff", made)
+    with cosremaster.open(made) as first, cosremaster.open(tmp_path / "single.iso") as second:
+        assert [entry.path for entry in first.walk()] == [entry.path for entry in second.walk()]
+        for address in ("other.cgz::etc/hostname", "boot/grub/grub.cfg", f"{'x' if 'x.cgz' in head else CGZ[:-4]}.cgz"):
+            assert first.read(address) == second.read(address)
 
 
 def test_the_example_runs_on_the_demo_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
