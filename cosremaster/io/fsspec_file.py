@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from cosremaster.errors import ImageError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.fetched_blocks import BLOCK_SIZE
-from cosremaster.io.urls import AbsentFileError, Url
+from cosremaster.io.urls import AbsentFileError, ChangedFileError, Url
 
 _VALIDATORS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "modified", "updated", "created")
 """What file systems call that which changes with a file."""
@@ -53,7 +53,9 @@ class FsspecFile:
         self._system.invalidate_cache()
         info = self._ask(lambda: self._system.info(self._path))
         if info.get("size") != self.size or any(str(info.get(name)) != value for name, value in self.state.items()):
-            raise ImageError("changed while it was being read", self._place)
+            raise ChangedFileError("changed while it was being read", self._place)
+
+    check_current = check_unchanged
 
     def fetch(self, start: int, end: int) -> bytes:
         """Return the bytes ``start`` to ``end``. :raises ImageError: they cannot be had."""

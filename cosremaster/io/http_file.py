@@ -22,7 +22,7 @@ from cosremaster.errors import ImageError, OutputError, Place, printable
 from cosremaster.io.descriptors import write_all
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, cannot_keep
 from cosremaster.io.http_errors import ConnectionLostError, describe_failure, is_lasting
-from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, Url
+from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, ChangedFileError, Url
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.units import format_size
 
@@ -60,6 +60,13 @@ class _Version(NamedTuple):
             return {"If-Match": self.etag}
         return {"If-Unmodified-Since": self.modified} if self.modified else {}
 
+    @property
+    def renewal(self) -> dict[str, str]:
+        """The fields of a request that is to be answered for another state alone."""
+        if self.etag:
+            return {"If-None-Match": self.etag}
+        return {"If-Modified-Since": self.modified} if self.modified else {}
+
     def differs(self, other: _Version) -> bool:
         """Return whether ``other`` is another state; what only one of them tells does not count."""
         pairs = ((self.etag.removeprefix("W/"), other.etag.removeprefix("W/")), (self.modified, other.modified))
@@ -87,6 +94,8 @@ class HttpFile:
         """Ask for a single byte. :raises ImageError: the file changed since the opening."""
         if self.size:
             self.fetch(0, 1)
+
+    check_current = check_unchanged
 
     def fetch(self, start: int, end: int) -> bytes:
         """Return the bytes ``start`` to ``end``; what breaks off goes on where it ended.
@@ -133,9 +142,9 @@ class HttpFile:
         if answered.end < end:
             raise ConnectionLostError("the server gives less than was asked for")
 
-    def _changed(self) -> ImageError:
+    def _changed(self) -> ChangedFileError:
         """Return the error for a file that is another now."""
-        return ImageError("changed on the server while it was being read", self._place)
+        return _changed_error(self._place)
 
 
 class DownloadedFile:
@@ -144,9 +153,9 @@ class DownloadedFile:
     is_here = True
     head = b""
 
-    def __init__(self, url: Url, file: BinaryIO, version: _Version) -> None:
-        """Keep ``file``, which has all the bytes."""
-        self.size = version.size
+    def __init__(self, url: Url, client: _FileClient, version: _Version, file: BinaryIO) -> None:
+        """Keep ``file``, which has all the bytes; ``client`` asks whether they are still those of the server."""
+        self.size, self._client, self._version = version.size, client, version
         self.state: dict[str, int | str] = {"etag": version.etag, "modified": version.modified}
         self.is_dated = bool(version.condition)
         self._file, self._place = file, Place((printable(str(url)),))
@@ -157,6 +166,19 @@ class DownloadedFile:
 
     def check_unchanged(self) -> None:
         """Do nothing: all bytes are those of a single answer."""
+
+    def check_current(self) -> None:
+        """Ask the server for the file, if it is another. :raises ImageError: it is, or the server does not say."""
+        try:
+            with closing(self._client), closing(self._client.send(self._version.renewal)) as response:
+                if response.status == 304:
+                    return
+                _check_status(response, self._place)
+                length = _told_length(response)
+                if self._version.differs(_version_of(response, self.size if length is None else length)):
+                    raise _changed_error(self._place)
+        except ConnectionLostError as error:
+            raise ImageError(str(error), self._place) from error
 
     def fetch(self, start: int, end: int) -> bytes:
         """Return the bytes ``start`` to ``end``. :raises ImageError: the disk cannot be read."""
@@ -171,6 +193,11 @@ class DownloadedFile:
             parts.append(part)
             start += len(part)
         return b"".join(parts)
+
+
+def _changed_error(place: Place) -> ChangedFileError:
+    """Return the error for a file at ``place`` that is another now."""
+    return ChangedFileError("changed on the server while it was being read", place)
 
 
 def open_http_file(url: Url) -> HttpFile | DownloadedFile:
@@ -239,7 +266,7 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
         file.close()
         raise
     client.close()
-    return DownloadedFile(url, file, _version_of(response, size))
+    return DownloadedFile(url, client, _version_of(response, size), file)
 
 
 class _Range(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
@@ -11,7 +12,7 @@ from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks, cannot_keep
 from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.source import SourceIdentity
 from cosremaster.io.streams import CHUNK
-from cosremaster.io.urls import HTTP_SCHEMES, Url
+from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, ChangedFileError, Url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,11 @@ class RemoteFile(Protocol):
         ...
 
     def check_unchanged(self) -> None:
-        """Ask the server for its state. :raises ImageError: the file changed since the opening."""
+        """Ask the server for its state, unless all is here. :raises ChangedFileError: it changed since the opening."""
+        ...
+
+    def check_current(self) -> None:
+        """Ask the server for its state. Raises as :meth:`check_unchanged`."""
         ...
 
     def close(self) -> None:
@@ -56,7 +61,8 @@ class RemoteFile(Protocol):
 class RemoteSource:
     """A remote file; see :class:`~cosremaster.io.source.ByteSource`.
 
-    Everybody who opens a URL while it is open gets the same source; it closes with the last of them.
+    Everybody who opens a URL while it is open gets the same source, until somebody sees that the file changed; it
+    closes with the last of them.
     """
 
     descriptor = None
@@ -102,7 +108,7 @@ class RemoteSource:
 
     def _end(self) -> None:
         """End the connections, and give up what was fetched."""
-        _OPENED.pop(self._url, None)
+        self._retire()
         self._file.close()
         self._blocks.close()
 
@@ -123,7 +129,32 @@ class RemoteSource:
 
     def check_unchanged(self) -> None:
         """Ask the server. :raises ImageError: the file is another since it was opened."""
-        self._file.check_unchanged()
+        with self._seeing_changes():
+            self._file.check_unchanged()
+
+    def check_current(self) -> None:
+        """Ask the server, also where all is on this machine.
+
+        :raises ChangedFileError: the file is another since it was opened. :raises AbsentFileError: it is gone.
+        :raises ImageError: the server does not say.
+        """
+        with self._seeing_changes():
+            self._file.check_current()
+
+    @contextmanager
+    def _seeing_changes(self) -> Iterator[None]:
+        """Ask the server in this context; whoever opens the URL behind a change opens the file that is there then."""
+        try:
+            yield
+        except (AbsentFileError, ChangedFileError):
+            with _OPENING:
+                self._retire()
+            raise
+
+    def _retire(self) -> None:
+        """Let nobody get this source who opens the URL from now on."""
+        if _OPENED.get(self._url) is self:
+            del _OPENED[self._url]
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer where the file ends. :raises ImageError: a read fails."""
@@ -188,7 +219,8 @@ class RemoteSource:
         self._ahead[stop] = max(stop - start, window // 2)
         if len(self._ahead) > _STREAMS:
             del self._ahead[next(iter(self._ahead))]
-        data = self._file.fetch(start * BLOCK_SIZE, min(stop * BLOCK_SIZE, self.size))
+        with self._seeing_changes():
+            data = self._file.fetch(start * BLOCK_SIZE, min(stop * BLOCK_SIZE, self.size))
         return self._store(start, data)
 
     def _store(self, first: int, data: bytes) -> dict[int, bytes]:

@@ -92,6 +92,10 @@ class AbsentFileError(ImageError):
     """There is no file at a URL."""
 
 
+class ChangedFileError(ImageError):
+    """The file at a URL is another than the one that was opened."""
+
+
 ImagePath: TypeAlias = "str | os.PathLike[str] | Url"
 """Where an image is: a path on this machine, or a URL, also as text."""
 

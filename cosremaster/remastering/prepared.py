@@ -89,7 +89,7 @@ class Prepared:
     def _check_base(self) -> None:
         """Check that the base did not change. What comes from other machines does so by itself, with each request."""
         base = self.table.base
-        if base.descriptor is not None:
+        if not base.is_far:
             base.check_unchanged()
 
     def read(self, offset: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +17,7 @@ from cosremaster.api.network_boot import plan_network_boot
 from cosremaster.browse.container import open_container
 from cosremaster.errors import CosremasterError, LayerError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable, Zeros
+from cosremaster.io.remote import RemoteSource, open_remote
 from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.streams import CHUNK
 from cosremaster.io.urls import Url
@@ -25,7 +26,7 @@ from cosremaster.overlay.request import host_paths
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import parse_item
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
-from cosremaster.serve.looks import Pace, Watched, WatchedFiles, join_looks
+from cosremaster.serve.looks import Pace, Watched, WatchedFiles, WatchedUrl, join_looks
 from cosremaster.serve.metrics import Metrics
 from cosremaster.serve.ranges import Representation
 
@@ -48,6 +49,8 @@ COLLECTION = 8
 """Plans after which what they left is collected: trees of pycdlib, which are cycles. Otherwise what sites keep is
 scattered among them, and takes twice the memory.
 """
+URL_INTERVAL = 10.0
+"""Seconds for which a base by URL is not asked for again: each time is a request to its server."""
 FAILURE_INTERVAL = 5.0
 """Seconds for which a site that cannot be planned is not tried again."""
 
@@ -70,6 +73,24 @@ class SiteSource(NamedTuple):
         items = [parse_item(item, "--add") for item in (*request.add, *request.add_iso)]
         base = () if isinstance(self.base, Url) else (self.base,)
         return tuple(dict.fromkeys((*base, *self.files, *host_paths(items))))
+
+
+class _OpenedBase(NamedTuple):
+    """A base that sites are planned with. ``state``: that of its file, if it is on this machine.
+
+    ``remote``: its bytes, if it is not, and ``watched``: whether they are still those of the server.
+    """
+
+    image: Image
+    state: Fingerprint
+    remote: RemoteSource | None = None
+    watched: WatchedUrl | None = None
+
+    def close(self) -> None:
+        """Close it; what was planned with it stays readable."""
+        self.image.close()
+        if self.remote is not None:
+            self.remote.close()
 
 
 class SiteCatalog(Protocol):
@@ -112,14 +133,21 @@ class ServedSite:
     """
 
     def __init__(
-        self, name: str, source: SiteSource, inputs: tuple[Watched, ...], state: Fingerprint, prepared: Prepared
-    ) -> None:
-        """Keep the arguments; ``inputs`` are the files of the source, and ``state`` is theirs."""
+        self, name: str, source: SiteSource, inputs: tuple[Watched | WatchedUrl, ...], state: Fingerprint,
+        prepared: Prepared, before: Representation | None = None,
+    ) -> None:  # fmt: skip
+        """Keep the arguments; ``inputs`` are the files of the source and its base, and ``state`` is theirs.
+
+        ``before``: what was served under the name until now. Another image has another date, which is not older: the
+        files that it is made of may be, where a folder took the place of another.
+        """
         self.name, self.source, self.inputs, self.state, self._prepared = name, source, inputs, state, prepared
         self._use = SharedUse(prepared.close, name)
         etag = prepared.identity()
         self._is_remote = isinstance(source.base, Url)
         modified = None if self._is_remote else state.changed
+        if modified is not None and before is not None and before.modified is not None:
+            modified = max(modified, before.modified + (before.etag != etag))
         image = Representation(prepared.size, etag, modified, IMAGE_TYPE)
         self.image = ServedFile(image, prepared.read, self._is_remote)
         self.warnings = prepared.warnings
@@ -248,8 +276,9 @@ class SiteImages:
         self.catalog, self._limit, self.metrics = catalog, limit, metrics or Metrics()
         self._sites: OrderedDict[str, ServedSite] = OrderedDict()
         self._files = WatchedFiles()
-        self._bases: dict[Path | Url, tuple[Fingerprint, Image]] = {}
+        self._bases: dict[Path | Url, _OpenedBase] = {}
         self._failures: dict[str, tuple[float, CosremasterError]] = {}
+        self._served: dict[str, Representation] = {}
         self._lock = threading.Lock()
         self._base_lock = threading.Lock()
 
@@ -323,11 +352,17 @@ class SiteImages:
     def _plan_site(self, name: str) -> ServedSite:
         """Return the planned image of the site ``name``. :raises CosremasterError: it cannot be planned."""
         source = self.catalog.read_site(name)
-        inputs = self._files.find(source.inputs)  # before the plan: what changes meanwhile is seen the next time
-        look = join_looks([each.look_again(_pace()) for each in inputs])
+        files = self._files.find(source.inputs)  # before the plan: what changes meanwhile is seen the next time
+        looks = [each.look_again(_pace()) for each in files]
         begun = time.monotonic()
-        prepared = self._open_base(source).prepare(source.request)
-        site = ServedSite(name, source, inputs, look.state, prepared)
+        base = self._open_base(source)
+        inputs: tuple[Watched | WatchedUrl, ...] = files
+        if base.watched is not None:
+            inputs = (*files, base.watched)
+            looks.append(base.watched.look(_pace()))
+        look = join_looks(looks)
+        prepared = base.image.prepare(source.request)
+        site = ServedSite(name, source, inputs, look.state, prepared, self._served.get(name))
         if not has_volume(PreparedSource(prepared, name, is_far=False)):
             site.close()
             raise UnsupportedError("is no ISO 9660 image, and no other is served", Place((str(source.base),)))
@@ -335,32 +370,35 @@ class SiteImages:
         site.fresh_until, site.renewal = look.until + taken, look.renewal + taken
         return site
 
-    def _open_base(self, source: SiteSource) -> Image:
+    def _open_base(self, source: SiteSource) -> _OpenedBase:
         """Return the opened base of ``source``, opened anew if it changed. :raises CosremasterError: it cannot be."""
         with self._base_lock:
             state = take_fingerprint([] if isinstance(source.base, Url) else [source.base])
-            before, image = self._bases.get(source.base, (None, None))
-            if image is not None and state == before:
-                return image
-            if image is not None:
-                image.close()
+            base = self._bases.get(source.base)
+            if base is not None:
+                is_changed = base.watched is not None and base.watched.is_changed
+                if base.state == state and not is_changed:
+                    return base
+                base.close()
                 del self._bases[source.base]
-            image = Image(source.base)
-            try:
+            with ExitStack() as stack:
+                # Before the image, which then has the same bytes; if not, it is the watch that says too early: changed.
+                remote = stack.enter_context(open_remote(source.base)) if isinstance(source.base, Url) else None
+                image = stack.enter_context(Image(source.base))
                 for name, digits in source.expect:
                     image.check_digest(name, digits)
                 image.info()
-            except BaseException:
-                image.close()
-                raise
-            self._bases[source.base] = state, image
-            return image
+                stack.pop_all()
+            watched = None if remote is None else WatchedUrl(remote, URL_INTERVAL)
+            base = self._bases[source.base] = _OpenedBase(image, state, remote, watched)
+            return base
 
     def _keep(self, site: ServedSite) -> None:
         """Keep ``site``, and drop those that nobody asked for longest where there are too many."""
         with self._lock:
             dropped = [self._sites.pop(site.name, None)]
             self._sites[site.name] = site
+            self._served[site.name] = site.image.representation
             while len(self._sites) > self._limit:
                 dropped.append(self._sites.popitem(last=False)[1])
             self.metrics.planned_sites = len(self._sites)
@@ -373,9 +411,9 @@ class SiteImages:
         if self._sites.get(site.name) is site:
             self._forget(site.name)
         with self._base_lock:
-            _, image = self._bases.pop(site.source.base, (None, None))
-        if image is not None:
-            image.close()
+            base = self._bases.pop(site.source.base, None)
+        if base is not None:
+            base.close()
 
     def _forget(self, name: str) -> None:
         """Drop the image of the site ``name``."""
@@ -390,8 +428,8 @@ class SiteImages:
         for name in list(self._sites):
             self._forget(name)
         with self._base_lock:
-            for _, image in self._bases.values():
-                image.close()
+            for base in self._bases.values():
+                base.close()
             self._bases.clear()
 
 

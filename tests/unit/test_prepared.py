@@ -31,6 +31,7 @@ from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.overlay.scan import HostFile
+from tests.fixtures.tools import require, run
 from tests.support.small import write_small
 
 NOISE = random.Random(20).randbytes(2 << 20)
@@ -268,6 +269,20 @@ def test_a_changed_base_is_an_error_and_not_other_bytes(tmp_path: Path) -> None:
                 read()
         with pytest.raises(ImageError, match="changed while"):
             prepared.read_into(0, [memoryview(bytearray(9))])
+
+
+def test_a_changed_qcow2_base_is_an_error_and_not_other_bytes(tmp_path: Path) -> None:
+    """The disk in it has no descriptor of its own."""
+    require("qemu-img")
+    image, disk = write_small(tmp_path), tmp_path / "base.qcow2"
+    run(["qemu-img", "convert", "-O", "qcow2", image, disk])
+    with cosremaster.open(disk) as opened, opened.prepare(EARLY) as prepared:
+        assert prepared.read(0x8001, 5) == b"CD001"
+        with disk.open("r+b") as file:
+            file.seek(-9000, os.SEEK_END)
+            file.write(b"other")
+        with pytest.raises(ImageError, match=r"base\.qcow2: changed while it was being read"):
+            b"".join(prepared.chunks())
 
 
 def test_a_base_that_was_cut_off_is_an_error(tmp_path: Path) -> None:

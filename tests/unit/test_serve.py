@@ -34,6 +34,8 @@ from cosremaster.serve.ranges import Representation, answer_request
 from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages
 from cosremaster.serve.tokens import Tokens
 from tests.fixtures.tools import require_module
+from tests.support import range_server
+from tests.support.range_server import serve_file
 from tests.support.small import CGZ, root_without_devices
 
 TOKEN, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -120,6 +122,20 @@ class Fleet:
         body = b"".join(parts)
         assert answer.get(b"content-length", b"0") == b"%d" % len(body) or method == "HEAD"
         return Reply(heads[0]["status"], answer, body)
+
+
+class RemoteBase(NamedTuple):
+    """A base on a web server, and the images of sites with it."""
+
+    served: range_server.ServedFile
+    images: dict[str, bytes]
+
+
+def wait_for_the_next_second() -> None:
+    """Dates of HTTP have no more than seconds."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.05)
 
 
 def make_scope(path: str, method: str = "GET", fields: dict[str, bytes] | None = None) -> dict[str, Any]:
@@ -298,9 +314,7 @@ def test_a_file_with_a_time_in_the_future_hides_no_change(fleet: Fleet, eager: N
     os.utime(overlay, (2e9, 2e9))
     modified = fleet.get("/site-0.iso", "HEAD").fields[b"last-modified"]
     assert parsedate_to_datetime(modified.decode()).timestamp() <= time.time()
-    second = int(time.time())
-    while int(time.time()) == second:  # dates of HTTP have no more
-        time.sleep(0.05)
+    wait_for_the_next_second()
     (overlay.parent / "other").write_text("new")
     assert fleet.get("/site-0.iso", "HEAD", if_modified_since=modified).status == 200
     assert fleet.get("/site-0.iso", "HEAD", if_unmodified_since=modified).status == 412
@@ -411,6 +425,107 @@ def test_a_base_by_url(fleet: Fleet) -> None:
         after = fleet.get("/site-0.iso")
         assert after.body == image and after.fields[b"etag"] != before.fields[b"etag"]
         server.shutdown()
+
+
+@pytest.fixture
+def remote(fleet: Fleet, eager: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteBase]:
+    """The fleet with its base by URL, whose server is asked for each request."""
+    monkeypatch.setattr(site_images, "URL_INTERVAL", 0)
+    with serve_file(fleet.base.read_bytes()) as served:
+        monkeypatch.setattr("cosremaster.io.http_file._PAUSES", (0, 0, 0))
+        images = {name: fleet.written(name) for name in fleet.names}
+        for name in fleet.names:
+            recipe = fleet.folder / f"{name}.toml"
+            recipe.write_text(recipe.read_text().replace('"in.iso"', f'"{served.url}"'))
+        yield RemoteBase(served, images)
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_base_by_url_that_changes_is_another_image_for_each_site(
+    fleet: Fleet, remote: RemoteBase, has_ranges: bool
+) -> None:
+    """Also where all bytes of the old one are on this machine, and for a site that nobody asks for."""
+    remote.served.has_ranges = has_ranges
+    before = {name: fleet.get(f"/{name}.iso") for name in fleet.names}
+    assert {name: answer.body for name, answer in before.items()} == remote.images
+    assert fleet.get("/site-0.iso", "HEAD").fields == before["site-0"].fields
+    remote.served.data, remote.served.etag = build_iso({"vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", [])}), '"v2"'
+    for name in fleet.names:
+        after = fleet.get(f"/{name}.iso", if_none_match=before[name].fields[b"etag"])
+        assert after.status == 200
+        assert after.body == fleet.written(name) != before[name].body
+    assert fleet.images.metrics.plans_made == 4
+
+
+def test_a_base_by_url_that_cannot_be_asked_for_is_the_same(fleet: Fleet, remote: RemoteBase) -> None:
+    before = fleet.get("/site-0.iso")
+    remote.served.statuses = [503] * 4
+    assert fleet.get("/site-0.iso") == before
+    assert remote.served.statuses == []
+    assert fleet.images.metrics.plans_made == 1
+
+
+def test_a_server_of_a_base_that_does_not_answer_is_waited_for_a_moment(
+    fleet: Fleet, remote: RemoteBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fleet.get("/site-0.iso")
+    remote.served.delay = 2
+    monkeypatch.setattr("cosremaster.serve.looks.LONGEST_WAIT", 0.01)
+    begun = time.monotonic()
+    answer = fleet.get("/site-0.iso")
+    assert time.monotonic() - begun < 1
+    assert (answer.status, answer.fields) == (200, before.fields)
+    is_same = answer.body == before.body
+    assert is_same
+
+
+def test_a_base_by_url_that_is_gone_is_said(fleet: Fleet, remote: RemoteBase) -> None:
+    fleet.get("/site-0.iso")
+    remote.served.statuses = [404] * 2
+    answer = fleet.get("/site-0.iso")
+    assert answer.status == 503
+    assert b"is not there (404 Not Found)" in answer.body
+    assert fleet.get("/site-0.iso").body == remote.images["site-0"]
+
+
+def test_an_older_base_behind_a_symlink_has_a_newer_date(fleet: Fleet, eager: None) -> None:
+    """Who goes back to it must not hear that nothing changed, nor go on with other bytes."""
+    old, link = fleet.folder / "old.iso", fleet.folder / "in.iso"
+    old.write_bytes(build_iso({"vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", [])}))
+    wait_for_the_next_second()
+    link.rename(fleet.folder / "new.iso")
+    link.symlink_to("new.iso")
+    before = fleet.get("/site-0.iso")
+    wait_for_the_next_second()
+    link.unlink()
+    link.symlink_to("old.iso")
+    date = before.fields[b"last-modified"]
+    after = fleet.get("/site-0.iso", if_modified_since=date)
+    assert (after.status, after.body) == (200, fleet.written())
+    assert fleet.get("/site-0.iso", if_unmodified_since=date, range=b"bytes=9-").status == 412
+    fleet.stop()
+    fleet.start()
+    assert fleet.get("/site-0.iso", "HEAD").fields == after.fields
+
+
+def test_another_image_has_another_date(fleet: Fleet, eager: None) -> None:
+    """Where a folder takes the place of another, no time of a file tells."""
+    folder = fleet.folder / "images"
+    for name, files in (("old", {}), ("images", {"pad": b"P"})):
+        (fleet.folder / name).mkdir()
+        (fleet.folder / name / "in.iso").write_bytes(
+            build_iso({"vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", []), **files})
+        )
+        wait_for_the_next_second()
+    for name in fleet.names:
+        recipe = fleet.folder / f"{name}.toml"
+        recipe.write_text(recipe.read_text().replace('"in.iso"', '"images/in.iso"'))
+    before = fleet.get("/site-0.iso")
+    folder.rename(fleet.folder / "new")
+    (fleet.folder / "old").rename(folder)
+    after = fleet.get("/site-0.iso", if_modified_since=before.fields[b"last-modified"])
+    assert (after.status, after.body) == (200, fleet.written())
+    assert after.fields[b"last-modified"] != before.fields[b"last-modified"]
 
 
 def test_a_client_that_is_gone_is_read_nothing(fleet: Fleet) -> None:
@@ -609,6 +724,25 @@ def test_a_fingerprint_sees_each_kind_of_change(tmp_path: Path) -> None:
         states.append(take_fingerprint([folder]))
     assert len({state.digest for state in states}) == len(states)
     assert take_fingerprint([folder]) == states[-1]
+
+
+def test_a_fingerprint_sees_each_symlink_on_the_way(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        os.link(tmp_path / "v1/deep/file", tmp_path / name / "deep/file") if name == "v2" else (
+            tmp_path / "v1/deep/file"
+        ).write_text("")
+    links = {"current": "v1", "relative": "current/../current/deep", "file": "relative/file", "circle": "circle"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    for name in ("current", "relative", "file"):
+        before = take_fingerprint([tmp_path / "file"])
+        (tmp_path / name).unlink()
+        (tmp_path / name).symlink_to(links[name] if name != "current" else "v2")
+        after = take_fingerprint([tmp_path / "file"])
+        assert after.digest != before.digest
+        assert after.changed >= before.changed
+    assert take_fingerprint([tmp_path / "circle/file"]) == take_fingerprint([tmp_path / "circle/file"])
 
 
 @pytest.mark.parametrize("text", ["8080", "host:", ":80", "host:99999", "::1:80", "host:http", "host:" + "9" * 5000])
