@@ -268,7 +268,8 @@ class _TaskRun:
                 self._take_results()
         except BaseException:
             for future in self._running:
-                future.cancel()
+                if not future.cancel() and future.done() and _error_of(future) is None:
+                    self._record(future.result())  # it is there, and was finished
             raise
         if self._is_broken:
             self._clear_up()

@@ -191,6 +191,7 @@ class _FleetRun:
         self._keys = {site.name: key for site, key, _ in plan.pending}
         self._outputs = {site.name: site.output for site, _, _ in plan.pending}
         self._written_at = 0.0
+        self._made_from = ""
         known = {site.name for site in fleet.sites}
         for name in [name for name in plan.state.records if name not in known]:
             del plan.state.records[name]
@@ -271,7 +272,7 @@ class _FleetRun:
         self, made_from: SiteBase, sites: Sequence[Site], options: FleetOptions, progress: Progress | None
     ) -> None:
         """Make ``sites`` from what they are ``made_from``; where workers died, others go on with what nobody had."""
-        base = made_from.image
+        base = self._made_from = made_from.image
         settings = BaseOptions(
             check_index=options.check_index, sync=options.sync and self._fleet.sync, read_back=options.read_back,
             delta=self._fleet.delta, base_delta=made_from.delta,
@@ -307,12 +308,16 @@ class _FleetRun:
             lost = {result.name for result in results if not result.begun}
             sites = [site for site in sites if site.name in lost]
 
+    def _name_base(self, message: str) -> str:
+        """Return ``message`` with the name of the base in place of that of an inner one, which will be gone."""
+        return message.replace(self._made_from, str(self._fleet.base)) if self._made_from else message
+
     def _take_result(self, result: SiteResult) -> None:
         """Record ``result``, and report it."""
         output = self._outputs[result.name]
         plain = SiteRecord(
             site=result.name, path=self._path_of(output), state="failed", key=self._keys[result.name],
-            seconds=result.seconds, error=result.error, exit_code=result.exit_code,
+            seconds=result.seconds, error=self._name_base(result.error), exit_code=result.exit_code,
         )  # fmt: skip
         if result.name in self._plan.state.records:  # an older image stays, and stays ours
             plain = _with_image_of(plain, self._plan.state.records[result.name])
@@ -321,7 +326,8 @@ class _FleetRun:
             counts = {kind: len(getattr(made, kind)) for kind in ("added", "replaced", "removed", "iso_added",
                                                                   "iso_removed", "iso_exchanged")}  # fmt: skip
             plain = replace_record(
-                plain, state="written", size=result.size, sha256=result.sha256, warnings=made.warnings,
+                plain, state="written", size=result.size, sha256=result.sha256,
+                warnings=tuple(map(self._name_base, made.warnings)),
                 changes={kind: count for kind, count in counts.items() if count},
                 mtime_ns=os.stat(output).st_mtime_ns, delta=_describe_delta(made, output),
             )  # fmt: skip

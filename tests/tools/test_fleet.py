@@ -437,6 +437,16 @@ def test_only_what_can_be_done_first_is_done_once() -> None:
     assert [rest.kernel_args for rest in split_requests(arguments).rests] == [["a"], ["b"]]
 
 
+def test_messages_name_the_base_and_not_what_was_made_of_it(folder: Path) -> None:
+    (folder / "fleet.toml").write_text(FLEET.replace("remove_iso = []", 'remove_iso = ["/no/such"]'))
+    (folder / "settings/etc/script").write_text("#!/bin/sh\n")
+    report = run_fleet(read_fleet("fleet.toml"))
+    errors = {record.site: record.error for record in report.records}
+    assert errors["extra"].startswith("in.iso » no/such: ") and not errors["north"]
+    kept = (folder / "out/fleet.json").read_text()
+    assert ".cosremaster" not in kept and "script begins with #!" in kept
+
+
 _MENU = "menuentry x {\n linux /vmlinuz\n initrd /other.cgz\n}\n"
 
 
