@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import ssl
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 import urllib3.exceptions
 
 from cosremaster.errors import printable
+
+_CUTS = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+"""Errors of HTTP that are those of a connection."""
 
 
 class ConnectionLostError(Exception):
@@ -45,6 +49,8 @@ def describe_failure(error: urllib3.exceptions.HTTPError, host: str) -> Connecti
         return ConnectionLostError(f"{who} cannot be reached: {reason}", lasts=True)
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return ConnectionLostError("the name of the server is malformed", lasts=True)
+    if any(isinstance(cause, http.client.HTTPException) and not isinstance(cause, _CUTS) for cause in errors):
+        return ConnectionLostError("the server's answer is no HTTP, or its head is too long")
     is_slow = isinstance(error, urllib3.exceptions.ReadTimeoutError)
     return ConnectionLostError("the server stopped sending" if is_slow else "the connection was cut")
 

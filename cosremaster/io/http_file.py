@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 RETRIES = 3
 """How often a request is sent again after its connection was lost, or the server failed for the moment."""
 
+_PROGRESS = 1 << 12
+"""Bytes after which a request that broke off counts as new: a server may give less than was asked for (15.3.7)."""
+
 _PAUSES = (0.1, 0.4, 1.6)
 """Seconds before each of them."""
 
@@ -103,22 +106,26 @@ class HttpFile:
         :raises ImageError: the file changed, or the connection broke off too often.
         """
         data = bytearray()
-        for number in range(RETRIES + 1):
+        failures = 0
+        while len(data) < end - start:
+            before = len(data)
             try:
                 self._fetch_once(start, end, data)
-                return bytes(data)
             except ConnectionLostError as error:
-                if number == RETRIES:
+                failures = 1 if len(data) - before >= _PROGRESS else failures + 1
+                if failures > RETRIES:
                     raise ImageError(
                         f"{error} ({RETRIES + 1} times in a row)", self._place.at(start + len(data))
                     ) from error
-                time.sleep(_PAUSES[number])
-        raise AssertionError
+                time.sleep(_PAUSES[failures - 1])
+            else:
+                failures = 0
+        return bytes(data)
 
     def _fetch_once(self, start: int, end: int, data: bytearray) -> None:
-        """Append to ``data``, which begins at ``start``, what it lacks. Raises as :meth:`fetch`.
+        """Append to ``data``, which begins at ``start``, what it lacks, or the part that the server gives of it.
 
-        :raises ConnectionLostError: the connection broke off.
+        Raises as :meth:`fetch`. :raises ConnectionLostError: the connection broke off, or the part is tiny.
         """
         at = start + len(data)
         fields = {"Range": f"bytes={at}-{end - 1}", **self._version.condition}
@@ -139,7 +146,7 @@ class HttpFile:
                 )
             for part in self._client.read_body(response, answered.end - at):
                 data += part
-        if answered.end < end:
+        if answered.end < min(end, at + _PROGRESS):
             raise ConnectionLostError("the server gives less than was asked for")
 
     def _changed(self) -> ChangedFileError:
@@ -230,11 +237,11 @@ def _open_once(url: Url, client: _FileClient, place: Place) -> HttpFile | Downlo
     with closing(client.send({"Range": f"bytes=0-{BLOCK_SIZE - 1}"})) as response:
         if response.status == 416 and re.fullmatch(r"bytes \*/0", response.headers.get("Content-Range", "")):
             return HttpFile(url, client, _version_of(response, 0), b"")
-        _check_status(response, place)
+        _check_status(response, place, client.hint)
         if response.status == 200:
             return _download(url, client, response, place)
         answered = _parse_range(response, place)
-        if answered.start or answered.end != min(BLOCK_SIZE, answered.total):
+        if answered.start or not min(_PROGRESS, answered.total) <= answered.end <= BLOCK_SIZE:
             raise ImageError(f"the server answers with other bytes than were asked for ({answered.text})", place)
         head = b"".join(client.read_body(response, answered.end))
         version = _version_of(response, answered.total)
@@ -253,6 +260,8 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
     length = _told_length(response)
     told = "" if length is None else f" ({format_size(length)})"
     _logger.warning("%s: the server gives no parts of files, so all of it is downloaded%s", url, told)
+    if length is None and not response.headers.get("Transfer-Encoding"):
+        _logger.warning("%s: the server does not tell how many bytes there are, so it goes unseen if some are cut", url)
     try:
         file: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it is closed with the source
     except OSError as error:
@@ -306,8 +315,8 @@ def _version_of(response: BaseHTTPResponse, size: int) -> _Version:
     return _Version(size, etag, modified)
 
 
-def _check_status(response: BaseHTTPResponse, place: Place) -> None:
-    """Check that ``response`` has the bytes, as they are.
+def _check_status(response: BaseHTTPResponse, place: Place, hint: str = "") -> None:
+    """Check that ``response`` has the bytes, as they are; ``hint``: what is said where a name is wanted.
 
     :raises ImageError: it has not. :raises ConnectionLostError: the server fails for the moment.
     """
@@ -317,8 +326,7 @@ def _check_status(response: BaseHTTPResponse, place: Place) -> None:
     if response.status in (404, 410):
         raise AbsentFileError(f"is not there ({status})", place)
     if response.status in (401, 403, 407):
-        hint = "; a name and a password go into the URL: https://NAME:PASSWORD@..." if response.status == 401 else ""
-        raise ImageError(f"the server refuses access ({status}){hint}", place)
+        raise ImageError(f"the server refuses access ({status}){hint if response.status == 401 else ''}", place)
     if response.status not in (200, 206):
         raise ImageError(f"the server answers {status}, and no image", place)
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -341,6 +349,16 @@ class _FileClient:
             user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
             self._secret = dict(urllib3.util.make_headers(basic_auth=user))
         self._pool = _make_pool(self._first, place)
+
+    @property
+    def hint(self) -> str:
+        """What may help where the server wants a name and a password."""
+        if not self._secret:
+            return "; a name and a password go into the URL: https://NAME:PASSWORD@..."
+        parts = urlsplit(self._target)
+        if (parts.scheme, parts.netloc.lower()) != self._origin:
+            return f"; {printable(parts.netloc)}, where it redirects to, gets no name and password of another server"
+        return " with the name and password in the URL"
 
     def close(self) -> None:
         """End the connections."""

@@ -20,7 +20,8 @@ class ServedFile:
     """What the server has and how it behaves; a test may change all of it while the server runs.
 
     ``cuts``: after how many bytes of a body the connection is cut, for the next answers. ``statuses``: of the next
-    answers, in place of the file. ``redirects``: where paths lead. ``log``: the ranges of all requests, and the other
+    answers, in place of the file. ``most``: bytes that a part has at most, if any.
+    ``redirects``: where paths lead. ``log``: the ranges of all requests, and the other
     fields of the last one in ``fields``. ``files``: other paths with a content of their own.
     """
 
@@ -32,6 +33,7 @@ class ServedFile:
     answers_whole: bool = False
     content_range: str = ""
     short_by: int = 0
+    most: int = 0
     coding: str = ""
     delay: float = 0
     is_conditional: bool = True
@@ -138,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(served.data):
             self._answer(416, Content_Range=f"bytes */{len(served.data)}")
             return
+        last = min(last, start + served.most - 1) if served.most else last
         text = served.content_range or f"bytes {start}-{last}/{len(served.data)}"
         body = served.data[start : last + 1 - served.short_by]
         self._answer(206, body, Content_Range=text, **version)

@@ -209,6 +209,56 @@ def test_what_is_cut_again_and_again_is_an_error(served: ServedFile) -> None:
             source.read(1 << 20, 100)
 
 
+def test_what_is_cut_often_goes_on_while_there_is_progress(served: ServedFile) -> None:
+    with open_source(served.url) as source:
+        served.cuts = [100_000] * 9
+        assert source.read(1 << 20, 1 << 20) == DATA[1 << 20 : 2 << 20]
+        served.cuts = [4095] * 4
+        with pytest.raises(ImageError, match=r"the connection was cut \(4 times in a row\)"):
+            source.read(3 << 20, 1 << 16)
+
+
+def test_a_server_may_give_less_than_was_asked_for(served: ServedFile) -> None:
+    served.most = 50_000
+    with open_source(served.url) as source:
+        assert source.read(0, 3 << 20) == DATA[: 3 << 20]
+        served.most = 4095
+        with pytest.raises(ImageError, match=r"gives less than was asked for \(4 times in a row\)"):
+            source.read(3 << 20, 1 << 20)
+    assert "other bytes than were asked for (bytes 0-4094/4194304)" in _message(served.url)
+
+
+def test_a_body_of_unknown_length_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    require_module("urllib3")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nsome bytes")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with open_source(f"http://127.0.0.1:{server.getsockname()[1]}/in.iso") as source:
+            assert source.read(0, 99) == b"some bytes"
+        thread.join()
+    assert "does not tell how many bytes there are, so it goes unseen if some are cut" in caplog.text
+
+
+def test_a_refusal_says_what_the_name_and_password_were_for(served: ServedFile) -> None:
+    served.credentials = "Basic other"
+    url = served.url.replace("//", "//me:secret@")
+    with pytest.raises(ImageError, match=r"\(401 Unauthorized\) with the name and password in the URL$"):
+        open_source(url)
+    with serve_file(DATA) as elsewhere:
+        served.credentials, served.redirects = "", {"/in.iso": elsewhere.url}
+        elsewhere.credentials = "Basic any"
+        host = elsewhere.url.split("/")[2]
+        with pytest.raises(ImageError, match=rf"; {host}, where it redirects to, gets no name and password"):
+            open_source(url)
+
+
 def test_a_server_that_fails_for_a_moment_is_asked_again(served: ServedFile) -> None:
     served.statuses = [503, 502]
     with open_source(served.url) as source:
@@ -382,7 +432,9 @@ def test_what_is_no_web_server() -> None:
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        assert _message(f"http://127.0.0.1:{server.getsockname()[1]}/in.iso").startswith("the connection was cut")
+        assert _message(f"http://127.0.0.1:{server.getsockname()[1]}/in.iso").startswith(
+            "the server's answer is no HTTP"
+        )
         thread.join()
 
 
