@@ -235,6 +235,8 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
     """When the last request was answered here, on the loop's clock."""
     _unfinished = 0
     """Bytes that came since the head of a request was complete."""
+    _is_ended = False
+    """Whether the client sends nothing more, and waits for answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin, unless there are too many connections."""
@@ -272,6 +274,17 @@ class _BoundedProtocol(_Protocol):  # type: ignore[misc]
             self._end_waiting()
         elif "head" not in self._timers:
             self._wait_for_head()
+
+    def eof_received(self) -> bool:
+        """Return whether the connection stays: a client that sends nothing more may wait for answers."""
+        self._is_ended = self.cycle is not None and not self.cycle.response_complete
+        return self._is_ended
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; close the connection where none can come."""
+        super().on_response_complete()
+        if self._is_ended and self.cycle.response_complete:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin a request."""

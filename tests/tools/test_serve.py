@@ -68,6 +68,26 @@ def test_curl(sites: Sites, tmp_path: Path) -> None:
         assert text == f"{hashlib.sha256(data).hexdigest()}  {name}.iso\n"
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_a_client_that_sends_nothing_more_gets_its_answers(sites: Sites, version: str) -> None:
+    """As `nc -N` does: it closes its half of the connection behind its requests."""
+    name, image = next(iter(sites.images.items()))
+    data = image.read_bytes()
+    for ranges in (
+        [""],
+        ["", "Range: bytes=5-9\r\n", "Range: bytes=9-1000000\r\n"][: 1 if version == "HTTP/1.0" else 3],
+    ):
+        with socket.create_connection(("127.0.0.1", sites.server.port), 60) as connection:
+            for field in ranges:
+                connection.sendall(f"GET /{name}.iso {version}\r\nHost: a\r\n{field}\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+        bodies = [data, data[5:10], data[9:1_000_001]][: len(ranges)]
+        assert received.count(b"HTTP/1.1 20") == len(ranges)
+        is_complete = received.endswith(bodies[-1]) and all(body in received for body in bodies)
+        assert is_complete
+
+
 def test_wget(sites: Sites, tmp_path: Path) -> None:
     require("wget")
     data = sites.images["site-1"].read_bytes()
