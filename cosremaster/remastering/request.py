@@ -156,7 +156,15 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     @property
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
-        return bool(self.additions or self.removals or self.maas_clean or self.layers or self.repacking or self.codec)
+        is_wanted = self.additions or self.removals or self.maas_clean or self.layers or self.repacking or self.codec
+        return bool(is_wanted) or self._is_for_cleaning
+
+    @property
+    def _is_for_cleaning(self) -> bool:
+        """``--supersede never`` is all that is asked: superseded entries of the root file system are to go."""
+        tree = self.iso_additions or self.iso_removals or self.iso_renames or self.fats or self.drop_hfsplus
+        is_sole = not tree and self.as_layer is None and self.boot_settings.is_empty
+        return self.supersede is SupersedeMode.NEVER and self.part_size is None and is_sole
 
     def with_replaced_arguments(self, texts: Sequence[str]) -> NormalizedRequest:
         """Return this request with replacements of kernel arguments more, each as ``KEY=OLD=NEW``."""

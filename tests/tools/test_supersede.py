@@ -216,6 +216,18 @@ def test_what_an_unpacker_would_get_wrong_is_not_superseded(tmp_path: Path, name
     assert (tmp_path / "auto.cgz").read_bytes() == (tmp_path / "never.cgz").read_bytes()
 
 
+def test_never_alone_cleans_the_root(tmp_path: Path) -> None:
+    """As the hint in the plan and in `verify` says, without an edit or a layer's name."""
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    first, clean = tmp_path / "first.cgz", tmp_path / "clean.cgz"
+    cosremaster.remaster(image, first, add=[new])
+    assert main(["-q", str(first), str(clean), "--supersede", "never"]) == 0
+    old, archive = (plain_layer(path, tmp_path / "holder") for path in (first, clean))
+    assert b"root:*:" in old and b"root:*:" not in archive
+    assert len(set(names_of(archive))) == len(names_of(archive)) < len(names_of(old))
+    assert shown(clean, LAYER) == shown(first, LAYER)
+
+
 def test_a_removal_takes_both_entries(tmp_path: Path) -> None:
     image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
     cosremaster.remaster(image, tmp_path / "a.cgz", add=[new])
