@@ -225,7 +225,9 @@ class RecipeReader:
         """Return the recipe with the ``tables`` that add something, by their arrays, and add faults."""
         document = self._document
         output = None if document.output is None else self._host_path(document.output)
-        if output is not None and not self._makes_folders and not os.path.isdir(output.parent):
+        if document.output is not None and document.output.endswith("/"):
+            self._faults.add(("output",), "ends in a slash, and has to name a file")
+        elif output is not None and not self._makes_folders and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
         layers = document.layer
         if isinstance(layers, list):

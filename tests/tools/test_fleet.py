@@ -313,6 +313,7 @@ def test_sites_come_from_folders_and_from_json(folder: Path) -> None:
         ('csv = "sites.csv"', 'csv = "a\\u0000b"', r"sites\.csv: a\\x00b cannot be read"),
         ('csv = "sites.csv"', 'directory = "a\\u0000b"', r"sites\.directory: a\\x00b cannot be read"),
         ("out/${NAME}.iso", "o\\u0000/${NAME}", r"output: has a zero byte, which no path can have"),
+        ("out/${NAME}.iso", "out/${NAME}/", r"fleet\.toml:2 » output: ends in a slash, and has to name a file"),
         ('base = "in.iso"', "base = 5", r"fleet\.toml:1 » base: must be text in quotes"),
         ('base = "in.iso"', f"x = {'[' * 3000}{']' * 3000}", r"fleet\.toml: is nested too deep"),
         ('HOST = "e"', 'HOST = "e", NAME = "f"', r"site\[0\]\.variables\.NAME: is the name of the site"),
