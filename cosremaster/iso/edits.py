@@ -9,7 +9,8 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.records import Struct, field, replace
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node
-from cosremaster.tree.paths import ancestors
+
+_SLASH = ord("/")
 
 
 class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
@@ -72,14 +73,20 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
 
     def new_path(self, old: bytes) -> bytes | None:
         """Return the new path of the file or directory at the path ``old``; None if it is removed."""
-        if not (self.removed or self.renamed):
-            return old
-        for path in (old, *reversed(list(ancestors(old)))):
-            if path in self._removed_paths:
-                return None
-            if path in self.renamed:
-                return self.renamed[path] + old[len(path) :]
+        size = len(old)
+        for length in self._path_lengths:  # the longest path counts
+            if length == size or (length < size and old[length] == _SLASH):
+                path = old[:length]
+                if path in self._removed_paths:
+                    return None
+                if path in self.renamed:
+                    return self.renamed[path] + old[length:]
         return old
+
+    @cached_property
+    def _path_lengths(self) -> tuple[int, ...]:
+        """The lengths of the paths of ``removed`` and ``renamed``, the longest first: few, of however many paths."""
+        return tuple(sorted({len(path) for path in (*self.removed, *self.renamed)}, reverse=True))
 
     @cached_property
     def _removed_paths(self) -> frozenset[bytes]:

@@ -15,7 +15,7 @@ from cosremaster.overlay.exact_nodes import find_relinked, is_same_node, with_pr
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.records import Struct, replace
 from cosremaster.tree.content import is_same_content
-from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind, RootedTree
 from cosremaster.tree.paths import SymlinkLoopError, ancestors, join, parent_of, resolve_in_root
 from cosremaster.tree.xattrs import shared_xattrs
 
@@ -92,7 +92,7 @@ class _OverlaidTree(Mapping[bytes, Node]):
     def below(self, path: bytes) -> Iterator[bytes]:
         """Yield every path under ``path``. Changes during the iteration may be missed."""
         if self._image_paths is None:
-            self._image_paths = sorted(self.image)
+            self._image_paths = sorted(self.image.list_paths() if isinstance(self.image, RootedTree) else self.image)
         # In byte order the paths of a directory are neighbours: from "path/" up to "path0", the next character.
         start = bisect_left(self._image_paths, path + b"/") if path else 0
         end = bisect_left(self._image_paths, path + b"0") if path else len(self._image_paths)

@@ -5,7 +5,8 @@ The rules of overlays over the image's names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import OverlayError, Place, UsageError, printable
@@ -19,7 +20,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
 from cosremaster.records import Struct, field, replace
 from cosremaster.tree.content import is_same_content
-from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind, RootedTree
 from cosremaster.tree.paths import ancestors, join
 
 if TYPE_CHECKING:
@@ -80,18 +81,53 @@ def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeReques
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
     from cosremaster.iso.lazy_nodes import LazyNodes  # noqa: PLC0415 - a change of a layer goes without
 
-    tree = _RenamedTree(LazyNodes(volume, source))
+    nodes = LazyNodes(volume, source)
+    tree = _RenamedTree(nodes)
     spelling = _Spelling({} if volume.has_rock_ridge else _read_other_names(volume, source), tree)
     removals = [spelling.pattern(pattern) for pattern in request.remove]
     removal = merge(tree.nodes, (), removals, image.place, allow_missing=request.allow_missing)
     if removal.removed_paths:
-        tree.nodes = {path: node for path, node in tree.nodes.items() if path not in removal.removed_paths}
+        tree.nodes = _RemainingNodes(nodes, removal.removed_paths)
     for rename in request.rename:
         spelled = replace(rename, old=spelling.path(rename.old), new=spelling.path(rename.new))
         _rename(tree, spelled, image.place, request.force_type)
     items = [_RespelledItem(item, spelling) for item in request.add]
     edits = merge(tree.nodes, items, (), image.place, force_type=request.force_type)
     return _iso_edits(tree, removal, edits)
+
+
+class _RemainingNodes(RootedTree):
+    """``nodes`` without those at the paths ``removed``; no node is read for that."""
+
+    def __init__(self, nodes: RootedTree, removed: AbstractSet[bytes]) -> None:
+        """Keep the arguments."""
+        self._nodes, self._removed = nodes, removed
+
+    def __getitem__(self, path: bytes) -> Node:
+        """Return the node at ``path``. Raises as that of ``nodes``, also where it is removed."""
+        if path in self._removed:
+            raise KeyError(path)
+        return self._nodes[path]
+
+    def __contains__(self, path: object) -> bool:
+        """Return whether there is a node at ``path``."""
+        return path not in self._removed and path in self._nodes
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield every path, in the order of ``nodes``."""
+        return (path for path in self._nodes if path not in self._removed)
+
+    def __len__(self) -> int:
+        """Count the nodes."""
+        return sum(1 for _ in self)
+
+    def list_paths(self) -> Collection[bytes]:
+        """Return all paths."""
+        return [path for path in self._nodes.list_paths() if path not in self._removed]
+
+    def read_root(self) -> Node:
+        """Return the node of the root."""
+        return self._nodes.read_root()
 
 
 class _RenamedTree(Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from cosremaster.io.pieces import PieceTable
@@ -132,6 +132,10 @@ class RootedTree(Mapping[bytes, Node]):
     @abstractmethod
     def read_root(self) -> Node:
         """Return the node of the root."""
+
+    def list_paths(self) -> Collection[bytes]:
+        """Return all paths. Trees that know them without reading nodes override this."""
+        return self.keys()
 
 
 class ListedTree(RootedTree):

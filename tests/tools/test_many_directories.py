@@ -7,6 +7,7 @@ import random
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,9 @@ from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.read_trees import JOLIET
+from cosremaster.iso.tree_edit import restructure
 from cosremaster.iso.tree_edit.apply import apply_edits
+from cosremaster.iso.tree_edit.read_editable import _TreeReader
 from cosremaster.iso.tree_edit.verify import prove_directories
 from cosremaster.iso.tree_files import FileColumns
 from cosremaster.iso.walk import walk_records
@@ -297,3 +300,64 @@ def test_files_of_one_tree_alone_are_among_the_joined_runs(tmp_path: Path) -> No
     blocks = {block for tree in trees for start, end in tree.block_runs for block in range(start, end)}
     assert len(blocks) == 15
     assert {block for span in join_runs(trees) for block in range(span.start, span.end)} == blocks
+
+
+def test_a_directory_is_removed_without_reading_others(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    names = LazyNodes._read_all, _TreeReader._read_plain_entries
+
+    def read_all_noticed(nodes: LazyNodes) -> object:
+        read.append("all nodes")
+        return names[0](nodes)
+
+    def read_noticed(reader: _TreeReader, *arguments: Any) -> object:
+        read.append("Joliet" if reader.joliet else "primary")
+        return names[1](reader, *arguments)
+
+    monkeypatch.setattr(LazyNodes, "_read_all", read_all_noticed)
+    monkeypatch.setattr(_TreeReader, "_read_plain_entries", read_noticed)
+    with cosremaster.open(many) as image:
+        image.remaster(tmp_path / "out.iso", Request(remove_iso=["/d03"], add_iso=[InlineFile("/d05/new", b"new\n")]))
+    assert "all nodes" not in read
+    assert max(read.count("primary"), read.count("Joliet")) <= 4  # the root, d03 and d05 of 40, d07 with its symlink
+    listed = run(["isoinfo", "-R", "-f", "-i", tmp_path / "out.iso"]).split(b"\n")
+    assert b"/d05/new" in listed
+    assert not [path for path in listed if path.startswith(b"/d03")]
+    assert len([path for path in listed if b"a name in small" in path]) == 195
+
+
+def test_blocks_of_removed_files_are_those_that_no_record_names_any_more(tmp_path: Path) -> None:
+    """By hard links, equal files, empty ones and several sections: as all entries of all directories tell."""
+    tools.require("genisoimage", "xorriso")
+    tree, chance = tools.Tree(tmp_path / "tree"), random.Random(7)
+    for number in range(60):
+        tree.file(f"d{number % 12:02}/sub{number % 3}/file {number}", b"%d" % (number % 40) * chance.randrange(300))
+    for number in range(12):
+        tree.link(f"d{number:02}/linked", f"d{(number + 5) % 12:02}/sub{(number + 5) % 3}/file {(number + 5) % 12}")
+        tree.file(f"d{number:02}/empty", b"")
+    makers = {
+        "genisoimage": ["genisoimage", "-quiet", "-R", "-J", "-cache-inodes"],
+        "xorriso": ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "--hardlinks"],
+    }
+    for name, command in makers.items():
+        iso = tmp_path / f"{name}.iso"
+        run([*command, "-o", iso, tree.root])
+        removed_something = 0
+        for _ in range(25):
+            with open_source(iso) as source:
+                image = read_image(source)
+                paths = [directory.path for directory in image.trees[0].index if directory.path]
+                paths += [file.path for file in image.trees[0].files]
+                edits = IsoEdits(removed=tuple(chance.sample(paths, chance.randrange(1, 5))))
+                trees = read_merged_trees(image, source).trees
+                changes = [(tree, apply_edits(tree, edits, image.place)) for tree in trees]
+                freed = restructure._find_removed_data(image, changes)
+                named = {record.lba for tree, _ in changes for entry in tree.entries() for record in entry.records}
+                removed = {
+                    entry.records[0].lba for _, each in changes for entry in each.removed_entries if entry.has_data
+                }
+                assert freed == removed - named
+                removed_something += bool(freed)
+        assert removed_something > 5

@@ -6,7 +6,7 @@ and :meth:`RestructuredTrees.render` returns every record, path table and descri
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -320,8 +320,32 @@ def _find_removed_data(image: IsoImage, changes: Sequence[tuple[EditableTree, Ap
     removed = {entry.records[0].lba for _, applied in changes for entry in applied.removed_entries if entry.has_data}
     if not removed:
         return frozenset()
-    named = {record.lba for tree, _ in changes for entry in tree.entries() for record in entry.records}
+    named = {record.lba for tree, _ in changes for entry in tree.read_entries() for record in entry.records}
+    named.update(_find_unread_blocks(image, [tree for tree, _ in changes], frozenset(removed)))
     return frozenset(lba for lba in removed - named if lba >= image.session_lba)
+
+
+def _find_unread_blocks(image: IsoImage, trees: Iterable[EditableTree], blocks: frozenset[Lba]) -> Iterator[Lba]:
+    """Yield those of ``blocks`` that records name in directories whose entries nobody asked for.
+
+    That is told by what reading the image said of them: a directory that is not read is as it was.
+    """
+    extents: list[tuple[Lba, Lba]] = []
+    for tree in trees:
+        for directory in tree.directories():
+            if directory.unread is None or directory.extent is None:
+                continue
+            extents.append((directory.extent.lba, Lba(directory.extent.lba + directory.blocks)))
+            yield from blocks.intersection(directory.unread.empty_blocks)
+            yield from (record.lba for entry in directory.directory_entries for record in entry.records)
+    extents.sort()
+    starts = [start for start, _ in extents]
+    for file in (file for old in image.trees for file in old.find_files_at(blocks)):
+        for record in file.records:
+            block = record.offset // BLOCK
+            place = bisect_right(starts, block) - 1
+            if place >= 0 and block < extents[place][1]:
+                yield record.lba
 
 
 def _list_removed_files(image: IsoImage, removed_data: frozenset[Lba]) -> Iterator[IsoFile]:
