@@ -27,7 +27,7 @@ class FsspecFile:
     :raises UnsupportedError: what reads it is not installed.
     """
 
-    is_here = False
+    is_here = is_conditional = False
 
     def __init__(self, url: Url) -> None:
         """Look the file up."""

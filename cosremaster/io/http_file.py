@@ -79,7 +79,7 @@ class _Version(NamedTuple):
 class HttpFile:
     """A file that the server gives in ranges; see :class:`~cosremaster.io.remote.RemoteFile`."""
 
-    is_here = False
+    is_here, is_conditional = False, True
 
     def __init__(self, url: Url, client: _FileClient, version: _Version, head: bytes) -> None:
         """Keep what the opening request brought."""
@@ -157,7 +157,7 @@ class HttpFile:
 class DownloadedFile:
     """A file that was downloaded as a whole; see :class:`~cosremaster.io.remote.RemoteFile`."""
 
-    is_here = True
+    is_here = is_conditional = True
     head = b""
 
     def __init__(self, url: Url, client: _FileClient, version: _Version, file: BinaryIO) -> None:

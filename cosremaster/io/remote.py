@@ -32,10 +32,12 @@ class RemoteFile(Protocol):
 
     ``head``: its first bytes, which came when it was opened. ``state`` is that of
     :class:`~cosremaster.io.source.SourceIdentity`; ``is_dated``: the server tells when the file changes. ``is_here``:
-    all of it was downloaded, and no block needs to be kept.
+    all of it was downloaded, and no block needs to be kept. ``is_conditional``: what is fetched is of the file that was
+    opened, or it is an error.
     """
 
     is_here: bool
+    is_conditional: bool
     size: int
     head: bytes
     state: dict[str, int | str]
@@ -92,9 +94,18 @@ class RemoteSource:
         """Return the source itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the source."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the source. :raises ImageError: requests held no condition, and the file is another than at first."""
+        try:
+            if kind is None:
+                self.check_fetched()
+        finally:
+            self.close()
+
+    def check_fetched(self) -> None:
+        """Check that what was fetched is of one file. :raises ImageError: it may not be; where it must, nobody asks."""
+        if not self._file.is_conditional:
+            self.check_unchanged()
 
     def share(self) -> RemoteSource:
         """Return the source for one more user, who closes it too."""

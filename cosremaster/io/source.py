@@ -159,6 +159,16 @@ def keep_whole(source: ByteSource) -> None:
         file.keep_whole()
 
 
+def check_fetched(source: ByteSource) -> None:
+    """Check that what was fetched of a far ``source`` is of one file. :raises ImageError: it may not be."""
+    file = own_bytes(source)
+    if file.is_far:
+        from cosremaster.io.remote import RemoteSource  # noqa: PLC0415 - few images are far
+
+        if isinstance(file, RemoteSource):  # else it is made of one that has an owner
+            file.check_fetched()
+
+
 def open_base(path: ImagePath) -> ByteSource:
     """Open the file at ``path``, which may be a URL, as it is. Raises as :func:`open_source`."""
     place = parse_image_path(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ProofError, ScriptError, UsageError
 from cosremaster.io.shared_use import SharedUse
-from cosremaster.io.source import ByteSource, open_source
+from cosremaster.io.source import ByteSource, check_fetched, open_source
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
@@ -83,9 +83,13 @@ class OpenedImage:
         """Return the image itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the image."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the image. :raises ImageError: what was fetched of it may be of two files."""
+        try:
+            if kind is None:
+                check_fetched(self._file)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close the file when the index is stored, and nothing that was prepared reads it any more."""

@@ -645,10 +645,33 @@ def test_other_schemes_are_read_through_fsspec(
     )
     assert main([url, str(tmp_path / "out.iso"), "--quiet"]) == 0
     assert (tmp_path / "out.iso").read_bytes() == image_file.read_bytes()
-    with open_source(url) as source:
+    with contextlib.closing(open_source(url)) as source:
         memory.pipe("/bucket/in.iso", image_file.read_bytes())
         with pytest.raises(ImageError, match="changed while it was being read"):
             source.check_unchanged()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["tree", f"IN::{CGZ}"], ["ls", f"IN::{CGZ}"], ["verify", "IN"], ["inspect", "IN"], ["plan", "IN"]],
+    ids=lambda words: words[0],
+)
+def test_no_command_ends_well_where_an_object_changed(
+    words: list[str], memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image_file: Path
+) -> None:
+    """Requests of fsspec hold no condition, so its bytes may be of two files."""
+    cat_file, counts = type(memory).cat_file, [0]
+
+    def change(store: Any, path: str, **values: Any) -> bytes:
+        counts[0] += 1
+        if counts[0] == 2:
+            memory.pipe("/bucket/in.iso", image_file.read_bytes())
+        data: bytes = cat_file(store, path, **values)
+        return data
+
+    monkeypatch.setattr(type(memory), "cat_file", change)
+    assert main([word.replace("IN", "memory://bucket/in.iso") for word in words]) == 3
+    assert "memory://bucket/in.iso: changed while it was being read" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("memory")
