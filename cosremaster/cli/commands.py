@@ -415,7 +415,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
         yield f"{target}: {format_size(result.delta.size)}, which make {made} from the input ({change})"
         yield from delta_lines(result.delta)
     for changed in result.layers:
-        yield from _layer_lines(changed)
+        yield from _layer_lines(changed, is_copy=result.identical)
     if result.runs:
         from cosremaster.reports.runs import run_lines  # noqa: PLC0415 - few remasters run scripts
 
@@ -445,15 +445,16 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
         yield result.upload
 
 
-def _layer_lines(changed: ChangedLayer) -> Iterator[str]:
-    """Yield lines about the changes to a layer."""
+def _layer_lines(changed: ChangedLayer, *, is_copy: bool) -> Iterator[str]:
+    """Yield lines about the changes to a layer; ``is_copy``: the output is the input."""
     from cosremaster.reports.text import change_lines  # noqa: PLC0415 - after the work
 
     counts = (
         (len(changed.added), "added"), (len(changed.replaced), "replaced"), (len(changed.removed), "removed"),
         (len(changed.parents), "made as parents"), (len(changed.unchanged), "unchanged"),
     )  # fmt: skip
-    summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
+    nothing = "nothing to do" if is_copy else "its files stay as they are"
+    summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or nothing
     repacked = {"": "", "metadata": "; metadata repacked", "data": "; data and metadata repacked"}
     superseded = f"; {changed.dead:,} bytes of replaced ones stay (--supersede)" if changed.superseded else ""
     yield f"{changed.layer}: {summary}{repacked[changed.repacked]}{superseded}"

@@ -272,8 +272,11 @@ def find_new_codec(image: SourceImage, target: str) -> str | None:
 
     A name that stays as it was changes nothing, whatever the file is in truth.
 
-    :raises UsageError: the name says another kind of archive or image, a file system, or a codec of one that has none.
+    :raises UsageError: the name says another kind of archive or image, a file system, a delta, or a codec of one that
+        has none.
     """
+    if target.lower().endswith(".vcdiff"):
+        raise UsageError(f"{target}: the name says a delta, which --delta writes")
     from cosremaster.codecs.defaults import codec_in_name, initramfs_codec, kind_in_name  # noqa: PLC0415 - who looks at an image writes none
 
     own = os.path.basename(image.place.parts[0]) if image.volume else os.fsdecode(image.files[0].path)

@@ -216,12 +216,13 @@ def test_what_an_unpacker_would_get_wrong_is_not_superseded(tmp_path: Path, name
     assert (tmp_path / "auto.cgz").read_bytes() == (tmp_path / "never.cgz").read_bytes()
 
 
-def test_never_alone_cleans_the_root(tmp_path: Path) -> None:
+def test_never_alone_cleans_the_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As the hint in the plan and in `verify` says, without an edit or a layer's name."""
     image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
     first, clean = tmp_path / "first.cgz", tmp_path / "clean.cgz"
     cosremaster.remaster(image, first, add=[new])
-    assert main(["-q", str(first), str(clean), "--supersede", "never"]) == 0
+    assert main([str(first), str(clean), "--supersede", "never"]) == 0
+    assert "rootfs.cxz: its files stay as they are\n" in capsys.readouterr().out
     old, archive = (plain_layer(path, tmp_path / "holder") for path in (first, clean))
     assert b"root:*:" in old and b"root:*:" not in archive
     assert len(set(names_of(archive))) == len(names_of(archive)) < len(names_of(old))
