@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from cosremaster.api.image import Image
 from cosremaster.api.network_boot import plan_network_boot
 from cosremaster.browse.container import open_container
-from cosremaster.errors import CosremasterError, LayerError, Place, UnsupportedError
+from cosremaster.errors import CosremasterError, ImageError, LayerError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable, Zeros
 from cosremaster.io.remote import RemoteSource, open_remote
 from cosremaster.io.shared_use import SharedUse
@@ -79,12 +79,31 @@ class _OpenedBase(NamedTuple):
     """A base that sites are planned with. ``state``: that of its file, if it is on this machine.
 
     ``remote``: its bytes, if it is not, and ``watched``: whether they are still those of the server.
+    ``checked``: the digests that a site expected of it, and what was wrong with each, if anything.
     """
 
     image: Image
     state: Fingerprint
+    checked: dict[tuple[str, str], CosremasterError | None]
     remote: RemoteSource | None = None
     watched: WatchedUrl | None = None
+
+    def check(self, expect: Sequence[tuple[str, str]]) -> None:
+        """Check the digests ``expect``, each once: sites that have the base in common may expect different ones.
+
+        :raises ImageError: one differs.
+        """
+        for each in expect:
+            if each not in self.checked:
+                try:
+                    self.image.check_digest(*each)
+                except ImageError as error:
+                    self.checked[each] = error
+                else:
+                    self.checked[each] = None
+            fault = self.checked[each]
+            if fault is not None:
+                raise fault
 
     def close(self) -> None:
         """Close it; what was planned with it stays readable."""
@@ -378,6 +397,7 @@ class SiteImages:
             if base is not None:
                 is_changed = base.watched is not None and base.watched.is_changed
                 if base.state == state and not is_changed:
+                    base.check(source.expect)
                     return base
                 base.close()
                 del self._bases[source.base]
@@ -385,12 +405,12 @@ class SiteImages:
                 # Before the image, which then has the same bytes; if not, it is the watch that says too early: changed.
                 remote = stack.enter_context(open_remote(source.base)) if isinstance(source.base, Url) else None
                 image = stack.enter_context(Image(source.base))
-                for name, digits in source.expect:
-                    image.check_digest(name, digits)
+                watched = None if remote is None else WatchedUrl(remote, URL_INTERVAL)
+                base = _OpenedBase(image, state, {}, remote, watched)
+                base.check(source.expect)
                 image.info()
                 stack.pop_all()
-            watched = None if remote is None else WatchedUrl(remote, URL_INTERVAL)
-            base = self._bases[source.base] = _OpenedBase(image, state, remote, watched)
+            self._bases[source.base] = base
             return base
 
     def _keep(self, site: ServedSite) -> None:

@@ -665,6 +665,27 @@ def test_a_fleet_with_faults_stays_what_it_was(fleet: Fleet, eager: None) -> Non
     assert log.count('"event":"fault"') == 6 and "its sites stay as they were" in log
 
 
+def test_what_a_site_expects_of_its_base_counts_whoever_opened_that(tmp_path: Path, eager: None) -> None:
+    fleet = Fleet(tmp_path, 2)
+    digest, wrong = hashlib.sha256(fleet.base.read_bytes()).hexdigest(), "0" * 64
+    recipes = [fleet.folder / f"{name}.toml" for name in fleet.names]
+    texts = [recipe.read_text() for recipe in recipes]
+    reason = f"its sha256 is {digest}, and {wrong} was expected".encode()
+
+    def expect(*digests: str) -> None:
+        for recipe, text, each in zip(recipes, texts, digests, strict=True):
+            recipe.write_text(f'{text}[expect]\nsha256 = "{each}"\n')
+
+    expect(digest, wrong)
+    for _ in range(2):
+        assert [fleet.get(f"/{name}.iso").status for name in fleet.names] == [200, 503]
+        assert reason in fleet.get(f"/{fleet.names[1]}.iso").body
+    expect(wrong, digest)
+    fleet.images._failures.clear()
+    assert [fleet.get(f"/{name}.iso").status for name in fleet.names] == [503, 200]
+    fleet.stop()
+
+
 def test_a_folder_of_recipes(fleet: Fleet) -> None:
     catalog = open_catalog([fleet.folder])
     assert sorted(catalog.names()) == ["site-0", "site-1"]
