@@ -30,6 +30,7 @@ from cosremaster.progress import ENCODE, PROOF, expect_work
 from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
+from cosremaster.remastering.load_order import list_shared_files, load_order_warnings
 from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file, with_containers
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import (
@@ -215,7 +216,8 @@ def plan_file(
     archives = [archive for _, _, parts in spread for archive in parts]
     if not archives and changes_codec(group.targets[0].layer, request.codec):
         archives = [ArchiveEdits(group.targets[0].layer, edits[0])]
-    kernel_use = KernelUse(image, group.paths, context.find_facts or partial(facts_of_layers, image, layers))
+    find_facts = context.find_facts or partial(facts_of_layers, image, layers)
+    kernel_use = KernelUse(image, group.paths, find_facts)
     archives = [*plan_superseding(archives, group.targets, layers.layers, request.supersede, kernel_use)]
     context.warnings.extend(superseding_warnings(archives, request.supersede))
     packed: tuple[RepackedLayer, ...] = ()
@@ -231,6 +233,8 @@ def plan_file(
         memory = estimate_image_memory(image, layers.layers).get(group.paths[0])
     for target, whole, _ in spread:
         context.warnings.extend(layer_warnings(target, layers, whole, request.repacking))
+        if not image.is_single_file:
+            context.warnings.extend(load_order_warnings(target.layer, group.paths, whole, find_facts))
     changes = tuple(
         LayerChange(
             layer=target.layer,
@@ -383,7 +387,18 @@ def _check_removals(layer: Layer, following: Sequence[Layer], removals: Sequence
 
 
 def _check_preceding(layer: Layer, edits: Edits) -> None:
-    """Check that ``edits`` remove nothing that an archive before ``layer`` has. :raises OverlayError: they do."""
+    """Check that ``edits`` remove nothing that an archive before ``layer`` has, and change no hard link there.
+
+    :raises OverlayError: they do.
+    """
+    for earlier in layer.preceding[-1:]:
+        for path, other in list_shared_files(earlier.tree(), edits):
+            file = format_address(layer.file_address)
+            raise OverlayError(
+                f"is one file with {printable(other)} in an archive before {format_address(layer.address)}, and the"
+                f" kernel would change it under all its names; --layer {file} changes one",
+                layer.place.inside(path),
+            )
     for earlier in layer.preceding:
         names = set(earlier.paths)
         for path in edits.removed:

@@ -1,0 +1,96 @@
+"""What an edit of an initramfs does to what the kernel unpacks before it or behind it, as it unpacks into one tree.
+
+Those are other archives of the same file, and other files that a boot entry loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from cosremaster.errors import CosremasterError, printable
+from cosremaster.layers.address import format_address
+from cosremaster.layers.model import Layer
+from cosremaster.tree.nodes import Edits, Node, NodeKind
+
+if TYPE_CHECKING:
+    from cosremaster.layers.boot_facts import BootFacts
+
+
+def list_shared_files(earlier: Mapping[bytes, Node], edits: Edits) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each path at which ``edits`` add a file and ``earlier`` has one of several names, and another of these.
+
+    The kernel writes into the file that stands there, so that it changes under its other names too.
+    """
+    paths = [node.path for node, _ in edits.additions if node.kind is NodeKind.FILE]
+    files = [node for path in paths if (node := earlier.get(path)) is not None and node.kind is NodeKind.FILE]
+    links = {node.link: node.path for node in files if node.link is not None}
+    for node in earlier.values() if links else ():
+        path = links.get(node.link)
+        if path is not None and path != node.path:
+            del links[node.link]
+            yield path, node.path
+
+
+def load_order_warnings(
+    layer: Layer, paths: Collection[bytes], edits: Edits, find_facts: Callable[[], BootFacts]
+) -> Iterator[str]:
+    """Yield what ``edits`` of ``layer``, an archive of the file at ``paths``, do not do alone, by the boot menus.
+
+    ``find_facts``: returns what the image boots.
+    """
+    if layer.parent is not None or layer.format.random_access or not edits.additions:
+        return
+    name = format_address(layer.file_address)
+    for path, tree, is_later in _list_neighbours(paths, find_facts):
+        file = printable(path)
+        if is_later:
+            yield from _shadowing_warnings(tree, edits, file)
+        else:
+            yield from _overwriting_warnings(tree, edits, file, name)
+
+
+def _shadowing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str) -> Iterator[str]:
+    """Yield a warning for each addition of ``edits`` that ``later``, the tree of ``file``, has too."""
+    for node, _ in edits.additions:
+        if node.kind is not NodeKind.DIRECTORY and node.path in later:
+            yield f"{printable(node.path)} stands in {file} too, which boot entries load later, and which counts"
+
+
+def _overwriting_warnings(earlier: Mapping[bytes, Node], edits: Edits, file: str, name: str) -> Iterator[str]:
+    """Yield a warning for each addition of ``edits`` that changes more of ``earlier``, the tree of ``file``.
+
+    ``name``: of the file with the additions.
+    """
+    for node, _ in edits.additions:
+        old = earlier.get(node.path)
+        if node.kind is NodeKind.DIRECTORY and old is not None and old.kind is NodeKind.SYMLINK:
+            yield (
+                f"{printable(node.path)} is a symlink in {file}, which boot entries load before {name}: the kernel"
+                " puts an empty directory in its place, and what it led to is no longer found there"
+                f" (--layer {file} follows it)"
+            )
+    for path, other in list_shared_files(earlier, edits):
+        yield (
+            f"{printable(path)} is one file with {printable(other)} in {file}, which boot entries load before"
+            f" {name}: the kernel changes it under all its names (--layer {file} changes one)"
+        )
+
+
+def _list_neighbours(
+    paths: Collection[bytes], find_facts: Callable[[], BootFacts]
+) -> Iterator[tuple[bytes, Mapping[bytes, Node], bool]]:
+    """Yield each other file that boot entries load with that at ``paths``, its tree, and whether it comes later."""
+    seen, wanted = set[tuple[bytes, bool]](), frozenset(paths)
+    try:
+        facts = find_facts()
+        lines = [line for line in facts.lines if len(line.initrds) > 1 and not wanted.isdisjoint(line.initrds)]
+    except CosremasterError:  # menus that cannot be read tell nothing
+        return
+    for line in lines:
+        at = next(number for number, path in enumerate(line.initrds) if path in paths)
+        for number, path in enumerate(line.initrds):
+            key = path, number > at
+            if path not in paths and key not in seen:
+                seen.add(key)
+                yield path, facts.tree(path), number > at
