@@ -95,10 +95,10 @@ def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[
 
 def _fold_paths(image: SourceImage, edits: IsoEdits) -> dict[bytes, bytes]:
     """Return the paths of files by the lower case of those after ``edits``: the old ones, and those of added files."""
-    old = ((edits.new_path(file.path), file.path) for file in image.files) if edits.changes_names else None
-    if old is None:
-        return {file.path.lower(): file.path for file in image.files}
-    folded = {new.lower(): path for new, path in old if new is not None}
+    paths = image.volume.trees[0].file_paths if image.volume else [file.path for file in image.files]
+    if not edits.changes_names:
+        return {path.lower(): path for path in paths}
+    folded = {new.lower(): path for path in paths if (new := edits.new_path(path)) is not None}
     return folded | {node.path.lower(): node.path for node in edits.added if node.content is not None}
 
 

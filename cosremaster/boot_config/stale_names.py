@@ -19,10 +19,13 @@ _DEVICE = lazy_regex(rb"\([^)]*\)")
 def find_stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
     """Yield a warning for each file that ``edits`` remove or rename, and that a menu names; only the first place."""
     fold = (lambda path: path) if image.has_rock_ridge else bytes.lower
-    new_paths = {file.path: edits.new_path(file.path) for file in image.files}
+    tree = image.trees[0]
+    new_paths = {file.path: edits.new_path(file.path) for file in tree.find_files_in(edits.may_change_in)}
     present = {
         fold(path) for path in (*edits.added_by_path, *(path for path in new_paths.values() if path is not None))
     }
+    if not image.has_rock_ridge:  # others may have the same letters
+        present.update(fold(path) for path in tree.file_paths if path not in new_paths)
     moved = {fold(old): new for old, new in new_paths.items() if new != old and fold(old) not in present}
     for located in find_boot_menus(image, edits).menus if moved else ():
         for number, name in _possible_paths(located):

@@ -20,17 +20,21 @@ class EditedFiles:
     def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
         """Index the files of ``image`` that ``edits`` keep, and those that they add."""
         self.image, self._replaced = image, edits.replaced
-        leaves = edits.removed or edits.renamed
         files = image.trees[0].regular_files
-        self.files = files.select(lambda path: edits.new_path(path) is not None) if leaves else files
+        self.files = files.select(self._stays) if edits.removed else files
+        self._edits = edits
         self._paths_by_start: dict[Lba, list[bytes]] = {}
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
 
     @cached_property
     def text(self) -> PathText:
         """The paths of all files, the added ones behind the others, to look for names in."""
-        old = self.image.trees[0]
-        return (old.regular_text if self.files is old.regular_files else PathText(self.files)).extend(self.added)
+        old = self.image.trees[0].regular_text
+        return (old.select(self._stays) if self._edits.removed else old).extend(self.added)
+
+    def _stays(self, path: bytes) -> bool:
+        """Return whether the file at ``path`` on the image is not removed."""
+        return self._edits.new_path(path) is not None
 
     @cached_property
     def _sharing(self) -> dict[object, list[bytes]]:

@@ -83,6 +83,25 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
                     return self.renamed[path] + old[length:]
         return old
 
+    def may_change_in(self, prefix: bytes) -> bool:
+        """Return whether :meth:`new_path` may be another one for a path that begins with ``prefix`` and goes on.
+
+        ``prefix``: empty, or the path of a directory and a slash.
+        """
+        directory = prefix[:-1]
+        return prefix in self._changed_prefixes or (bool(directory) and self.new_path(directory) != directory)
+
+    @cached_property
+    def _changed_prefixes(self) -> frozenset[bytes]:
+        """Each beginning of a path of ``removed`` and ``renamed`` that ends in a slash, and the empty one."""
+        prefixes = set[bytes]()
+        for path in (*self.removed, *self.renamed):
+            prefix = path[: path.rfind(b"/") + 1]
+            while prefix not in prefixes:
+                prefixes.add(prefix)
+                prefix = prefix[: prefix.rfind(b"/", 0, -1) + 1]
+        return frozenset(prefixes)
+
     @cached_property
     def _path_lengths(self) -> tuple[int, ...]:
         """The lengths of the paths of ``removed`` and ``renamed``, the longest first: few, of however many paths."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import ImageError, ProofError, UnsupportedError, printable
@@ -20,6 +21,7 @@ from cosremaster.iso.layout.extents import (
     find_first_data,
     find_slack,
     find_unreferenced,
+    join_kept_runs,
     join_runs,
     list_udf_only_spans,
 )
@@ -300,12 +302,12 @@ def _plan_layout(
     dropped = {partition.name for partition in image.hfs_partitions} if drop else set()
     unused = set(vacated)
     kept_spans = [span for span in image.fixed_spans if span.label not in dropped and span not in unused]
-    files: list[Span]
-    if replacements or removed_data or (trees is not None and trees.late_records):
+    joined = _join_unmoved(image, replacements, trees)
+    if joined is None:
         kept_files = (file for tree in image.trees for file in tree.files if not is_removed(file, removed_data))
         files = [span for file in kept_files for span in file.spans]
     else:  # none of them moves, so that it does not count which blocks are whose
-        files = list(join_runs(image.trees))
+        files = joined
     if any(replacement.is_hidden for replacement in replacements):  # files of UDF alone make room for each other
         udf_only = set(list_udf_only_spans(image)) - unused
         files += udf_only
@@ -336,6 +338,27 @@ def _plan_layout(
     leaving = list_leaving_spans(image, trees.late_records, replacements, movable, drop=drop)
     last = len(trees.appended) - trees.last_spans
     return plan_layout(volume, sizes, (*trees.appended[:last], *appended, *leaving, *trees.appended[last:]))
+
+
+def _join_unmoved(
+    image: IsoImage, replacements: Sequence[FileReplacement], trees: RestructuredTrees | None
+) -> list[Span] | None:
+    """Return the spans of files that stay, those that touch as one, and of replaced ones; None where any may move."""
+    if trees is not None and trees.late_records:
+        return None
+    removed = trees.removed_data if trees else frozenset[Lba]()
+    if not (replacements or removed):
+        return list(join_runs(image.trees))
+    old_spans = [replacement.old_span for replacement in replacements if replacement.old_span]
+    keeps_blocks = all(
+        replacement.old_span is None or replacement.old_span.blocks == blocks_for(replacement.table.length)
+        for replacement in replacements
+    )
+    if not keeps_blocks or any(replacement.is_hidden for replacement in replacements):
+        return None
+    spans = join_kept_runs(image.trees, removed, [(span.start, span.end) for span in old_spans])
+    starts = {(span.start, span.blocks) for span in spans or ()}
+    return spans if all((span.start, span.blocks) in starts for span in old_spans) else None
 
 
 def _split_appended(
@@ -532,7 +555,11 @@ def _check_unchanged_files(
     removed_data = trees.removed_data if trees else frozenset[Lba]()
     files = (file for tree in image.trees for file in tree.files if not is_removed(file, removed_data))
     catalog_lba = image.catalog.lba if image.catalog else None
-    is_held = not (replaced or removed_data) and _holds_all(image, table, layout)
+    is_held = (
+        _holds_kept(image, table, layout, replaced, removed_data)
+        if replaced or removed_data
+        else _holds_all(image, table, layout)
+    )
     records = [
         record
         for file in (() if is_held else files)
@@ -582,6 +609,26 @@ def _holds_all(image: IsoImage, table: PieceTable, layout: Layout) -> bool:
     spans = join_runs(image.trees)
     ends = ((span.start, min(lba_offset(span.end), image.size) - lba_offset(span.start)) for span in spans)
     return all(_holds_copy(image, table, layout, lba, length) for lba, length in ends)
+
+
+def _holds_kept(
+    image: IsoImage, table: PieceTable, layout: Layout, replaced: AbstractSet[int], removed_data: frozenset[Lba]
+) -> bool:
+    """Return whether the planned ``table`` holds all files of ``image`` that stay, for which no value is made.
+
+    Where it does not, single files may still be held.
+
+    :param replaced: the offsets of the records of replaced files.
+    """
+    catalog = {image.catalog.lba} if image.catalog else set[Lba]()
+    extents = {
+        extent
+        for tree in image.trees
+        for extent in tree.list_kept_extents(removed_data, catalog, replaced, layout.moves_as_one)
+    }
+    runs = _split_at_moves(layout, sorted(extents))
+    ends = ((run[0][0], max(lba_offset(lba) + length for lba, length in run)) for run in runs)
+    return all(_holds_copy(image, table, layout, first, end - lba_offset(first)) for first, end in ends)
 
 
 def _split_at_moves(layout: Layout, extents: Iterable[tuple[Lba, int]]) -> Iterator[list[tuple[Lba, int]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -204,6 +204,28 @@ class IsoTree(Struct, frozen=True, kw_only=True, dict=True):
     def find_files_at(self, blocks: AbstractSet[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
         return _rows_of(self.files).find_at(blocks)
+
+    def find_files_in(self, wants: Callable[[bytes], bool]) -> Iterator[IsoFile]:
+        """Yield the files in directories with a prefix of paths that ``wants`` takes, and some others."""
+        return _rows_of(self.files).find_in(wants)
+
+    def find_empty_files(self) -> Iterator[IsoFile]:
+        """Yield the files without data."""
+        return _rows_of(self.files).find_empty()
+
+    def list_kept_runs(self, removed: AbstractSet[Lba], single: AbstractSet[Lba]) -> Iterator[tuple[Lba, Lba]]:
+        """Yield the :attr:`block_runs` but of files that begin at a block of ``removed``, some of them joined.
+
+        A run that begins at a block of ``single`` is joined with no other.
+        """
+        return _rows_of(self.files).list_kept_runs(removed, single)
+
+    def list_kept_extents(
+        self, removed: AbstractSet[Lba], catalog: AbstractSet[Lba], records: AbstractSet[int],
+        is_whole: Callable[[Lba, Lba], bool],
+    ) -> Iterator[tuple[Lba, int]]:  # fmt: skip
+        """Yield the extents of files, some joined; see :meth:`TreeFiles.list_kept_extents`."""
+        return _rows_of(self.files).list_kept_extents(removed, catalog, records, is_whole)
 
     def find_starts(self, blocks: Collection[Lba]) -> set[Lba]:
         """Return those of ``blocks`` at which one of the :attr:`block_runs` begins."""

@@ -15,7 +15,7 @@ class PathText:
 
     def __init__(self, paths: Collection[bytes]) -> None:
         """Write ``paths`` behind each other."""
-        self._texts: tuple[_Text, ...] = (_Text(BORDER.join((b"", *paths, b"")), len(paths), paths),)
+        self._texts: tuple[_Text | _ChosenText, ...] = (_Text(BORDER.join((b"", *paths, b"")), len(paths), paths),)
 
     @classmethod
     def of_joined(cls, text: bytes, count: int, paths: Iterable[bytes]) -> PathText:
@@ -33,6 +33,12 @@ class PathText:
         both._texts = (*self._texts, *both._texts)
         return both
 
+    def select(self, wants: Callable[[bytes], bool]) -> PathText:
+        """Return those of these paths that ``wants`` takes; they are asked about when they are found."""
+        chosen = PathText(())
+        chosen._texts = tuple(_ChosenText(text, wants) for text in self._texts)
+        return chosen
+
     def find_containing(self, part: bytes) -> Iterator[bytes]:
         """Yield the paths in which ``part``, in small letters, stands, each once."""
         return chain.from_iterable(text.find((part,), is_end=False) for text in self._texts)
@@ -45,6 +51,18 @@ class PathText:
         """Return the last path that is ``path`` but for capital letters, that ``wants`` takes; None for none."""
         same = [other for other in self.find_ending(path.lower()) if len(other) == len(path)]
         return next(filter(wants, reversed(same)), None)
+
+
+class _ChosenText:
+    """Those paths of a text that somebody wants."""
+
+    def __init__(self, text: _Text | _ChosenText, wants: Callable[[bytes], bool]) -> None:
+        """Keep the arguments."""
+        self._text, self._wants = text, wants
+
+    def find(self, parts: tuple[bytes, ...], *, is_end: bool) -> Sequence[bytes]:
+        """Return the paths in which one of ``parts`` stands; with ``is_end`` at their end."""
+        return tuple(filter(self._wants, self._text.find(parts, is_end=is_end)))
 
 
 class _Text:

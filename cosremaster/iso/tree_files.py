@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
@@ -164,6 +164,21 @@ class FileColumns(Sequence["IsoFile"]):
         runs = [(lba, lba - -size // BLOCK) for lba, size in self.extents if size]
         return cast("list[BlockRun]", runs)  # a call of Lba for each would take longer than all else
 
+    def is_touched(self, blocks: AbstractSet[Lba]) -> bool:
+        """Return whether a record names one of ``blocks``."""
+        return bool(blocks) and not blocks.isdisjoint(self.starts)
+
+    def list_extents_but(self, records: AbstractSet[int], blocks: AbstractSet[Lba]) -> Iterator[tuple[Lba, int]]:
+        """Yield first block and bytes of each file with data, but for ``records``, by their offsets, and ``blocks``."""
+        for at, lba, size in zip(self.offsets, self.starts, self.sizes, strict=True):
+            if size and lba not in blocks and self._start + at not in records:
+                yield Lba(lba), size
+
+    @property
+    def byte_span(self) -> tuple[int, int]:
+        """The byte offsets in the image between which all records begin."""
+        return self._start, self._start + len(self.data)
+
     @property
     def files(self) -> list[IsoFile]:
         """The files as values; where several threads ask first, all get those of one of them."""
@@ -207,7 +222,16 @@ class FileColumns(Sequence["IsoFile"]):
         """Return whether ``other`` has the same files."""
         if not isinstance(other, Sequence):
             return NotImplemented
+        if isinstance(other, FileColumns) and self._columns == other._columns:
+            return True
         return self is other or list(self) == list(other)
+
+    @property
+    def _columns(self) -> tuple[object, ...]:
+        """All that values are made of."""
+        flags = bytes([self.data[at + 25] for at in self.offsets])
+        places = self._start, self.prefix, self._parent, self.starts, self.sizes, self.offsets
+        return self._make, *places, self.special, flags, self.identifiers, self.names
 
     def __hash__(self) -> int:
         """Return the same for the same files."""
@@ -254,6 +278,60 @@ class TreeFiles(Sequence["IsoFile"]):
             else:
                 for file in part:
                     yield from file.block_runs
+
+    def list_kept_runs(self, removed: AbstractSet[Lba], single: AbstractSet[Lba]) -> Iterator[BlockRun]:
+        """Yield the blocks of the data of files, but of those that begin at a block of ``removed``.
+
+        Those of a directory are one run where each begins at the end of the one before it, and none of its files begins
+        at a block of ``single``.
+        """
+        for part in self._parts:
+            if not isinstance(part, FileColumns):
+                kept = (file for file in part if not (file.size and file.start in removed))
+                yield from (run for file in kept for run in file.block_runs)
+            elif part.is_touched(removed) or part.is_touched(single):
+                yield from (run for run in part.block_runs if run[0] not in removed)
+            else:
+                yield from part.joined_runs
+
+    def list_kept_extents(
+        self, removed: AbstractSet[Lba], catalog: AbstractSet[Lba], records: AbstractSet[int],
+        is_whole: Callable[[Lba, Lba], bool],
+    ) -> Iterator[tuple[Lba, int]]:  # fmt: skip
+        """Yield first block and bytes of the data of records, but of files that begin at a block of ``removed``.
+
+        Those of a directory are one where each begin at the end of the ones before, none is left out, and ``is_whole``
+        takes the first block and the one behind the last.
+
+        :param catalog: the block of the boot catalog, of which a record is left out.
+        :param records: the offsets of records that are left out.
+        """
+        blocks, offsets = removed | catalog, sorted(records)
+        for part in self._parts:
+            if not isinstance(part, FileColumns):
+                for file in (file for file in part if not (file.size and file.start in removed)):
+                    for each in (each for each in file.records if each.offset not in records):
+                        if each.length and each.lba not in catalog:
+                            yield each.lba, each.length
+                continue
+            start, end = part.byte_span
+            is_all = bisect_left(offsets, start) == bisect_left(offsets, end) and not part.is_touched(blocks)
+            if is_all and part.only_run is not None and is_whole(*part.only_run):
+                yield part.only_run[0], part.data_end - part.only_run[0] * BLOCK
+            else:
+                yield from part.list_extents_but(records, blocks)
+
+    def find_in(self, wants: Callable[[bytes], bool]) -> Iterator[IsoFile]:
+        """Yield the files of directories with a prefix of paths that ``wants`` takes, and of those without columns."""
+        for part in self._parts:
+            if not isinstance(part, FileColumns) or wants(part.prefix):
+                yield from part
+
+    def find_empty(self) -> Iterator[IsoFile]:
+        """Yield the files without data."""
+        for part in self._parts:
+            if not isinstance(part, FileColumns) or not all(part.sizes):
+                yield from (file for file in part if not file.size)
 
     @property
     def data_end(self) -> Lba:
@@ -374,12 +452,9 @@ class TreeFiles(Sequence["IsoFile"]):
 
     def find_at(self, blocks: AbstractSet[Lba]) -> Iterator[IsoFile]:
         """Yield the files whose data begin at one of ``blocks``."""
-        first, last = min(blocks, default=Lba(0)), max(blocks, default=Lba(-1))
         for part in self._parts:
-            if isinstance(part, FileColumns):
-                start, end = part.blocks
-                if end < first or last < start or blocks.isdisjoint(part.starts):
-                    continue
+            if isinstance(part, FileColumns) and not part.is_touched(blocks):
+                continue
             yield from (file for file in part if file.start in blocks)
 
     def __len__(self) -> int:
@@ -427,29 +502,33 @@ class RegularFiles(Mapping[bytes, "IsoFile"]):
     All are numbered when many are asked for; a few are looked for by their directories.
     """
 
-    def __init__(self, files: TreeFiles, numbers: dict[bytes, int] | None = None) -> None:
-        """Make a mapping of ``files``; with ``numbers`` of those alone that have one there."""
-        self._files, self._known = files, numbers
+    def __init__(self, files: TreeFiles, wants: Callable[[bytes], bool] | None = None) -> None:
+        """Make a mapping of ``files``; with ``wants`` of those alone whose paths it takes."""
+        self._files, self._wants = files, wants
+        self._known: dict[bytes, int] | None = None
         self._few: dict[bytes, int | None] = {}
 
     @property
     def _numbers(self) -> dict[bytes, int]:
         """The numbers of all files by their paths."""
         if self._known is None:
-            self._known = self._files.number_regular()
+            wants, numbers = self._wants, self._files.number_regular()
+            self._known = {path: numbers[path] for path in numbers if wants(path)} if wants else numbers
         return self._known
 
     def _find(self, path: bytes) -> int | None:
         """Return the number of the file at ``path``; None for none."""
         if self._known is None and len(self._few) < _FEW:
             if path not in self._few:
-                self._few[path] = self._files.find_regular(path)
+                is_wanted = self._wants is None or self._wants(path)
+                self._few[path] = self._files.find_regular(path) if is_wanted else None
             return self._few[path]
         return self._numbers.get(path)
 
     def select(self, wants: Callable[[bytes], bool]) -> RegularFiles:
         """Return those of the files whose paths ``wants`` takes."""
-        return RegularFiles(self._files, {path: number for path, number in self._numbers.items() if wants(path)})
+        own = self._wants
+        return RegularFiles(self._files, wants if own is None else lambda path: own(path) and wants(path))
 
     def __getitem__(self, path: bytes) -> IsoFile:
         """Return the file at ``path``."""

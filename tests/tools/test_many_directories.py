@@ -13,17 +13,21 @@ import pytest
 
 import cosremaster
 from cosremaster import InlineFile, Request
+from cosremaster.boot_config.stale_names import find_stale_names
 from cosremaster.browse.container import open_container
 from cosremaster.errors import ImageError, ProofError
 from cosremaster.io.output import Written
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource, open_source
+from cosremaster.iso import encode
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image
+from cosremaster.iso.layout import hard_links
 from cosremaster.iso.layout.extents import join_runs
 from cosremaster.iso.lazy_nodes import LazyNodes
 from cosremaster.iso.merged import read_merged_trees
-from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
@@ -361,3 +365,172 @@ def test_blocks_of_removed_files_are_those_that_no_record_names_any_more(tmp_pat
                 assert freed == removed - named
                 removed_something += bool(freed)
         assert removed_something > 5
+
+
+def test_a_directory_is_removed_without_making_values_of_all_files(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    make_files = FileColumns._make_files
+
+    def make_noticed(columns: FileColumns) -> list[IsoFile]:
+        made.append(columns.prefix)
+        return make_files(columns)
+
+    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+    with cosremaster.open(many) as image:
+        image.remaster(tmp_path / "out.iso", Request(remove_iso=["/d03", "/d05/a name in small letters 45"]))
+    assert set(made) <= {b"d03/", b"d05/", b"d07/"}  # what is removed, and a directory with a symlink
+
+
+LINKED_MAKERS = {
+    "genisoimage": ["genisoimage", "-quiet", "-R", "-J", "-cache-inodes"],
+    "without Rock Ridge": ["genisoimage", "-quiet", "-J", "-cache-inodes"],
+    "xorriso": ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "--hardlinks"],
+}
+
+
+def make_linked(folder: Path, name: str) -> Path:
+    """An ISO with hard links, equal files, empty ones, and a boot image, by one of :data:`LINKED_MAKERS`."""
+    tools.require("genisoimage", "xorriso")
+    tree, chance = tools.Tree(folder / "tree"), random.Random(7)
+    for number in range(60):
+        tree.file(f"d{number % 12:02}/sub{number % 3}/file-{number}", b"%d" % (number % 40) * chance.randrange(1, 3000))
+    for number in range(12):
+        tree.link(f"d{number:02}/linked", f"d{(number + 5) % 12:02}/sub{(number + 5) % 3}/file-{(number + 5) % 12}")
+        tree.file(f"d{number:02}/empty", b"")
+    tree.link("d03/also-empty", "d04/empty")
+    tree.file("boot/boot.img", b"boot" * 1024)
+    boot = ["-b", "boot/boot.img", "-c", "boot/boot.cat", "-no-emul-boot", "-boot-load-size", "4"]
+    run([*LINKED_MAKERS[name], *boot, "-o", folder / "linked.iso", tree.root])
+    return folder / "linked.iso"
+
+
+def choose_edits(image: IsoImage, chance: random.Random) -> IsoEdits:
+    """Removals, and contents of other files; no boot file goes."""
+    files = [file for file in image.files if not file.path.lower().startswith(b"boot/")]
+    directories = [each.path for each in image.trees[0].index if each.path not in (b"", b"boot", b"BOOT")]
+    removed = chance.sample([*directories, *(file.path for file in files)], chance.randrange(4))
+    edits = IsoEdits(removed=tuple(removed))
+    chosen = [file for file in chance.sample(files, chance.randrange(4)) if edits.new_path(file.path) is not None]
+    sizes = [max(0, file.size + chance.choice([0, 1, -1, 5000])) for file in chosen]
+    tables = [PieceTable([Literal(b"n" * size)]) for size in sizes]
+    return IsoEdits(removed=tuple(removed), replaced={file.path: new for file, new in zip(chosen, tables, strict=True)})
+
+
+@pytest.mark.parametrize("name", LINKED_MAKERS)
+def test_files_that_stay_are_placed_and_held_as_each_alone_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan with runs of files that touch is that with each file; and what it would lose is noticed in both."""
+    chance = random.Random(name)
+    outcomes = {"joined": 0, "single": 0, "lost": 0, "refused": 0}
+    joining, holding = encode._join_unmoved, encode._holds_kept
+    joined: list[bool] = []
+
+    def join_noticed(*arguments: Any) -> Any:
+        spans = joining(*arguments)
+        joined.append(spans is not None)
+        return spans
+
+    with open_source(make_linked(tmp_path, name)) as source:
+        image = read_image(source)
+        for _ in range(60):
+            edits = choose_edits(image, chance)
+            joined.clear()
+            with monkeypatch.context() as patched:
+                patched.setattr(encode, "_join_unmoved", join_noticed)
+                first = plan_or_refuse(image, source, edits)
+                patched.setattr(encode, "_join_unmoved", lambda *_: None)
+                patched.setattr(encode, "_holds_kept", lambda *_: False)
+                second = plan_or_refuse(image, source, edits)
+            if isinstance(first, str) or isinstance(second, str):
+                assert first == second
+                outcomes["refused"] += 1
+                continue
+            assert first.table.pieces == second.table.pieces
+            assert first.layout.moved_starts == second.layout.moved_starts
+            assert (first.layout.tail, first.layout.data_ends) == (second.layout.tail, second.layout.data_ends)
+            outcomes["joined" if joined[0] else "single"] += 1
+            if not (edits.removed or edits.replaced):
+                continue
+            replaced = {record.offset for new in first.replacements for _, file in new.files for record in file.records}
+            removed = find_removed_starts(image, edits)
+            catalog = {image.catalog.lba} if image.catalog else set()
+            kept = [
+                record
+                for tree in image.trees for file in tree.files if not (file.size and file.start in removed)
+                for record in file.records
+                if record.length and record.offset not in replaced and record.lba not in catalog
+            ]  # fmt: skip
+            assert holding(image, first.table, first.layout, replaced, removed)
+            record = chance.choice(kept)
+            at = lba_offset(first.layout.map_block(record.lba)) + chance.randrange(record.length)
+            assert not holding(image, first.table.patched([(at, b"x")]), first.layout, replaced, removed)
+            outcomes["lost"] += 1
+    assert min(outcomes[what] for what in ("joined", "single", "lost")) > 5, outcomes
+
+
+def plan_or_refuse(image: IsoImage, source: ByteSource, edits: IsoEdits) -> encode.ImagePlan | str:
+    """The plan, or why there is none."""
+    try:
+        return plan_image(image, source, edits)
+    except cosremaster.CosremasterError as error:
+        return str(error)
+
+
+def find_removed_starts(image: IsoImage, edits: IsoEdits) -> frozenset[Any]:
+    """The first blocks of data that only removed files of the primary tree name, as all its files tell."""
+    files = [file for file in image.files if file.size]
+    kept = {file.start for file in files if edits.new_path(file.path) is not None}
+    return frozenset(file.start for file in files) - kept
+
+
+@pytest.mark.parametrize("name", LINKED_MAKERS)
+def test_records_of_hard_links_change_as_all_files_of_a_tree_tell(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, changed = random.Random(name), 0
+    with open_source(make_linked(tmp_path, name)) as source:
+        image = read_image(source)
+        for _ in range(80):
+            edits = choose_edits(image, chance)
+            plan = hard_links.plan_link_changes(image, source, (), edits)
+            with monkeypatch.context() as patched:
+                patched.setattr(IsoTree, "find_files_in", lambda tree, _: iter(tree.files))
+                patched.setattr(
+                    hard_links, "_list_sharing",
+                    lambda tree, keys: (file for file in tree.files if hard_links._find_key(file) in keys),
+                )  # fmt: skip
+                assert hard_links.plan_link_changes(image, source, (), edits) == plan
+            changed += bool(plan.patches)
+    assert changed > 10 or name == "without Rock Ridge"
+
+
+@pytest.mark.parametrize("name", LINKED_MAKERS)
+def test_files_after_removals_and_renames_are_those_that_each_path_tells(name: str, tmp_path: Path) -> None:
+    chance, stale = random.Random(name), 0
+    with open_source(make_linked(tmp_path, name)) as source:
+        image = read_image(source)
+        paths = [file.path for file in image.files]
+        directories = [each.path for each in image.trees[0].index if each.path]
+        for _ in range(80):
+            edits = choose_edits(image, chance)
+            renamed = {path: path + b"x" for path in chance.sample(directories, chance.randrange(3))}
+            edits = replace(edits, renamed={old: new for old, new in renamed.items() if old not in edits.removed})
+            menu = b"".join(b"label %b\nkernel /%b\n" % (path[-3:], path) for path in chance.sample(paths, 9))
+            new = Node(path=b"isolinux.cfg", kind=NodeKind.FILE, mode=0o644, content=BytesContent(menu))
+            edits = replace(edits, added=(new,))
+            edited = EditedFiles(image, edits)
+            kept = {file.path: file for file in image.files if edits.new_path(file.path) is not None}
+            assert dict(edited.files) == kept
+            assert {path: edited.files.get(path) for path in paths} == {path: kept.get(path) for path in paths}
+            few = EditedFiles(image, edits)
+            for path in chance.sample(paths, 5):
+                assert few.files.get(path) == kept.get(path) and (path in few.files) == (path in kept)
+            in_text = {path for path in kept if b"file" in path.lower()}
+            assert set(edited.text.find_containing(b"file")) == in_text
+            gone = {path for path in paths if edits.new_path(path) != path and b"/" + path + b"\n" in menu}
+            assert len(list(find_stale_names(image, edits))) == len(gone)
+            stale += len(gone)
+    assert stale > 40

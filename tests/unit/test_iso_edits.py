@@ -33,3 +33,21 @@ def test_new_paths() -> None:
         assert new == new_path(edits, old)
         kinds.add("removed" if new is None else "same" if new == old else "renamed")
     assert kinds == {"removed", "same", "renamed"}
+
+
+def test_where_new_paths_may_be_others() -> None:
+    """No path that gets another one is in a directory of which that is not said; and few other directories are."""
+    chance = random.Random(4)
+    names = [b"a", b"b", b"aa", b"a b", b"c"]
+    refused = 0
+    for _ in range(3000):
+        paths = [b"/".join(chance.choice(names) for _ in range(chance.randrange(1, 5))) for _ in range(8)]
+        removed = tuple(paths[: chance.randrange(3)])
+        edits = IsoEdits(removed=removed, renamed=dict([(paths[3], b"x")] if chance.random() < 0.4 else []))
+        for path in paths[4:]:
+            for end in {0, *(at + 1 for at, letter in enumerate(path) if letter == ord("/"))}:
+                may_change = edits.may_change_in(path[:end])  # a name may hold a slash
+                assert may_change or edits.new_path(path) == path
+                refused += not may_change
+    assert refused > 3000
+    assert not IsoEdits().may_change_in(b"") and not IsoEdits().may_change_in(b"a/")

@@ -222,11 +222,14 @@ def test_a_few_paths_are_found_as_among_all(directories: list[tuple[bytes, list[
         names += columns.names if is_columns else [file.path.rpartition(b"/")[2] for file in columns]
     paths = [file.path for file in tree]
     regular = {file.path: number for number, file in enumerate(tree) if file.is_regular}
-    few, every = RegularFiles(tree), RegularFiles(tree, tree.number_regular())
+    few, every, chosen = RegularFiles(tree), RegularFiles(tree), RegularFiles(tree).select(lambda path: b"a" in path)
+    assert len(every) == len(regular) and every._known is not None
     for path in {*paths, b"", b"d", b"d/", b"a/c", b"/a"}:
         assert tree.has_path(path) == (path in paths)
         assert few.get(path) == every.get(path) == (tree[regular[path]] if path in regular else None)
         assert (path in few) == (path in regular)
+        assert chosen.get(path) == (few.get(path) if b"a" in path else None)
+    assert chosen._known is None and set(chosen) == {path for path in regular if b"a" in path}
     assert few._known is None and few.keys() == regular.keys() and len(few) == len(regular)
     text, count = tree.join_regular(b"|")
     assert (

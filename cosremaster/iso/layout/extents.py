@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import accumulate, chain
 
 from cosremaster.errors import ImageError
@@ -146,6 +147,29 @@ def join_runs(trees: Iterable[IsoTree]) -> Iterator[Span]:
         end = max(end, behind)
     if end > start:
         yield Span(start, end - start, "files")
+
+
+def join_kept_runs(
+    trees: Iterable[IsoTree], removed: AbstractSet[Lba], replaced: Collection[tuple[Lba, Lba]]
+) -> list[Span] | None:
+    """Return the blocks of all files of ``trees`` but of removed ones, those that touch as one span.
+
+    None where one of the runs ``replaced``, which are spans of their own, shares blocks with another one.
+
+    :param removed: the first blocks of the data of removed files.
+    :param replaced: the first block of each, and the one behind the last.
+    """
+    runs = {run for tree in trees for run in tree.list_kept_runs(removed, {start for start, _ in replaced})}
+    single = runs.intersection(replaced)
+    spans, start, end, is_single = list[Span](), Lba(0), Lba(0), False
+    for run in sorted(runs):
+        if run[0] < end and (is_single or run in single):
+            return None
+        if run[0] > end or is_single or run in single:
+            spans += [Span(start, end - start, "files")] if end > start else []
+            start, is_single = run[0], run in single
+        end = max(end, run[1])
+    return [*spans, Span(start, end - start, "files")] if end > start else spans
 
 
 def find_slack(ends: Iterable[Lba], blocks: Iterable[Lba]) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import count
 
 from cosremaster.io.source import ByteSource
@@ -80,22 +81,37 @@ def _list_changed_groups(
 
     :param replaced: the offsets of the first records of names that get other bytes.
     """
-    changed = {
-        id(file)
-        for file in tree.files
+    candidates = tree.files if replaced else tree.find_files_in(edits.may_change_in)
+    changed_files = [
+        file
+        for file in candidates
         if file.records[0].offset in replaced or (edits.removed and edits.new_path(file.path) is None)
-    }
-    keys = {_find_key(file) for file in tree.files if id(file) in changed}
+    ]
+    changed = {_identify(file) for file in changed_files}
     groups: dict[tuple[Lba | None, int], list[_LinkedFile]] = defaultdict(list)
     skip = _read_skip(source, tree)
-    for file in tree.files:
-        if _find_key(file) in keys:
-            linked = _LinkedFile(file, tuple(_read_fields(source, tree, file, skip)))
-            if linked.serial or file.size:
-                groups[_find_key(file), linked.serial].append(linked)
-            elif id(file) in changed:
-                yield [linked]  # without data and serial numbers nothing tells which names are one file
-    yield from (names for names in groups.values() if any(id(linked.file) in changed for linked in names))
+    for file in _list_sharing(tree, {_find_key(file) for file in changed_files}):
+        linked = _LinkedFile(file, tuple(_read_fields(source, tree, file, skip)))
+        if linked.serial or file.size:
+            groups[_find_key(file), linked.serial].append(linked)
+        elif _identify(file) in changed:
+            yield [linked]  # without data and serial numbers nothing tells which names are one file
+    for names in groups.values():
+        if any(_identify(linked.file) in changed for linked in names):
+            yield names
+
+
+def _list_sharing(tree: IsoTree, keys: AbstractSet[Lba | None]) -> Iterator[IsoFile]:
+    """Yield the files of ``tree`` whose key is one of ``keys``."""
+    starts = {key for key in keys if key is not None}
+    yield from (file for file in tree.find_files_at(starts) if file.size)
+    if None in keys:
+        yield from tree.find_empty_files()
+
+
+def _identify(file: IsoFile) -> tuple[bytes, int]:
+    """Return what no two files of a tree have in common."""
+    return file.path, file.records[0].offset
 
 
 def _find_key(file: IsoFile) -> Lba | None:

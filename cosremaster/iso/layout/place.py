@@ -97,6 +97,15 @@ class Layout(Struct, frozen=True, dict=True):
         placed = self._by_old_start[index] if index >= 0 else None
         return Lba(old + placed.start - placed.span.start) if placed and old < placed.span.end else old
 
+    def moves_as_one(self, start: Lba, end: Lba) -> bool:
+        """Return whether all blocks from ``start`` to ``end`` are known to move by the same number of blocks."""
+        if end > self.old_tail:
+            return start >= self.old_tail
+        if not self.moved_starts:
+            return True
+        index = bisect_right(self._old_starts, start) - 1
+        return index >= 0 and end <= self._by_old_start[index].span.end
+
     def map_start(self, old: Sector) -> Sector:
         """Return the new sector of a volume or partition that began at sector ``old``."""
         block, rest = divmod(old, SECTORS_PER_BLOCK)

@@ -234,7 +234,7 @@ def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> No
     """
     if not edits.removed:
         return
-    for file in image.files:
+    for file in image.trees[0].find_files_in(edits.may_change_in):
         if file.size and edits.new_path(file.path) is None:
             for span in file.spans:
                 check_removed_span(image, span, image.place.inside(file.path), drop_hfsplus)
