@@ -163,6 +163,28 @@ def test_the_odd_time_never_reaches_the_file_system(tmp_path: Path) -> None:
             assert path.lstat().st_mtime < POSTDATED
 
 
+def test_the_odd_time_is_not_that_of_what_is_taken_out(tmp_path: Path) -> None:
+    """Listings, trees and archives have the time of the overlay's file, as without superseding."""
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    times = []
+    for mode in ("auto", "never"):
+        out = tmp_path / f"{mode}.cgz"
+        cosremaster.remaster(image, out, add=[new], supersede=mode)
+        assert (b"%08X" % POSTDATED in plain_layer(out, tmp_path / "holder")) == (mode == "auto")
+        layer = f"{out}::rootfs.cxz"
+        assert (
+            main(["extract", layer, str(tmp_path / mode)]) == main(["extract", layer, f"{out}.tar", "--as", "tar"]) == 0
+        )
+        listed = run(["tar", "-tvf", f"{out}.tar", "--utc", "--full-time"]).decode().splitlines()
+        files = {path for path in (tmp_path / mode).rglob("*") if path.is_file() or path.is_symlink()}
+        times.append(
+            ({path.relative_to(tmp_path / mode): int(path.lstat().st_mtime) for path in files}, sorted(listed))
+        )
+    assert times[0] == times[1]
+    assert times[0][0][Path("etc/hostname")] == EPOCH + 1000
+    assert main(["diff", *(f"{tmp_path / mode}.cgz::rootfs.cxz" for mode in ("auto", "never"))]) == 0
+
+
 def test_our_reader_sees_what_is_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, new, out = make_image(tmp_path), overlay(tmp_path / "new", NEW), tmp_path / "out.cgz"
     assert main([str(image), str(out), "--add", f"{new}/"]) == 0

@@ -16,7 +16,6 @@ from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of, link_key
 from cosremaster.layers.cpio.rules import DOUBLE_NAME, BrokenRule, CheckedEntries, FinalEntry, InodeNumbers
 from cosremaster.layers.cpio.tree import CpioTree
-from cosremaster.layers.cpio.unpackers import POSTDATED
 from cosremaster.layers.model import Layer
 from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind
@@ -200,8 +199,9 @@ def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node], superseding:
         layer.limits.check_file_size(data.length, layer.place.inside(name))
         header = cpio.HeaderFields(
             ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink,
-            mtime=POSTDATED if node.path in superseding.postdated else node.mtime, size=data.length, rdev=node.rdev,
-            name_size=len(name) + 1, check=cpio.sum_data(data.chunks()) if magic == cpio.CRC else 0,
+            mtime=node.mtime, size=data.length, rdev=node.rdev, name_size=len(name) + 1,
+            check=cpio.sum_data(data.chunks()) if magic == cpio.CRC else 0,
+            is_postdated=node.path in superseding.postdated,
         ).encode(magic)  # fmt: skip
         pieces = (Literal(cpio.encode_head(header, name)), *data.pieces, Zeros(cpio.padding_size(data.length)))
         yield PlacedEntry(FinalEntry(name, header.fields, node.target, is_new=True), pieces)

@@ -48,10 +48,15 @@ def padding_size(length: int) -> int:
     return -length % ALIGNMENT
 
 
+POSTDATED = 0x7FFFFFFF
+"""An mtime (January 2038) after every clock, and the last that programs with a time of 32 bits take for no negative."""
+
+
 class HeaderFields(NamedTuple):
     """The fields of a header that is made here; the device of the file is 0. Every value must fit 32 bits.
 
-    ``name_size``: bytes of the name with its NUL; ``check``: the sum of all data bytes, in a 070702 archive.
+    ``name_size``: bytes of the name with its NUL; ``check``: the sum of all data bytes, in a 070702 archive;
+    ``is_postdated``: the time in the entry is later than every clock, and ``mtime`` that of what was packed.
     """
 
     ino: int
@@ -64,12 +69,16 @@ class HeaderFields(NamedTuple):
     size: int = 0
     rdev: tuple[int, int] = (0, 0)
     check: int = 0
+    is_postdated: bool = False
 
     def encode(self, magic: bytes = NEWC) -> Header:
         """Return the header with these fields."""
+        mtime, check = self.mtime, self.check
+        if self.is_postdated:
+            mtime, check = POSTDATED, check if magic == CRC else max(mtime, 1)
         values = (
-            self.ino, self.mode, self.uid, self.gid, self.nlink, self.mtime, self.size, 0, 0, *self.rdev,
-            self.name_size, self.check,
+            self.ino, self.mode, self.uid, self.gid, self.nlink, mtime, self.size, 0, 0, *self.rdev,
+            self.name_size, check,
         )  # fmt: skip
         return Header(magic + b"".join(b"%08X" % value for value in values))
 
@@ -135,6 +144,12 @@ class Header(NamedTuple):
     def mtime(self) -> int:
         """Seconds since 1970."""
         return self._field(_MTIME)
+
+    @property
+    def source_mtime(self) -> int:
+        """The time of what was packed: of a postdated entry of ours it stands where 070701 has no use for a check."""
+        mtime = self.mtime
+        return self.check if mtime == POSTDATED and self.magic == NEWC and self.check else mtime
 
     @property
     def size(self) -> int:

@@ -9,10 +9,11 @@ from typing import cast
 from cosremaster.errors import UnsupportedError
 from cosremaster.layers.address import Address
 from cosremaster.layers.cpio.members import Member
+from cosremaster.layers.cpio.newc import POSTDATED
 from cosremaster.layers.cpio.read import index_of
 from cosremaster.layers.cpio.rules import is_late_target
 from cosremaster.layers.cpio.tree import CpioTree
-from cosremaster.layers.cpio.unpackers import KERNEL, POSTDATED, UNKNOWN, CpioUnpacker, find_unpacker
+from cosremaster.layers.cpio.unpackers import KERNEL, UNKNOWN, CpioUnpacker, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.records import Struct, replace

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
 from cosremaster.layers.cpio.members import Member
+from cosremaster.layers.cpio.newc import POSTDATED
 from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
-from cosremaster.layers.cpio.unpackers import POSTDATED, CpioUnpacker, find_unpacker
+from cosremaster.layers.cpio.unpackers import CpioUnpacker, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind, resolve_links
@@ -204,7 +205,7 @@ class CpioTree(Mapping[bytes, Node]):
         carrier = self._carriers.get(key, member) if key else member
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
-            mtime=header.mtime, target=member.target, rdev=header.rdev,
+            mtime=header.source_mtime, target=member.target, rdev=header.rdev,
             content=_content(layer, carrier) if kind is NodeKind.FILE else None, link=key,
         )  # fmt: skip
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from cosremaster.layers.formats import ContainerEntry
     from cosremaster.layers.model import Layer
 
-POSTDATED = 0x7FFFFFFF
-"""An mtime (January 2038) after every clock, and the last that programs with a time of 32 bits take for no negative."""
-
 _INIT = b"init"
 _MAX_SCRIPT, _MAX_PROGRAM = 1 << 17, 1 << 24
 _CPIO_PATHS = tuple(prefix + name for prefix in (b"", b"usr/", b"usr/local/") for name in (b"bin/cpio", b"sbin/cpio"))
@@ -49,10 +46,10 @@ class CpioUnpacker(Struct, frozen=True):
         if self.overwrites or self.keeps_first:
             return self.overwrites
         if not self.name:  # with or without -m
-            return mtime >= POSTDATED > earlier.mtime
+            return mtime >= cpio.POSTDATED > earlier.mtime
         if self.keeps_times and NodeKind(earlier.mode & 0o170000) is NodeKind.FILE:  # links and directories get no time
             return mtime > earlier.mtime
-        return mtime >= POSTDATED
+        return mtime >= cpio.POSTDATED
 
 
 UNKNOWN = CpioUnpacker()
