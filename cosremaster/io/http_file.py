@@ -6,6 +6,7 @@ Each request holds the condition that the file is the one that was opened, so th
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import tempfile
@@ -21,8 +22,9 @@ import urllib3.util
 from cosremaster.errors import ImageError, OutputError, Place, printable
 from cosremaster.io.descriptors import write_all
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, cannot_keep
+from cosremaster.io.http_connections import Connections
 from cosremaster.io.http_errors import ConnectionLostError, describe_failure, is_lasting
-from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, ChangedFileError, Url
+from cosremaster.io.urls import HTTP_SCHEMES, AbsentFileError, ChangedFileError, Url, escape_url
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.units import format_size
 
@@ -36,7 +38,12 @@ _PROGRESS = 1 << 12
 """Bytes after which a request that broke off counts as new: a server may give less than was asked for (15.3.7)."""
 
 _PAUSES = (0.1, 0.4, 1.6)
-"""Seconds before each of them."""
+"""Seconds before each of them, if the server asks for no more."""
+
+_LONGEST_PAUSE = 30
+"""Seconds that a server may ask for (Retry-After, 10.2.3); who asks for more is not waited for."""
+_TOLD_PAUSE = 3
+"""Seconds of a pause from which on it is told."""
 
 _MOST_REDIRECTS = 8
 _CONNECT_SECONDS, _READ_SECONDS = 15, 60
@@ -113,11 +120,7 @@ class HttpFile:
                 self._fetch_once(start, end, data)
             except ConnectionLostError as error:
                 failures = 1 if len(data) - before >= _PROGRESS else failures + 1
-                if failures > RETRIES:
-                    raise ImageError(
-                        f"{error} ({RETRIES + 1} times in a row)", self._place.at(start + len(data))
-                    ) from error
-                time.sleep(_PAUSES[failures - 1])
+                _pause_or_fail(error, failures, self._place.at(start + len(data)), lasts=False)
             else:
                 failures = 0
         return bytes(data)
@@ -181,7 +184,7 @@ class DownloadedFile:
                 if response.status == 304:
                     return
                 _check_status(response, self._place)
-                length = _told_length(response)
+                length = _told_length(response, self._place)
                 if self._version.differs(_version_of(response, self.size if length is None else length)):
                     raise _changed_error(self._place)
         except ConnectionLostError as error:
@@ -219,14 +222,38 @@ def open_http_file(url: Url) -> HttpFile | DownloadedFile:
             try:
                 return _open_once(url, client, place)
             except ConnectionLostError as error:
-                if number == RETRIES or is_lasting(error):
-                    tries = "" if is_lasting(error) else f" ({RETRIES + 1} times in a row)"
-                    raise ImageError(f"{error}{tries}", place) from error
-                time.sleep(_PAUSES[number])
+                _pause_or_fail(error, number + 1, place, lasts=is_lasting(error))
         raise AssertionError
     except BaseException:
         client.close()
         raise
+
+
+def _pause_or_fail(error: ConnectionLostError, failures: int, place: Place, *, lasts: bool) -> None:
+    """Wait before a request is sent again that failed with ``error``, ``failures`` times in a row by now.
+
+    :raises ImageError: it makes no sense, as that ``lasts``, or was often enough, or the server wants a long time.
+    """
+    if error.pause > _LONGEST_PAUSE:
+        raise ImageError(f"{error}, and asks to wait for {error.pause:,} seconds", place) from error
+    if lasts or failures > RETRIES:
+        raise ImageError(f"{error}{'' if lasts else f' ({failures} times in a row)'}", place) from error
+    if error.pause >= _TOLD_PAUSE:
+        _logger.warning("%s: %s, and is asked again in %d seconds", place, error, error.pause)
+    time.sleep(max(error.pause, _PAUSES[failures - 1]))
+
+
+def _asked_pause(response: BaseHTTPResponse) -> int:
+    """Return for how many seconds Retry-After of ``response`` asks to wait: a number, or until a date; 0 without."""
+    text = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - rarely needed
+
+    try:
+        return max(0, math.ceil(parsedate_to_datetime(text).timestamp() - time.time()))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0
 
 
 def _open_once(url: Url, client: _FileClient, place: Place) -> HttpFile | DownloadedFile:
@@ -257,7 +284,7 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
         """Return the error to raise for one of writing."""
         return cannot_keep(error, place)
 
-    length = _told_length(response)
+    length = _told_length(response, place)
     told = "" if length is None else f" ({format_size(length)})"
     _logger.warning("%s: the server gives no parts of files, so all of it is downloaded%s", url, told)
     if length is None and not response.headers.get("Transfer-Encoding"):
@@ -297,16 +324,25 @@ def _parse_range(response: BaseHTTPResponse, place: Place) -> _Range:
     start, last, total = map(int, match.groups())
     if not start <= last < total:
         raise ImageError(f"the server tells of a part that cannot be ({shown})", place)
-    length = _told_length(response)
+    length = _told_length(response, place)
     if length not in (None, last + 1 - start):
         raise ImageError(f"the server tells of {last + 1 - start:,} bytes ({shown}) and sends {length:,}", place)
     return _Range(start, last + 1, total, shown)
 
 
-def _told_length(response: BaseHTTPResponse) -> int | None:
-    """Return how many bytes ``response`` says it has; None where it says none that a file can have."""
-    text = response.headers.get("Content-Length", "")
-    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+def _told_length(response: BaseHTTPResponse, place: Place) -> int | None:
+    """Return how many bytes ``response`` says it has; None where it says nothing.
+
+    :raises ImageError: it says none that a file can have, or several (RFC 9110, 8.6): its end is not known.
+    """
+    text = response.headers.get("Content-Length")
+    if text is None:
+        return None
+    values = {value.strip() for value in text.split(",")}
+    value = values.pop()
+    if values or not re.fullmatch(r"[0-9]{1,19}", value):
+        raise ImageError(f"the server tells of a length that is none ({printable(text[:80])})", place)
+    return int(value)
 
 
 def _version_of(response: BaseHTTPResponse, size: int) -> _Version:
@@ -322,7 +358,7 @@ def _check_status(response: BaseHTTPResponse, place: Place, hint: str = "") -> N
     """
     status = f"{response.status} {printable(response.reason or '')}".strip()[:80]
     if response.status in _BUSY:
-        raise ConnectionLostError(f"the server fails ({status})")
+        raise ConnectionLostError(f"the server fails ({status})", pause=_asked_pause(response))
     if response.status in (404, 410):
         raise AbsentFileError(f"is not there ({status})", place)
     if response.status in (401, 403, 407):
@@ -338,7 +374,7 @@ class _FileClient:
     """Sends requests for the file at a URL, along redirects, over connections that are kept."""
 
     def __init__(self, url: Url, place: Place) -> None:
-        """Find out about the proxy. :raises ImageError: it is of a kind that is not known."""
+        """Begin without connections."""
         parts = urlsplit(url.text)
         self._place = place
         self._origin = (parts.scheme.lower(), parts.netloc.rpartition("@")[2].lower())
@@ -348,7 +384,7 @@ class _FileClient:
         if "@" in parts.netloc:
             user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
             self._secret = dict(urllib3.util.make_headers(basic_auth=user))
-        self._pool = _make_pool(self._first, place)
+        self._connections = Connections(place)
 
     @property
     def hint(self) -> str:
@@ -362,7 +398,7 @@ class _FileClient:
 
     def close(self) -> None:
         """End the connections."""
-        self._pool.clear()
+        self._connections.close()
 
     def send(self, fields: dict[str, str]) -> BaseHTTPResponse:
         """Return the answer, without its body, to a request for the file with the header ``fields``.
@@ -393,7 +429,7 @@ class _FileClient:
         headers = {"Accept-Encoding": "identity", "User-Agent": "cosremaster", **fields}
         headers |= self._secret if is_own else {}
         try:
-            return self._pool.request(
+            return self._connections.pool_for(target).request(
                 "GET", target, headers=headers, preload_content=False, decode_content=False, redirect=False,
                 retries=False, timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             )  # fmt: skip
@@ -403,7 +439,7 @@ class _FileClient:
     def _redirected(self, base: str, location: str) -> str:
         """Return where ``location``, in an answer of ``base``, leads. :raises ImageError: it must not be followed."""
         try:
-            target = urljoin(base, location)
+            target = urljoin(base, escape_url(location.encode("latin-1").decode("utf-8", "replace")))
             parts = urlsplit(target)
             is_sound = bool(location) and parts.scheme in HTTP_SCHEMES and bool(parts.hostname)
             netloc = parts.netloc.rpartition("@")[2]
@@ -436,40 +472,3 @@ class _FileClient:
         if rest:
             raise ConnectionLostError("the connection was cut")
         response.release_conn()
-
-
-def _make_pool(target: str, place: Place) -> urllib3.PoolManager:
-    """Return the connections to ``target``, through the proxy that the environment names.
-
-    :raises ImageError: that proxy is of a kind that is not known, or malformed.
-    """
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - only who connects needs it
-
-    parts = urlsplit(target)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(parts.netloc):
-        return urllib3.PoolManager()
-    try:
-        return _make_proxy_pool(proxy, place)
-    except ValueError as error:  # what it names may hold a password
-        raise ImageError("the environment names a proxy whose URL is malformed", place) from error
-
-
-def _make_proxy_pool(proxy: str, place: Place) -> urllib3.PoolManager:
-    """Return the connections through ``proxy``. :raises ImageError: it is of a kind that is not known.
-
-    :raises ValueError: it is malformed.
-    """
-    proxy_parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if proxy_parts.scheme not in HTTP_SCHEMES:
-        kind = printable(proxy_parts.scheme)
-        raise ImageError(f"the environment names a proxy of the kind {kind}, which is not known", place)
-    if not proxy_parts.hostname:
-        raise ValueError("a proxy without a host")
-    headers = None
-    if "@" in proxy_parts.netloc:
-        user = f"{unquote(proxy_parts.username or '')}:{unquote(proxy_parts.password or '')}"
-        headers = dict(urllib3.util.make_headers(proxy_basic_auth=user))
-    address = proxy_parts._replace(netloc=proxy_parts.netloc.rpartition("@")[2], path="", query="", fragment="")
-    return urllib3.ProxyManager(address.geturl(), proxy_headers=headers)

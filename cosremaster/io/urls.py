@@ -17,6 +17,10 @@ _UNSAFE = lazy_regex(r"[\x00-\x20\x7f]")
 _SAFE = "".join(map(chr, range(0x21, 0x7F)))
 """What stays as it is: escapes in a URL are its own."""
 
+_HOST = lazy_regex(r"(?i)(https?://(?:[^/?#]*@)?)([^/?#@:\[\]]+)")
+_DEVIATIONS = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
+"""Letters for which IDNA of 2003 puts others, or nothing: sharp s, final sigma, joiners (UTS 46, 7)."""
+
 HTTP_SCHEMES = frozenset(("http", "https"))
 
 
@@ -30,12 +34,15 @@ class Url:
 
     def __init__(self, text: str) -> None:
         """Check the parts. :raises UsageError: it is malformed."""
-        from urllib.parse import quote, urlsplit  # noqa: PLC0415 - an image on this machine needs none of it
+        from urllib.parse import urlsplit  # noqa: PLC0415 - an image on this machine needs none of it
 
         if _UNSAFE.search(text):
             shown = printable(_without_user(text))
             raise UsageError(f"{shown}: a URL has neither spaces (write %20) nor control characters")
-        self.text = quote(text, safe=_SAFE)
+        try:
+            self.text = escape_url(text)
+        except ValueError as error:
+            raise UsageError(f"{printable(_without_user(text))}: {error}") from error
         try:
             parts = urlsplit(self.text)
             is_whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -94,6 +101,26 @@ class AbsentFileError(ImageError):
 
 class ChangedFileError(ImageError):
     """The file at a URL is another than the one that was opened."""
+
+
+def escape_url(text: str) -> str:
+    """Return the URL ``text``, or a part of one behind its host, in ASCII; escapes stay as they are.
+
+    A host is encoded by IDNA. Where the encodings of 2003 and 2008 differ, they name different servers.
+    :raises ValueError: it is such a host, or cannot be encoded.
+    """
+    from urllib.parse import quote  # noqa: PLC0415 - as above
+
+    match = None if text.isascii() else _HOST.match(text)
+    if match is not None and not match[2].isascii():
+        if not _DEVIATIONS.isdisjoint(match[2]):
+            raise ValueError("the name of its host has letters that not all programs encode alike; write it as xn--...")
+        try:
+            host = match[2].encode("idna").decode("ascii")
+        except UnicodeError as error:
+            raise ValueError("the name of its host cannot be encoded (IDNA)") from error
+        text = f"{match[1]}{host}{text[match.end() :]}"
+    return quote(text, safe=_SAFE)
 
 
 ImagePath: TypeAlias = "str | os.PathLike[str] | Url"

@@ -22,7 +22,8 @@ class ServedFile:
     ``cuts``: after how many bytes of a body the connection is cut, for the next answers. ``statuses``: of the next
     answers, in place of the file. ``most``: bytes that a part has at most, if any.
     ``redirects``: where paths lead. ``log``: the ranges of all requests, and the other
-    fields of the last one in ``fields``. ``files``: other paths with a content of their own.
+    fields of the last one in ``fields``. ``files``: other paths with a content of their own. ``interim``: statuses that
+    come before each answer; ``extra``: more fields of each.
     """
 
     data: bytes
@@ -44,6 +45,8 @@ class ServedFile:
     files: dict[str, bytes] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
+    interim: list[int] = field(default_factory=list)
+    extra: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
     change_after: int = 0
@@ -74,8 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes = b"", **fields: str) -> None:
         served = self._served
+        for each in served.interim:
+            self.send_response_only(each)
+            self.send_header("Link", "</a>; rel=preload")
+            self.end_headers()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **fields}.items():
+        for name, value in [*{"Content-Length": str(len(body)), **fields}.items(), *served.extra]:
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         cut = served.cuts.pop(0) if served.cuts and status < 300 else None

@@ -10,7 +10,9 @@ import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +21,14 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.errors import ImageError, UnsupportedError, UsageError
+from cosremaster.errors import ImageError, Place, UnsupportedError, UsageError
 from cosremaster.io import remote
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import Url, is_url, parse_image_path, shown_image_path, split_image_path
 from cosremaster.iso.far_images import Candidate, choose_candidates
 from tests.fixtures.tools import load_module, require_module
+from tests.support.forward_proxy import run_proxy
 from tests.support.listener import Listener
 from tests.support.range_server import ServedFile, serve_file
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
@@ -751,10 +754,129 @@ def test_a_malformed_proxy_is_told_without_its_password(monkeypatch: pytest.Monk
     assert "proxy" in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_a_length_of_thousands_of_digits_is_none() -> None:
+@pytest.mark.parametrize("text", ["9" * 5000, "-1", "", "1, 2", "\u0663", "0x10"])
+def test_a_length_that_is_none_is_an_error(text: str) -> None:
     require_module("urllib3")
     http_file = load_module("cosremaster.io.http_file")
-    lengths = {"9" * 5000: None, "-1": None, "12": 12, "": None, "1, 2": None, "\u0663": None}
-    for text, length in lengths.items():
-        response = SimpleNamespace(headers={"Content-Length": text})
-        assert http_file._told_length(response) == length
+    with pytest.raises(ImageError, match="tells of a length that is none"):
+        http_file._told_length(SimpleNamespace(headers={"Content-Length": text}), Place(("u",)))
+    for fields, length in (({}, None), ({"Content-Length": "12"}, 12), ({"Content-Length": "7, 7"}, 7)):
+        assert http_file._told_length(SimpleNamespace(headers=fields), Place(("u",))) == length
+
+
+# --- what stands around an answer
+
+
+def test_answers_that_are_not_final_are_passed_over(served: ServedFile) -> None:
+    served.interim = [103, 102, 103]
+    with open_source(served.url) as source:
+        assert source.read(0, source.size) == DATA
+    served.interim = [103] * 50
+    assert _message(served.url).startswith("the server's answer is no HTTP")
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_lengths_that_differ_are_an_error(served: ServedFile, has_ranges: bool) -> None:
+    served.has_ranges = has_ranges
+    served.extra = [("Content-Length", str(len(DATA) - 2048))]
+    assert _message(served.url) == "the server tells of several lengths of an answer"
+
+
+def test_a_busy_server_is_waited_for_as_it_asks(
+    served: ServedFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses: list[float] = []
+    clock = SimpleNamespace(sleep=pauses.append, time=time.time)
+    monkeypatch.setattr(load_module("cosremaster.io.http_file"), "time", clock)
+    served.statuses, served.extra = [503, 429], [("Retry-After", "7")]
+    with open_source(served.url) as source:
+        served.statuses = [503]
+        assert source.read(0, source.size) == DATA
+    assert pauses == [7, 7, 7]
+    assert f"{served.url}: the server fails (429 Too Many Requests), and is asked again in 7 seconds" in caplog.text
+    pauses.clear()
+    for text, pause in (("soon", 0), ("Mon, 30 Nov 2020 10:00:00 GMT", 0), ("0", 0)):
+        served.statuses, served.extra = [503], [("Retry-After", text)]
+        with open_source(served.url):
+            assert pauses.pop() == pause
+    later = formatdate(time.time() + 10, usegmt=True)
+    served.statuses, served.extra = [503], [("Retry-After", later)]
+    with open_source(served.url):
+        assert 8 <= pauses.pop() <= 10
+
+
+def test_a_server_that_asks_for_a_long_time_is_not_waited_for(served: ServedFile) -> None:
+    served.statuses, served.extra = [429], [("Retry-After", "3600")]
+    assert _message(served.url) == "the server fails (429 Too Many Requests), and asks to wait for 3,600 seconds"
+    assert len(served.log) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("http://b\u00fccher.example/\u00fc.iso", "http://xn--bcher-kva.example/%C3%BC.iso"),
+        ("https://anna:p\u00e4ss@B\u00dcCHER.example:8443/x", "https://anna:p%C3%A4ss@xn--bcher-kva.example:8443/x"),
+        ("http://images.example/%20\u00fc?a=\u00fc", "http://images.example/%20%C3%BC?a=%C3%BC"),
+        ("s3://b\u00fccher/x", "s3://b%C3%BCcher/x"),
+    ],
+)
+def test_names_of_hosts_are_encoded(text: str, host: str) -> None:
+    assert Url(text).text == host
+
+
+@pytest.mark.parametrize("host", ["fa\u00df.example", "\u03b2\u03c2.example", "a\u200db.example", "\u00fc" * 70])
+def test_a_name_of_a_host_that_may_mean_two_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="the name of its host"):
+        Url(f"http://anna:secret@{host}/in.iso")
+
+
+def test_a_redirect_may_hold_bytes_of_utf8(served: ServedFile) -> None:
+    served.redirects = {"/in.iso": "/\u00fc/x".encode().decode("latin-1"), "/%C3%BC/x": "/y/in.iso"}
+    with open_source(served.url) as source:
+        assert source.read(9, 4) == DATA[9:13]
+
+
+# --- proxies
+
+
+def test_a_proxy_of_the_environment_is_asked(served: ServedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_proxy() as proxy:
+        proxy.credentials = "Basic " + base64.b64encode(b"anna:p@ss").decode()
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.replace("://", "://anna:p%40ss@"))
+            with open_source(served.url) as source:
+                assert source.read(1 << 20, 4) == DATA[1 << 20 :][:4]
+            assert set(proxy.log) == {f"GET {served.url}"}
+            proxy.log.clear()
+            for away in ("127.0.0.1", "*", served.url.split("/")[2], "example.com, 127.0.0.1"):
+                monkeypatch.setenv("no_proxy", away)
+                with open_source(served.url):
+                    assert not proxy.log
+            monkeypatch.delenv("no_proxy")
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert _message(served.url) == "the server refuses access (407 Proxy Authentication Required)"
+
+
+def test_each_redirect_has_its_own_proxy(served: ServedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One leads from a server that is reached through the proxy to one that is not, and the other way round."""
+    with run_proxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        near, far = served.url, served.url.replace("127.0.0.1", "localhost")
+        served.redirects = {"/far/in.iso": near, "/near/in.iso": far}
+        for path, log in ((far.replace("/in", "/far/in"), "/far/in.iso"), (near.replace("/in", "/near/in"), "/in.iso")):
+            proxy.log.clear()
+            with open_source(path):
+                assert [line.rpartition(far.rpartition("/")[0])[2] for line in proxy.log] == [log]
+
+
+def test_a_proxy_that_refuses_a_tunnel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_module("urllib3")
+    with run_proxy() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url.replace("://", "://anna:secret@"))
+        for status, text in ((407, "407 Proxy Authentication Required"), (403, "403 Forbidden")):
+            proxy.status = status
+            message = _message("https://images.invalid/in.iso")
+            assert message == f"the proxy refuses to connect to the server ({text})"
+        assert proxy.log == ["CONNECT images.invalid:443"] * 2
