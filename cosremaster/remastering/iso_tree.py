@@ -87,7 +87,7 @@ def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeReques
     removals = [spelling.pattern(pattern) for pattern in request.remove]
     removal = merge(tree.nodes, (), removals, image.place, allow_missing=request.allow_missing)
     if removal.removed_paths:
-        tree.nodes = _RemainingNodes(nodes, removal.removed_paths)
+        tree.nodes = _ChangedNodes.of(nodes, removal.removed_paths, {})
     for rename in request.rename:
         spelled = replace(rename, old=spelling.path(rename.old), new=spelling.path(rename.new))
         _rename(tree, spelled, image.place, request.force_type)
@@ -96,26 +96,40 @@ def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeReques
     return _iso_edits(tree, removal, edits)
 
 
-class _RemainingNodes(RootedTree):
-    """``nodes`` without those at the paths ``removed``; no node is read for that."""
+class _ChangedNodes(RootedTree):
+    """``nodes`` without those at the paths ``hidden``, and with ``own`` ones behind them; few nodes are read for that.
 
-    def __init__(self, nodes: RootedTree, removed: AbstractSet[bytes]) -> None:
+    A path that is among ``own`` and among those of ``nodes`` is hidden, too.
+    """
+
+    def __init__(self, nodes: RootedTree, hidden: AbstractSet[bytes], own: Mapping[bytes, Node]) -> None:
         """Keep the arguments."""
-        self._nodes, self._removed = nodes, removed
+        self._nodes, self._hidden, self._own = nodes, hidden, own
+
+    @classmethod
+    def of(cls, nodes: RootedTree, leaving: Collection[bytes], coming: Mapping[bytes, Node]) -> _ChangedNodes:
+        """Return ``nodes`` without those at the paths ``leaving``, and then with those of ``coming``."""
+        known = nodes if isinstance(nodes, cls) else cls(nodes, frozenset(), {})
+        hidden = known._hidden | {*leaving, *coming}
+        own = {path: node for path, node in known._own.items() if path not in leaving}
+        return cls(known._nodes, hidden, {**own, **coming})
 
     def __getitem__(self, path: bytes) -> Node:
-        """Return the node at ``path``. Raises as that of ``nodes``, also where it is removed."""
-        if path in self._removed:
+        """Return the node at ``path``. Raises as that of ``nodes``, also where it is hidden."""
+        if path in self._own:
+            return self._own[path]
+        if path in self._hidden:
             raise KeyError(path)
         return self._nodes[path]
 
     def __contains__(self, path: object) -> bool:
         """Return whether there is a node at ``path``."""
-        return path not in self._removed and path in self._nodes
+        return path in self._own or (path not in self._hidden and path in self._nodes)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield every path, in the order of ``nodes``."""
-        return (path for path in self._nodes if path not in self._removed)
+        yield from (path for path in self._nodes if path not in self._hidden)
+        yield from self._own
 
     def __len__(self) -> int:
         """Count the nodes."""
@@ -123,7 +137,7 @@ class _RemainingNodes(RootedTree):
 
     def list_paths(self) -> Collection[bytes]:
         """Return all paths."""
-        return [path for path in self._nodes.list_paths() if path not in self._removed]
+        return [*(path for path in self._nodes.list_paths() if path not in self._hidden), *self._own]
 
     def read_root(self) -> Node:
         """Return the node of the root."""
@@ -136,7 +150,7 @@ class _RenamedTree(Struct):
     ``renamed``: the path on the image -> the present path; ``new_parents``: directories that renames needed.
     """
 
-    nodes: Mapping[bytes, Node]
+    nodes: RootedTree
     renamed: dict[bytes, bytes] = field(default_factory=dict)
     new_parents: dict[bytes, Node] = field(default_factory=dict)
     _origins: dict[bytes, bytes] = field(default_factory=dict)
@@ -151,10 +165,11 @@ class _RenamedTree(Struct):
     def rename(self, old: bytes, new: bytes) -> None:
         """Move the entry at ``old``, and all below, to the free path ``new``."""
         origin = self.origin(old)
-        nodes = self.nodes = dict(self.nodes)
-        for path in [path for path in nodes if path == old or path.startswith(old + b"/")]:
-            target = new + path[len(old) :]
-            nodes[target] = replace(nodes.pop(path), path=target)
+        moved = sorted(path for path in self.nodes.list_paths() if path == old or path.startswith(old + b"/"))
+        targets = [new + path[len(old) :] for path in moved]
+        nodes = [replace(self.nodes[path], path=target) for path, target in zip(moved, targets, strict=True)]
+        self.nodes = _ChangedNodes.of(self.nodes, set(moved), dict(zip(targets, nodes, strict=True)))
+        for path, target in zip(moved, targets, strict=True):
             if path in self.new_parents:
                 self.new_parents[target] = replace(self.new_parents.pop(path), path=target)
         for source, path in self.renamed.items():
@@ -190,7 +205,7 @@ def _rename(tree: _RenamedTree, rename: Rename, image: Place, force_type: bool) 
         )
     if new.startswith(old + b"/"):
         raise OverlayError("cannot be moved into itself", place)
-    tree.nodes = {**tree.nodes, **parents}
+    tree.nodes = _ChangedNodes.of(tree.nodes, (), parents) if parents else tree.nodes
     tree.new_parents |= parents
     tree.rename(old, new)
 

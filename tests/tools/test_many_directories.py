@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ from cosremaster.iso.tree_edit.verify import prove_directories
 from cosremaster.iso.tree_files import FileColumns
 from cosremaster.iso.walk import walk_records
 from cosremaster.records import replace
+from cosremaster.remastering import iso_tree
 from cosremaster.tree.content import BytesContent
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, RootedTree
 from cosremaster.units import Lba, lba_offset
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
@@ -534,3 +536,80 @@ def test_files_after_removals_and_renames_are_those_that_each_path_tells(name: s
             assert len(list(find_stale_names(image, edits))) == len(gone)
             stale += len(gone)
     assert stale > 40
+
+
+class DictionaryNodes(RootedTree):
+    """All nodes in a dictionary, which each change copies."""
+
+    def __init__(self, nodes: Mapping[bytes, Node]) -> None:
+        self.by_path = dict(nodes)
+
+    @classmethod
+    def of(
+        cls, nodes: Mapping[bytes, Node], leaving: Collection[bytes], coming: Mapping[bytes, Node]
+    ) -> DictionaryNodes:
+        return cls({**{path: node for path, node in nodes.items() if path not in leaving}, **coming})
+
+    def __getitem__(self, path: bytes) -> Node:
+        return self.by_path[path]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.by_path)
+
+    def __len__(self) -> int:
+        return len(self.by_path)
+
+    def read_root(self) -> Node:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", LINKED_MAKERS)
+def test_renames_do_what_they_do_to_a_dictionary_of_all_nodes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, outcomes = random.Random(name), {"written": 0, "refused": 0}
+    iso = make_linked(tmp_path, "genisoimage" if name == "without Rock Ridge" else name)
+    with cosremaster.open(iso) as image:
+        paths = [f"/d{number:02}" for number in range(12)]
+        paths += [f"/d{number:02}/sub{number % 3}" for number in range(12)] + [
+            "/d05/linked",
+            "/d06/empty",
+            "/new",
+            "/x/y",
+        ]
+        for number in range(25):
+            renames = [
+                f"{chance.choice(paths)}:{chance.choice(paths)}{chance.choice(['', '/', '/z'])}" for _ in range(3)
+            ]
+            request = Request(
+                remove_iso=chance.sample(paths[:24], chance.randrange(3)), rename_iso=renames[: chance.randrange(1, 4)],
+                add_iso=[InlineFile("/new", b"new\n")] if chance.random() < 0.3 else [], allow_missing=True,
+            )  # fmt: skip
+            first = remaster_or_refuse(image, tmp_path / f"{number}-first.iso", request)
+            with monkeypatch.context() as patched:
+                patched.setattr(iso_tree, "_ChangedNodes", DictionaryNodes)
+                second = remaster_or_refuse(image, tmp_path / f"{number}-second.iso", request)
+            assert first == second
+            outcomes["refused" if isinstance(first, str) else "written"] += 1
+    assert min(outcomes.values()) > 3, outcomes
+
+
+def remaster_or_refuse(image: cosremaster.Image, target: Path, request: Request) -> bytes | str:
+    """The new image, or why there is none."""
+    try:
+        image.remaster(target, request)
+    except cosremaster.CosremasterError as error:
+        return str(error)
+    data = target.read_bytes()
+    target.unlink()
+    return data
+
+
+def test_a_directory_is_renamed_without_reading_all_nodes(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosremaster.iso.lazy_nodes.read_nodes", None)
+    with cosremaster.open(many) as image:
+        image.remaster(tmp_path / "out.iso", Request(rename_iso=["/d03:/d05/", "/d06:/other"]))
+    listed = run(["isoinfo", "-R", "-f", "-i", tmp_path / "out.iso"]).split(b"\n")
+    assert len([path for path in listed if path.startswith((b"/d05/d03/a name", b"/other/a name"))]) == 10
