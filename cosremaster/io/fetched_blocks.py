@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from collections import OrderedDict
 from contextlib import suppress
 from typing import BinaryIO
+from weakref import WeakSet
 
 from cosremaster.errors import OutputError, Place
 
@@ -16,6 +18,9 @@ BLOCK_SIZE = 1 << 16
 
 MAX_BYTES = 8 << 30
 """How many bytes are kept of a file at most; never more than half of what the disk has free."""
+
+_MARGIN_SHARE = 64
+"""A file takes more of the disk than its bytes, for where they are: a part of them of which this is the inverse."""
 
 _IN_MEMORY = 256
 """Blocks that are kept where the folder for temporary files cannot be written."""
@@ -31,7 +36,8 @@ class FetchedBlocks:
     """Blocks by number, in a nameless temporary file; those unused for longest make room for new ones.
 
     ``limit``: bytes at most; None for as many as fit on half of the free disk, with :data:`MAX_BYTES` as the most.
-    Where the disk has no room, a few are kept in memory. It is for a single thread at a time.
+    Where the disk has no room, a few are kept in memory. It is for a single thread at a time; :func:`make_room` may be
+    called by another.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -43,6 +49,8 @@ class FetchedBlocks:
         self._memory: OrderedDict[int, bytes] = OrderedDict()
         self._count = 0
         self._is_broken = self._keeps_all = False
+        self._lock = threading.Lock()
+        _OPEN.add(self)
 
     def keep_all(self, size: int) -> None:
         """Keep all blocks of a file of ``size`` bytes from now on; :meth:`store` fails where they have no room."""
@@ -50,6 +58,7 @@ class FetchedBlocks:
 
     def close(self) -> None:
         """Give up all blocks."""
+        _OPEN.discard(self)
         self._slots.clear()
         self._memory.clear()
         if self._file is not None:
@@ -65,6 +74,11 @@ class FetchedBlocks:
         if number in self._memory:
             self._memory.move_to_end(number)
             return self._memory[number]
+        with self._lock:
+            return self._read(number)
+
+    def _read(self, number: int) -> bytes | None:
+        """Return block ``number`` of the file; None if it is not there."""
         slot = self._slots.get(number)
         if slot is None or self._file is None:
             return None
@@ -83,7 +97,8 @@ class FetchedBlocks:
         """Keep ``data`` as block ``number``. :raises OSError: it cannot be, and all are to be kept."""
         if not self._is_broken:
             try:
-                self._write(number, data)
+                with self._lock:
+                    self._write(number, data)
                 return
             except OSError:
                 if self._keeps_all:
@@ -111,3 +126,34 @@ class FetchedBlocks:
         if os.pwrite(self._file.fileno(), data, slot * BLOCK_SIZE) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._slots[number], self._lengths[number] = slot, len(data)
+
+    def bound(self, device: int, spare: int) -> int:
+        """Take no more than ``spare`` bytes beyond what is kept on the disk ``device``; give up some where it is < 0.
+
+        Return how many bytes others may take.
+        """
+        with self._lock:
+            if self._file is None or self._limit is None or self._keeps_all:
+                return spare
+            if os.fstat(self._file.fileno()).st_dev != device:
+                return spare
+            before = self._count
+            self._limit = min(self._limit, max(0, before * BLOCK_SIZE + spare))
+            count = min(before, self._limit // BLOCK_SIZE)
+            if count < before:
+                os.ftruncate(self._file.fileno(), count * BLOCK_SIZE)
+                for number in [number for number, slot in self._slots.items() if slot >= count]:
+                    del self._slots[number]
+                self._count = count
+            return spare - (self._limit - before * BLOCK_SIZE)
+
+
+_OPEN: WeakSet[FetchedBlocks] = WeakSet()
+
+
+def make_room(fd: int, length: int) -> None:
+    """Let ``length`` bytes more fit into the file ``fd``, as far as blocks take their place: those can come again."""
+    status, device = os.fstatvfs(fd), os.fstat(fd).st_dev
+    spare = status.f_bavail * status.f_frsize - length - length // _MARGIN_SHARE - BLOCK_SIZE
+    for blocks in list(_OPEN):
+        spare = blocks.bound(device, spare)

@@ -291,6 +291,10 @@ class Output:
         fd = self._open()
         copied, reported = self._finish_precopy(table, advance)
         self._truncate(fd, copied)
+        if source is not None and source.is_far:
+            from cosremaster.io.fetched_blocks import make_room  # noqa: PLC0415 - only an image by URL has loaded it
+
+            make_room(fd, table.length - copied)
         written = self._write_pieces(table.pieces, source, advance, copied, reported)
         if self._file_sum is not None:
             self._file_sum.begin(table, written.path)

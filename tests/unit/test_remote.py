@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.errors import ImageError, Place, UnsupportedError, UsageError
 from cosremaster.io import remote
-from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks
+from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks, make_room
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.urls import Url, is_url, parse_image_path, shown_image_path, split_image_path
 from cosremaster.iso.far_images import Candidate, choose_candidates
@@ -187,6 +188,42 @@ def test_a_full_disk_leaves_blocks_in_memory(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "pwrite", refuse)
     blocks.store(7, b"x" * BLOCK_SIZE)
     assert blocks.read(7) == b"x" * BLOCK_SIZE
+    blocks.close()
+
+
+def test_blocks_give_way_to_an_output_on_their_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    blocks, free = FetchedBlocks(), 100 * BLOCK_SIZE
+    for number in range(10):
+        blocks.store(number, bytes([number]) * BLOCK_SIZE)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1))
+    with (tmp_path / "out").open("w") as out, open("/dev/null", "w") as elsewhere:
+        make_room(out.fileno(), 64 * BLOCK_SIZE)
+        assert all(number in blocks for number in range(10)), "there is room"
+        make_room(elsewhere.fileno(), 200 * BLOCK_SIZE)
+        assert all(number in blocks for number in range(10)), "they are on another disk"
+        free = 82 * BLOCK_SIZE
+        make_room(out.fileno(), 64 * BLOCK_SIZE)
+        for number in range(10, 40):
+            blocks.store(number, bytes([number]) * BLOCK_SIZE)
+        assert sum(number in blocks for number in range(40)) == 26, "they grow into what the output does not want"
+        for number in range(10):
+            blocks.store(number, bytes([number]) * BLOCK_SIZE)
+        free = 44 * BLOCK_SIZE
+        make_room(out.fileno(), 64 * BLOCK_SIZE)  # and one for where they are, and one more
+        rest = [number for number in range(40) if number in blocks]
+        assert len(rest) == 4 and all(blocks.read(number) == bytes([number]) * BLOCK_SIZE for number in rest)
+        blocks.store(50, b"\x32" * BLOCK_SIZE)
+        assert sum(number in blocks for number in range(51)) == 4, "they take no more than that"
+        free = 70 * BLOCK_SIZE
+        make_room(out.fileno(), 64 * BLOCK_SIZE)
+        for number in range(20, 40):
+            blocks.store(number, bytes([number]) * BLOCK_SIZE)
+        assert sum(number in blocks for number in range(40)) == 4, "a bound stays"
+        blocks.keep_all(10 * BLOCK_SIZE)
+        blocks.store(4, b"\x04" * BLOCK_SIZE)
+        make_room(out.fileno(), 500 * BLOCK_SIZE)
+        assert blocks.read(4) == b"\x04" * BLOCK_SIZE, "what has to stay stays"
     blocks.close()
 
 
