@@ -14,7 +14,7 @@ from cosremaster.errors import UsageError
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
-from cosremaster.serve.listen import Address, ServerLimits, format_address, open_socket, parse_address
+from cosremaster.serve.listen import Address, ServerLimits, fit_connections, format_address, open_socket, parse_address
 from cosremaster.serve.sites import SiteImages
 from cosremaster.serve.tokens import TokenList
 
@@ -67,6 +67,10 @@ def serve_command(
     counting = tokens.open()
     catalog = open_catalog(files)
     names = catalog.names()
+    room = fit_connections(connections)
+    if room < connections:
+        sys.stderr.write(f"warning: {room} connections at a time, as no more files may be open (ulimit -n)\n")
+    connections = room
     limits = ServerLimits(connections, connections if address.is_loopback else -(-connections // 4))
     with open_socket(address) as listener:
         start = StartMessage(address._replace(port=listener.getsockname()[1]), len(names), is_open=not counting)

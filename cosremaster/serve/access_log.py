@@ -6,6 +6,7 @@ lines, it would take the interpreter's lock from the answers, each time for mill
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from typing import TypeAlias
 
 from cosremaster.serve.metrics import Metrics
 
-__all__ = ["AccessLog", "format_members", "quote"]
+__all__ = ["AccessLog", "TornLineError", "format_members", "quote", "write_lines"]
 
 Value: TypeAlias = "str | int | float | None"
 
@@ -27,6 +28,26 @@ GATHERING = 0.05
 """Seconds between the first line that waits and its writing; what comes meanwhile is written together with it."""
 
 
+class TornLineError(OSError):
+    """A line was written in part."""
+
+
+def write_lines(fd: int, text: str) -> None:
+    """Write ``text``, whole lines, to ``fd``.
+
+    :raises TornLineError: the disk took a part of a line. :raises OSError: it took none, or whole lines alone.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    start = 0
+    try:
+        while start < len(data):
+            start += os.write(fd, data[start:])
+    except OSError as error:
+        if start and data[start - 1 : start] != b"\n":
+            raise TornLineError(error.errno, error.strerror) from error
+        raise
+
+
 class AccessLog:
     """Writes lines by ``write``, which gets whole lines, several at once. ``metrics`` count those that are lost."""
 
@@ -34,6 +55,7 @@ class AccessLog:
         """Begin to write."""
         self._write, self.metrics = write, metrics or Metrics()
         self._waiting: deque[str] = deque()
+        self._is_torn = False
         self._has_waiting, self._is_closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write_lines, name="access log", daemon=True)
         self._thread.start()
@@ -69,8 +91,10 @@ class AccessLog:
         if not lines:
             return
         try:
-            self._write("".join(lines))
-        except OSError:
+            self._write("".join(("\n" if self._is_torn else "", *lines)))
+            self._is_torn = False
+        except OSError as error:
+            self._is_torn |= isinstance(error, TornLineError)
             self.metrics.lost_lines += len(lines)
 
     def close(self) -> None:

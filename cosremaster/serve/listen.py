@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import resource
 import socket
 
 from cosremaster.errors import OutputError, UsageError, printable
@@ -15,6 +16,8 @@ HEAD_TIMEOUT = 15
 STALL_TIMEOUT = 60
 """Seconds within which a client takes what waits for it (256 KiB at most: some 4 kB a second)."""
 BACKLOG = 512
+SPARE_DESCRIPTORS = 64
+"""Descriptors that connections leave, of the server's own: for sources, plans and threads that look at files."""
 
 
 class Address(NamedTuple):
@@ -41,6 +44,23 @@ class ServerLimits(NamedTuple):
     grace: int = 30
     head_timeout: float = HEAD_TIMEOUT
     stall_timeout: float = STALL_TIMEOUT
+
+
+def fit_connections(connections: int) -> int:
+    """Return how many of so many ``connections`` have room among the files that this process may open.
+
+    It may open more from now on, if need be and as far as it is allowed to. Were all taken by clients, no site could be
+    planned, and those that are would be lost with the next look at their files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):  # a system may allow less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    return max(1, min(connections, soft - min(SPARE_DESCRIPTORS, soft // 2)))
 
 
 def parse_address(text: str) -> Address:

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from cosremaster.errors import OutputError
 from cosremaster.io.descriptors import write_all
+from cosremaster.serve.access_log import TornLineError
 from cosremaster.serve.metrics import CELL, ROW, Metrics
 
 _HEAD = 4
@@ -72,7 +73,13 @@ class SharedState:
             fcntl.lockf(self.fd, fcntl.LOCK_EX, 1)
             try:
                 is_torn, self._cells[0] = self._cells[0], 1
-                write(f"\n{text}" if is_torn else text)
+                try:
+                    write(f"\n{text}" if is_torn else text)
+                except TornLineError as error:  # whoever writes next ends it
+                    raise OSError(error.errno, error.strerror) from error
+                except OSError:
+                    self._cells[0] = is_torn
+                    raise
                 self._cells[0] = 0
             finally:
                 fcntl.lockf(self.fd, fcntl.LOCK_UN, 1)

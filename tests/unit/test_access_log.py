@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from cosremaster.cli.serve_log import open_log
 from cosremaster.serve import access_log
 from cosremaster.serve.access_log import AccessLog
+from cosremaster.serve.shared_state import SharedState
 
 
 def _events(text: str) -> list[str]:
@@ -78,3 +83,31 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
     log.add("answer")
     log.close()
     assert log.metrics.lost_lines == 2
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_line_that_a_full_disk_cuts_spoils_no_other(tmp_path: Path, is_shared: bool) -> None:
+    """Neither does what was lost appear later."""
+    state = SharedState.create(1, b"")
+    path = tmp_path / "log"
+    write = open_log(path)
+    log = AccessLog(state.in_turn(write) if is_shared else write)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        for count in (10, 20, 30):  # the first fills the disk, to others it gives nothing
+            for number in range(10):
+                log.add("lost", number=number, text="x" * 100)
+            while log.metrics.lost_lines < count:
+                time.sleep(0.01)
+        assert path.stat().st_size == 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for event in ("later", "last"):
+        log.add(event)
+    log.close()
+    state.close()
+    lines = path.read_text().split("\n")
+    assert [json.loads(line)["event"] for line in lines[-3:-1]] == ["later", "last"]
+    assert _events("\n".join(lines[:-4])) == ["lost"] * (len(lines) - 4)
+    assert lines[-4].startswith('{"time"') and "}" not in lines[-4]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
+import resource
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -29,7 +30,7 @@ from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, hide_tokens, parse_path
 from cosremaster.serve.catalogs import RecipeCatalog, open_catalog
 from cosremaster.serve.fingerprint import take_fingerprint
-from cosremaster.serve.listen import Address, find_client, open_socket, parse_address
+from cosremaster.serve.listen import Address, find_client, fit_connections, open_socket, parse_address
 from cosremaster.serve.ranges import Representation, answer_request
 from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages
 from cosremaster.serve.tokens import Tokens
@@ -770,6 +771,28 @@ def test_a_fingerprint_sees_each_symlink_on_the_way(tmp_path: Path) -> None:
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"--listen .*HOST:PORT is wanted"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed", "connections"),
+    [
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 1024),
+        (4096, 4096, None, 1024),
+        (1024, resource.RLIM_INFINITY, 1088, 1024),
+        (1024, 1 << 20, 1088, 1024),
+        (256, 1024, 1024, 960),
+        (1024, 1024, 1024, 960),
+        (40, 40, 40, 20),
+    ],
+)
+def test_connections_leave_descriptors_for_plans(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int | None, connections: int
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    assert fit_connections(1024) == connections
+    assert limits == ([] if allowed is None else [(allowed, hard)])
 
 
 def test_addresses() -> None:

@@ -18,6 +18,7 @@ import pytest
 from cosremaster.cli.serve_workers import ServeSetup, decode_setup
 from cosremaster.errors import OutputError
 from cosremaster.serve import fair_accept, worker_pool
+from cosremaster.serve.access_log import TornLineError
 from cosremaster.serve.clients import Clients
 from cosremaster.serve.fair_accept import FairAcceptor
 from cosremaster.serve.listen import Address, ServerLimits, open_socket
@@ -70,7 +71,7 @@ def test_a_line_that_is_not_complete_is_ended() -> None:
     written: list[str] = []
 
     def fail(text: str) -> None:
-        raise OSError(28, text)
+        raise TornLineError(28, text)
 
     with pytest.raises(OSError, match="torn"):
         state.in_turn(fail)("torn")
