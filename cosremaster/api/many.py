@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, cast
 from cosremaster.__about__ import __version__
 from cosremaster.api.image import Image, StrPath
 from cosremaster.api.image import open as open_image
+from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, OutputError, UsageError, printable
+from cosremaster.io.interruptions import finishing_names
 from cosremaster.io.part_files import remove_stale_parts
 from cosremaster.io.urls import is_url
 from cosremaster.layers.scan import MAX_EXPAND
@@ -199,9 +201,7 @@ def remaster_many(
             on_result(result)
 
     if executor is None:
-        with _open_base(base, settings) as image:
-            for site in listed:
-                record(_make_site(image, site, settings))
+        _make_in_turn(base, listed, settings, record)
     else:
         _index_base(base, settings, progress)
         run = os.urandom(8).hex()
@@ -218,6 +218,16 @@ def remaster_many(
         finally:
             _BASES.close()
     return tuple(results[site.name] for site in listed)
+
+
+def _make_in_turn(
+    base: StrPath, sites: Sequence[Site], options: BaseOptions, record: Callable[[SiteResult], None]
+) -> None:
+    """Make ``sites`` one after another; ``record`` gets the results. :raises ImageError: the base cannot be opened."""
+    with _open_base(base, options) as image:
+        for site in sites:
+            with finishing_names():  # an image that has its name is recorded, too
+                record(_make_site(image, site, options))
 
 
 def _check_sites(sites: Sequence[Site]) -> None:
@@ -259,6 +269,7 @@ class _TaskRun:
         self._before = {task.site.name: _stamp_of(task.site) for task in tasks}
         self._lost: list[Site] = []
         self._is_broken = False
+        self._is_delta = any(task.options.delta for task in tasks)
 
     def finish(self) -> None:
         """Work until there is a result for each task; where that is interrupted, none more begins."""
@@ -267,8 +278,13 @@ class _TaskRun:
                 self._submit()
                 self._take_results()
         except BaseException:
-            for future in self._running:
-                if not future.cancel() and future.done() and _error_of(future) is None:
+            begun = [future for future in self._running if not future.cancel()]
+            stop_sites = getattr(self._executor, "stop_sites", None)
+            if stop_sites is not None:
+                stop_sites()
+                wait(begun)
+            for future in begun:
+                if future.done() and _error_of(future) is None and future.result().begun:
                     self._record(future.result())  # it is there, and was finished
             raise
         if self._is_broken:
@@ -302,11 +318,17 @@ class _TaskRun:
             remove_stale_parts(folder)
         for site in self._lost:
             if _stamp_of(site) != self._before[site.name]:  # it got its name, and the worker died before it could tell
-                Path(site.target).unlink(missing_ok=True)
+                for path in (Path(site.target), *self._notes_of(site)):
+                    path.unlink(missing_ok=True)
             self._record(_failure(site, OutputError("a worker died while it was made: killed, or out of memory"), 0.0))
         for task in self._waiting:
             error = OutputError("was not begun, as the workers died")
             self._record(_failure(task.site, error, 0.0, is_begun=False))
+
+    def _notes_of(self, site: Site) -> Iterator[Path]:
+        """Yield the note beside the target of ``site``, where that is a delta."""
+        if self._is_delta:
+            yield note_path(Path(site.target))
 
 
 def _stamp_of(site: Site) -> tuple[int, int, int] | None:
@@ -337,19 +359,48 @@ class _WorkerStopped(SystemExit):
     """A signal asks this worker to end; unwinding removes what is unfinished."""
 
 
+class _TaskStopped(BaseException):
+    """The parent gives up the run; unwinding removes what is unfinished, and the worker tells what it finished."""
+
+
+class _Worker:
+    """What this process does as a worker: whether it is at a site, and whether it shall begin none any more."""
+
+    is_busy = False
+    is_stopping = False
+
+
 def start_worker() -> None:
     """Prepare a process to be a worker: Ctrl-C is its parent's, SIGTERM and the end of its parent end it.
 
     It then removes what is unfinished. For the ``initializer`` of a ``ProcessPoolExecutor``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop_worker)
+    signal.signal(signal.SIGTERM, _end_worker)
+    signal.signal(signal.SIGUSR1, _stop_task)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
 
 
-def _stop_worker(number: int, _: FrameType | None) -> None:
+def stop_worker(process: multiprocessing.process.BaseProcess) -> None:
+    """Let the worker ``process``, which :func:`start_worker` prepared, leave its site and begin none any more.
+
+    Other than by SIGTERM it lives on, and its pool gets what it finished. So that pool is to be shut down.
+    """
+    if process.pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGUSR1)
+
+
+def _stop_task(_number: int, _frame: FrameType | None) -> None:
+    """Let the site that the worker is at end: what it does unwinds first."""
+    is_first, _Worker.is_stopping = not _Worker.is_stopping, True
+    if _Worker.is_busy and is_first:
+        raise _TaskStopped
+
+
+def _end_worker(number: int, _: FrameType | None) -> None:
     """Let the worker end: what it does unwinds first."""
     raise _WorkerStopped(128 + number)
 
@@ -363,14 +414,25 @@ def _follow_parent(parent: multiprocessing.process.BaseProcess) -> None:
 def _remaster_site(task: _SiteTask) -> SiteResult:
     """Make the image of ``task`` in a worker; the base stays open for the next task."""
     start, target = time.monotonic(), os.fspath(task.site.target)
+    stopped = _failure(task.site, OutputError("was not finished, as the run was interrupted"), 0.0, is_begun=False)
+    if _Worker.is_stopping:
+        return stopped
+    result: SiteResult | None = None
     try:
-        task = _adapt_task(task)
-        with _BASES.using(task) as image:
-            return replace(_make_site(image, task.site, task.options), target=target)
+        _Worker.is_busy = True
+        with finishing_names():  # who asks hears of an image that has its name
+            task = _adapt_task(task)
+            with _BASES.using(task) as image:
+                result = replace(_make_site(image, task.site, task.options), target=target)
     except _WorkerStopped:
         os._exit(128 + signal.SIGTERM)  # a pool would take it for a result, and give this worker another task
+    except _TaskStopped:
+        return result or stopped
     except Exception as error:
         return _failure(task.site, error, time.monotonic() - start)
+    finally:
+        _Worker.is_busy = False
+    return result
 
 
 def _adapt_task(task: _SiteTask) -> _SiteTask:

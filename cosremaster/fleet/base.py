@@ -34,12 +34,13 @@ _INNER = ".cosremaster-fleet-base"
 class SiteBase(NamedTuple):
     """What sites are made from: ``image``, a path or URL, and the ``delta`` that makes it of the fleet's own base.
 
-    ``has_common``: what is common to all sites is done in it.
+    ``has_common``: what is common to all sites is done in it; ``warnings``: what was to be said of that.
     """
 
     image: str
     delta: Path | None = None
     has_common: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class FleetBase:
@@ -118,7 +119,7 @@ class FleetBase:
             else:
                 with Image(self.base, check_index=check_index) as image:
                     result = image.remaster(inner, common, sync=False, progress=progress)
-                made = SiteBase(str(inner), has_common=True)
+                made = SiteBase(str(inner), has_common=True, warnings=tuple(result.warnings))
             _lock(inner, own)
             if not any(map(_is_for_layer, split.rests)) or self._means_the_same(
                 inner, whole, frozenset(result.iso_exchanged), check_index=check_index
@@ -160,7 +161,7 @@ class FleetBase:
         for path in (delta, note_path(delta)):
             _lock(path, stack)
         apply(self.base, delta, inner, sync=False, progress=progress)
-        return SiteBase(str(inner), delta, has_common=True), result
+        return SiteBase(str(inner), delta, has_common=True, warnings=tuple(result.warnings)), result
 
     def _copy(self, folder: Path, stack: ExitStack, progress: Progress | None) -> SiteBase:
         """Write the base, which is far away, to ``folder``, so that it comes once for all processes."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cosremaster.api.image import Image
-from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many, start_worker
+from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, OutputError, Place, UsageError
 from cosremaster.fleet.base import FleetBase, SiteBase
+from cosremaster.fleet.pool import SitePool
 from cosremaster.fleet.read import Fleet, FleetSite, list_outputs
 from cosremaster.fleet.split import SplitRequests, split_requests
 from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKeys, SiteRecord
@@ -60,7 +60,7 @@ class FleetListener(Protocol):
         ...
 
     def add(self, record: SiteRecord) -> None:
-        """Hear what became of a site."""
+        """Hear what became of a site; the warnings are its own, beside those of what is common to all."""
         ...
 
 
@@ -192,6 +192,7 @@ class _FleetRun:
         self._outputs = {site.name: site.output for site, _, _ in plan.pending}
         self._written_at = 0.0
         self._made_from = ""
+        self._common_warnings: tuple[str, ...] = ()
         known = {site.name for site in fleet.sites}
         for name in [name for name in plan.state.records if name not in known]:
             del plan.state.records[name]
@@ -273,6 +274,7 @@ class _FleetRun:
     ) -> None:
         """Make ``sites`` from what they are ``made_from``; where workers died, others go on with what nobody had."""
         base = self._made_from = made_from.image
+        self._common_warnings = made_from.warnings
         settings = BaseOptions(
             check_index=options.check_index, sync=options.sync and self._fleet.sync, read_back=options.read_back,
             delta=self._fleet.delta, base_delta=made_from.delta,
@@ -290,10 +292,7 @@ class _FleetRun:
     ) -> None:
         """Make ``sites`` on processes of our own, new ones where some died."""
         while sites:
-            others = set(multiprocessing.active_children())
-            pool = ProcessPoolExecutor(
-                self._options.jobs, multiprocessing.get_context("spawn"), initializer=start_worker
-            )
+            pool = SitePool(self._options.jobs)
             try:
                 results = remaster_many(
                     base, sites, pool, options=settings, progress=progress,
@@ -301,9 +300,7 @@ class _FleetRun:
                 )  # fmt: skip
                 pool.shutdown()
             except BaseException:
-                for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.end_workers()
                 raise
             lost = {result.name for result in results if not result.begun}
             sites = [site for site in sites if site.name in lost]
@@ -321,19 +318,21 @@ class _FleetRun:
         )  # fmt: skip
         if result.name in self._plan.state.records:  # an older image stays, and stays ours
             plain = _with_image_of(plain, self._plan.state.records[result.name])
+        own: tuple[str, ...] = ()
         if result.result is not None:
             made = result.result
+            own = tuple(map(self._name_base, made.warnings))
             counts = {kind: len(getattr(made, kind)) for kind in ("added", "replaced", "removed", "iso_added",
                                                                   "iso_removed", "iso_exchanged")}  # fmt: skip
             plain = replace_record(
                 plain, state="written", size=result.size, sha256=result.sha256,
-                warnings=tuple(map(self._name_base, made.warnings)),
+                warnings=tuple(dict.fromkeys((*self._common_warnings, *own))),
                 changes={kind: count for kind, count in counts.items() if count},
                 mtime_ns=os.stat(output).st_mtime_ns, delta=_describe_delta(made, output),
             )  # fmt: skip
         self._record(plain)
         if self._listener is not None:
-            self._listener.add(plain)
+            self._listener.add(replace_record(plain, warnings=own))  # the others were told when the base was made
         if time.monotonic() - self._written_at > _RECORD_SECONDS:
             with suppress(OutputError):
                 self.write_state()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from cosremaster.io.interruptions import finishing_names, hold_signals
 from cosremaster.io.part_files import PartFile, lock_part, part_path, sync_folder
 
 
@@ -92,22 +93,25 @@ def place_all(first: FinishedFile, others: Sequence[FinishedFile], *, sync: bool
     """Give ``first`` its name, and then ``others``, which tell of it. ``sync``: wait until the names are on the disk.
 
     At no moment does one of ``others``, old or new, stand beside another ``first`` than its own.
+    Signals wait until then.
 
     :raises OSError: one cannot be named. All names are as before then.
     """
     files = (first, *others)
-    try:
-        for other in others:
-            other.set_old_aside()
-        first.keep_old()
+    with finishing_names():
+        hold_signals()
+        try:
+            for other in others:
+                other.set_old_aside()
+            first.keep_old()
+            for file in files:
+                file.place()
+            if sync:
+                for folder in dict.fromkeys(file.target.parent for file in files):
+                    sync_folder(folder)
+        except BaseException:
+            for file in reversed(files):
+                file.undo()
+            raise
         for file in files:
-            file.place()
-        if sync:
-            for folder in dict.fromkeys(file.target.parent for file in files):
-                sync_folder(folder)
-    except BaseException:
-        for file in reversed(files):
-            file.undo()
-        raise
-    for file in files:
-        file.forget_old()
+            file.forget_old()

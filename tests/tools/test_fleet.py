@@ -10,6 +10,7 @@ import pickle
 import shutil
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from cosremaster.fleet import FleetOptions, cluster, read_fleet, run_fleet
 from cosremaster.fleet.cluster import open_cluster
 from cosremaster.fleet.split import split_requests
 from cosremaster.fleet.state import SiteKeys, SiteRecord
+from cosremaster.io import publish
 from cosremaster.recipe import build
 from tests.fixtures import tools
 from tests.fixtures.tools import require, require_module, run
@@ -248,6 +250,81 @@ def test_an_interrupted_run_leaves_nothing_half(folder: Path) -> None:
     assert [record.state for record in report.records] == ["current", "written", "written"]
 
 
+def _sums_and_images(folder: Path) -> tuple[set[str], set[str], set[str]]:
+    """The files that SHA256SUMS names, the images that are there, and those of sites that are written."""
+    images = {name for name in os.listdir(folder / "out") if name.endswith((".iso", ".vcdiff", ".vcdiff.json"))}
+    sums = {line.split("  ")[1] for line in (folder / "out/SHA256SUMS").read_text().splitlines()}
+    ending = ".vcdiff" if any("vcdiff" in name for name in images) else ".iso"
+    return sums, images, {f"{site}{ending}" for site, state in _states(folder).items() if state == "written"}
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("moment", ["link", "unlink"])
+def test_an_image_that_gets_its_name_is_recorded_though_interrupted_then(
+    moment: str, delta: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if delta:
+        (folder / "fleet.toml").write_text("delta = true\n" + FLEET.replace("${NAME}.iso", "${NAME}.vcdiff"))
+    link, forget_old = os.link, publish.FinishedFile.forget_old
+    first = folder / "out" / ("extra.vcdiff" if delta else "extra.iso")
+
+    def link_and_interrupt(source: str, target: Path) -> None:
+        link(source, target)
+        if Path(target).name == first.name:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def forget_and_interrupt(file: publish.FinishedFile) -> None:
+        forget_old(file)
+        if file.target.name == first.name:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    if moment == "link":
+        monkeypatch.setattr(os, "link", link_and_interrupt)
+    else:
+        monkeypatch.setattr(publish.FinishedFile, "forget_old", forget_and_interrupt)
+    fleet = read_fleet("fleet.toml")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_fleet(fleet)
+    assert signal.getsignal(signal.SIGINT) is before
+    sums, images, written = _sums_and_images(folder)
+    assert sums == images and written == {first.name}
+    run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert [record.state for record in run_fleet(fleet).records] == ["current", "written", "written"]
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_workers_tell_of_images_that_they_finish_while_the_run_is_interrupted(delta: bool, folder: Path) -> None:
+    ending = "vcdiff" if delta else "iso"
+    (folder / "fleet.toml").write_text(f"delta = {str(delta).lower()}\n" + FLEET.replace("}.iso", f"}}.{ending}"))
+    rows = "".join(f"site{number},{number}\n" for number in range(20))
+    (folder / "sites.csv").write_text("name,HOST\n" + rows)
+    fleet, ended = read_fleet("fleet.toml"), threading.Event()
+
+    def interrupt() -> None:
+        """Interrupt the run when an image has just got its name."""
+        while not ended.wait(0.0002):
+            if (folder / "out").exists() and len(list((folder / "out").glob(f"*.{ending}"))) > 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_fleet(fleet, options=FleetOptions(jobs=2))
+    finally:
+        ended.set()
+        thread.join()
+    sums, images, written = _sums_and_images(folder)
+    assert sums == images and written and len(written) < 21
+    assert not list((folder / "out").glob(".cosremaster*"))
+    run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder / "out")
+    assert all(record.state in ("written", "current") for record in run_fleet(fleet).records)
+
+
 class _Kill:
     """Kills the workers when the first image is there."""
 
@@ -446,6 +523,15 @@ def test_messages_name_the_base_and_not_what_was_made_of_it(folder: Path) -> Non
     assert errors["extra"].startswith("in.iso » no/such: ") and not errors["north"]
     kept = (folder / "out/fleet.json").read_text()
     assert ".cosremaster" not in kept and "script begins with #!" in kept
+
+
+def test_each_site_has_the_warnings_of_what_was_done_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "common/etc/script").write_text("#!/bin/sh\n")
+    assert main(["fleet", "fleet.toml", "--no-sync"]) == 0
+    assert capsys.readouterr().err.count("script begins with #!") == 1
+    sites = json.loads((folder / "out/fleet.json").read_text())["sites"]
+    for site in sites:
+        assert sum("script begins with #!" in text for text in site["warnings"]) == 1
 
 
 _MENU = "menuentry x {\n linux /vmlinuz\n initrd /other.cgz\n}\n"

@@ -126,7 +126,10 @@ def test_a_name_or_a_target_twice_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "north.iso").exists()
 
 
-def test_a_killed_worker_names_its_sites_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_killed_worker_names_its_sites_and_leaves_no_file(
+    delta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker is killed while the image has its temporary name."""
     base, out = write_small(tmp_path), tmp_path / "out"
     out.mkdir()
@@ -141,9 +144,10 @@ def test_a_killed_worker_names_its_sites_and_leaves_no_file(tmp_path: Path, monk
 
     monkeypatch.setattr(many, "_make_site", make)
     executor = _forked(1)
-    results = cosremaster.remaster_many(base, [_site(out, name) for name in NAMES], executor)
+    sites, options = [_site(out, name) for name in NAMES], cosremaster.BaseOptions(delta=delta)
+    results = cosremaster.remaster_many(base, sites, executor, options=options)
     assert [(result.name, result.exit_code, result.begun) for result in results] == [
         ("north", 0, True), ("south", 8, True), ("west", 8, False)
     ]  # fmt: skip
     assert "a worker died" in results[1].error and "not begun" in results[2].error
-    assert sorted(path.name for path in out.iterdir()) == ["north.iso"]
+    assert sorted(path.name for path in out.iterdir()) == ["north.iso", *(["north.iso.json"] if delta else [])]
