@@ -194,6 +194,11 @@ class StreamParameters(Protocol):
         """
         ...
 
+    @property
+    def keeps_packed(self) -> bool:
+        """Whether an edit leaves packed bytes as they are that stand well before the first plain byte it changes."""
+        ...
+
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return why such a stream is not cut into more parts, as the end of a sentence about it; None if it can be.
 
@@ -262,6 +267,11 @@ class PackedParameters(Struct, frozen=True):
     def parts(self) -> Sequence[tuple[int, int]]:
         """Nothing: a change packs everything behind it anew."""
         return ()
+
+    @property
+    def keeps_packed(self) -> bool:
+        """Whether there are several parts: one is packed anew as a whole."""
+        return len(self.parts) > 1
 
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return that nothing can be cut."""

@@ -37,6 +37,11 @@ class PlainParameters(NamedTuple):
         """Nothing: each byte stands for itself."""
         return ()
 
+    @property
+    def keeps_packed(self) -> bool:
+        """True: no byte depends on another."""
+        return True
+
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return that nothing has to be cut."""
         return "is not compressed"

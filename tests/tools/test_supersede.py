@@ -358,6 +358,23 @@ def test_bytes_in_a_closed_directory_are_named(tmp_path: Path) -> None:
     assert "the old bytes of etc/conf.d/a, which not everybody might read" in warning
 
 
+@pytest.mark.parametrize("packer", [["zstd", "-q"], ["lz4", "-q", "-c"], ["bzip2"]], ids=lambda packer: packer[0])
+def test_nothing_stays_where_all_is_packed_again(tmp_path: Path, packer: list[str]) -> None:
+    """A single frame is packed as a whole; a base that `prepare` made has several."""
+    tools.require(packer[0])
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n"})
+    holder = Tree(tmp_path / "holder")
+    holder.file("init", f"#!/bin/sh\n{packer[0]} -dc /rootfs.cxz | cpio -i\n".encode(), 0o755)
+    holder.file("rootfs.cxz", run(packer, stdin=plain_layer(image, tmp_path / "plain")))
+    image.write_bytes(run(["gzip", "-n"], stdin=holder.pack(tmp_path / "holder.cpio", dot_slash=False)))
+    base = tmp_path / "base.cgz"
+    assert main(["prepare", str(image), str(base), "--block-size", "64K"]) == 0
+    for source, is_cut in ((image, False), (base, True)):
+        result = cosremaster.remaster(source, tmp_path / f"of-{source.name}", add=[new])
+        assert result.layers[0].superseded == ((b"etc/hostname",) if is_cut else ())
+        assert (result.packed[0].reused > 0) == is_cut
+
+
 def test_a_large_file_is_not_left_for_little(tmp_path: Path) -> None:
     image, new = make_image(tmp_path), overlay(tmp_path / "new", {"usr/data/18": b"short\n", "var/last": b"new\n"})
     assert cosremaster.remaster(image, tmp_path / "out.cgz", add=[new]).layers[0].superseded == ()

@@ -106,6 +106,11 @@ class GzipReader(GzipMembers):
         """Nothing, since nothing was recorded."""
         return ()
 
+    @property
+    def keeps_packed(self) -> bool:
+        """True: a single stream is cut inside."""
+        return True
+
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return why such a stream is not cut."""
         return self._without_blocks().cut_refusal(by_kernel=by_kernel)

@@ -98,6 +98,11 @@ class GzipParameters(PackedParameters, frozen=True):
         begins_stored = bool(self.stored.packed) and self.stored.packed[0] - HEAD <= MAX_HEADER
         return begins_stored or FLUSH in packed.read(0, DEFLATE_BLOCK)
 
+    @property
+    def keeps_packed(self) -> bool:
+        """True: a single stream is cut inside."""
+        return True
+
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return why such a stream is not cut.
 

@@ -88,6 +88,11 @@ class XzParameters(PackedParameters, frozen=True):
         """The blocks that hold plain bytes."""
         return [(block.plain, block.plain_end) for block in self.blocks if block.record.plain]
 
+    @property
+    def keeps_packed(self) -> bool:
+        """True: a single stream is cut inside."""
+        return True
+
     def cut_refusal(self, *, by_kernel: bool) -> str | None:
         """Return None: every decoder reads blocks, kernels (lib/xz) and busybox among them."""
         return None

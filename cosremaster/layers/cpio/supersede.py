@@ -92,7 +92,7 @@ def _supersede(
     unpacker = find_unpacker(layer, changes) if is_booted and edits.removed_paths else UNKNOWN
     if not edits.removed_paths or unpacker.keeps_first:
         return NO_SUPERSEDING
-    if not (is_always or (unpacker.name and _is_compressed(layer))):
+    if not (is_always or (unpacker.name and _saves_encoding(layer))):
         return NO_SUPERSEDING
     numbers = _find_numbers(layer, edits)
     candidates = dict(_find_candidates(layer, edits, numbers, unpacker, is_always=is_always))
@@ -109,11 +109,13 @@ def _supersede(
     )
 
 
-def _is_compressed(layer: Layer) -> bool:
+def _saves_encoding(layer: Layer) -> bool:
     """Return whether an edit of ``layer`` encodes anything again that superseding can save."""
     if layer.is_converted:
         return False
-    return not layer.parameters.is_identity or (layer.parent is not None and _is_compressed(layer.parent))
+    if layer.parameters.is_identity:
+        return layer.parent is not None and _saves_encoding(layer.parent)
+    return layer.parameters.keeps_packed
 
 
 def _find_numbers(layer: Layer, edits: Edits) -> dict[bytes, list[int]]:
