@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from cosremaster.api.image import Image
 from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many
 from cosremaster.deltas.note import note_path
-from cosremaster.errors import CosremasterError, OutputError, Place, UsageError
+from cosremaster.errors import CosremasterError, OutputError, Place, UsageError, printable
 from cosremaster.fleet.base import FleetBase, SiteBase
 from cosremaster.fleet.pool import SitePool
 from cosremaster.fleet.read import Fleet, FleetSite, list_outputs
@@ -23,7 +23,7 @@ from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKe
 from cosremaster.io.parallel import cpu_count
 from cosremaster.io.part_files import is_locked_elsewhere, remove_stale_parts
 from cosremaster.io.urls import Url
-from cosremaster.progress import Progress
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.records import Struct
 from cosremaster.records import replace as replace_record
 from cosremaster.remastering.request import Request
@@ -86,6 +86,7 @@ class FleetPlan(Struct, frozen=True, kw_only=True):
     pending: tuple[tuple[FleetSite, str, str], ...]
     current: tuple[SiteRecord, ...]
     split: SplitRequests
+    keys: SiteKeys
 
     @property
     def common(self) -> Request | None:
@@ -123,7 +124,9 @@ def plan_fleet(
     if not fleet.delta and any(site.output.suffix.lower() != ending for site in fleet.sites):  # as another codec
         split = split_requests([fleet.sites[0].request])
         split = replace_record(split, rests=tuple(site.request for site in fleet.sites))
-    return FleetPlan(folder=folder, state=state, pending=tuple(pending), current=tuple(current), split=split)
+    return FleetPlan(
+        folder=folder, state=state, pending=tuple(pending), current=tuple(current), split=split, keys=keys
+    )  # fmt: skip
 
 
 FOREIGN = "a file that no run wrote is there, and stays without --force"
@@ -212,7 +215,7 @@ class _FleetRun:
                     image.check_digest(name, digits, progress=progress)
         sites = list(self._make_sites())
         with (
-            self._keeping_state(),
+            self._keeping_state(progress or SilentProgress()),
             base.make_site_base(
                 plan.folder, plan.split, self._fleet.sites[0].request, delta=self._fleet.delta,
                 check_index=options.check_index, progress=progress,
@@ -258,7 +261,7 @@ class _FleetRun:
         self._plan.state.records[record.site] = record
 
     @contextmanager
-    def _keeping_state(self) -> Iterator[None]:
+    def _keeping_state(self, progress: Progress) -> Iterator[None]:
         """Write fleet.json before and after the context, however it ends; nothing half is left in the folders."""
         self.write_state()
         try:
@@ -266,8 +269,21 @@ class _FleetRun:
         finally:
             for folder in {output.parent for output in self._outputs.values()}:
                 remove_stale_parts(folder)
+            self._doubt_changed(progress)
             with suppress(CosremasterError):
                 self.write_state()
+
+    def _doubt_changed(self, progress: Progress) -> None:
+        """Take the keys of images away whose sources changed while they were made: nobody knows which state they have.
+
+        Else an image with bytes that came and went would be current for good.
+        """
+        for site in self._plan.keys.list_changed(site for site, _, _ in self._plan.pending):
+            record = self._plan.state.records.get(site.name)
+            if record is not None and record.state == "written":
+                warning = "what is added changed while images were made, and the next run makes this one anew"
+                progress.warn(f"{printable(site.name)}: {warning}")
+                self._record(replace_record(record, key="", warnings=(*record.warnings, warning)))
 
     def _run(
         self, made_from: SiteBase, sites: Sequence[Site], options: FleetOptions, progress: Progress | None

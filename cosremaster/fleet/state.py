@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
@@ -216,6 +216,7 @@ class SiteKeys:
         """Begin with the digest of the base; ``delta``: the sites are deltas."""
         self._base = f"{base_digest} delta" if delta else base_digest
         self._sources: dict[str, str] = {}
+        self._stamps: dict[str, bytes] = {}
 
     def key_of(self, site: FleetSite) -> str:
         """Return the digest of version, base, request and the contents of overlays, in hexadecimal digits.
@@ -224,14 +225,20 @@ class SiteKeys:
         """
         request = site.request
         parts = [__version__, self._base, str(read_epoch()), *_list_values(request)]
-        for item in chain(request.add, request.add_iso):
-            if isinstance(item, OverlayItem):
-                parts += [self._digest_source(str(path)) for path in host_paths((item,))]
+        parts += [self._digest_source(path) for path in _list_sources(request)]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def list_changed(self, sites: Iterable[FleetSite]) -> Iterator[FleetSite]:
+        """Yield those of ``sites`` of which a source changed since the key was made, as the file system tells."""
+        changed = {path for path, stamp in self._stamps.items() if _stamp_tree(path) != stamp}
+        for site in sites if changed else ():
+            if not changed.isdisjoint(_list_sources(site.request)):
+                yield site
 
     def _digest_source(self, path: str) -> str:
         """Return a digest of the file or folder ``path`` with all that an overlay takes of it."""
         if path not in self._sources:
+            self._stamps[path] = _stamp_tree(path)  # first: what changes while it is read has changed
             digest = hashlib.sha256()
             try:
                 for part in _describe_tree(path):
@@ -242,6 +249,30 @@ class SiteKeys:
                 ) from error
             self._sources[path] = digest.hexdigest()
         return self._sources[path]
+
+
+def _list_sources(request: Request) -> Iterator[str]:
+    """Yield the paths of this machine that ``request`` adds from."""
+    for item in chain(request.add, request.add_iso):
+        if isinstance(item, OverlayItem):
+            yield from map(str, host_paths((item,)))
+
+
+def _stamp_tree(path: str) -> bytes:
+    """Return what tells the file or folder ``path`` from what it was, without its bytes; empty without one."""
+    digest = hashlib.sha256()
+    try:
+        paths = [path]
+        for folder, folders, files in os.walk(path):
+            folders.sort()
+            paths += [os.path.join(folder, name) for name in sorted((*folders, *files))]
+        for at in paths:
+            status = os.stat(at) if at == path else os.lstat(at)
+            values = at, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            digest.update(repr(values).encode("utf-8", "surrogateescape"))
+    except OSError:
+        return b""
+    return digest.digest()
 
 
 def _list_values(request: Request) -> Iterator[str]:

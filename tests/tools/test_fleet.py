@@ -325,6 +325,33 @@ def test_workers_tell_of_images_that_they_finish_while_the_run_is_interrupted(de
     assert all(record.state in ("written", "current") for record in run_fleet(fleet).records)
 
 
+class _Meddle:
+    """Changes an overlay when the images are begun."""
+
+    def begin(self, count: int, current: int, has_common: bool) -> None:
+        Path("sites/b/etc/hostname").write_text("wrong")
+
+    def add(self, record: SiteRecord) -> None:
+        pass
+
+
+def test_an_image_is_not_current_whose_overlay_changed_meanwhile_and_back(folder: Path) -> None:
+    for name in "ab":
+        (folder / f"sites/{name}/etc").mkdir(parents=True)
+        (folder / f"sites/{name}/etc/hostname").write_text("right")
+    status = os.stat("sites/b/etc/hostname")
+    (folder / "fleet.toml").write_text(f'{FLEET.split("[variables]", maxsplit=1)[0]}[sites]\ndirectory = "sites"\n')
+    first = run_fleet(read_fleet("fleet.toml"), listener=_Meddle())
+    assert [record.state for record in first.records] == ["written"] * 2
+    assert ["makes this one anew" in " ".join(record.warnings) for record in first.records] == [False, True]
+    Path("sites/b/etc/hostname").write_text("right")
+    os.utime("sites/b/etc/hostname", ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = run_fleet(read_fleet("fleet.toml"))
+    assert [record.state for record in second.records] == ["current", "written"]
+    with cosremaster.open("out/b.iso") as image:
+        assert image.read(f"{CGZ}::rootfs.cxz::etc/hostname") == b"right"
+
+
 class _Kill:
     """Kills the workers when the first image is there."""
 
