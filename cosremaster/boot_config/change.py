@@ -177,7 +177,7 @@ def _other_menu_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str
 
 def _list_files(image: IsoImage, boot_menus: BootMenus) -> Iterator[tuple[str, bytes]]:
     """Yield name for people and path of each file of the tree and of the FAT file systems."""
-    yield from ((printable(file.path), file.path) for file in image.files)
+    yield from ((printable(path), path) for path in image.trees[0].file_paths)
     yield from ((f"{fat.name} » {printable(path)}", path) for fat in boot_menus.fats for path in fat.files)
 
 

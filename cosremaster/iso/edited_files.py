@@ -80,8 +80,10 @@ class EditedFiles:
         if path in self.added:
             return (path,)
         key = self._content_key(path)
-        if self._replaced:
-            return tuple(self._sharing[key])
+        if path in self._replaced:
+            table = self._replaced[path]
+            same = [other for other, new in self._replaced.items() if new is table and other in self.files]
+            return (path,) if len(same) == 1 else tuple(self._sharing[key])
         same_start = self._paths_at(self.files[path].records[0].lba)
         return tuple([other for other in same_start if self._content_key(other) == key])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
@@ -126,20 +127,22 @@ def _prove_tree(old: IsoImage, old_tree: IsoTree, new_tree: IsoTree, plan: Image
     if [directory.path for directory in old_tree.index] != [directory.path for directory in new_tree.index]:
         raise ProofError(f"the {old_tree.kind} tree has other directories", old.place)
     replacements = plan.replacements_by_record
+    offsets = sorted(replacements)
     for old_directory, new_directory in zip(old_tree.index, new_tree.index, strict=True):
         staying = StayingDirectory(old_directory, old_tree.files[old_directory.files])
-        _prove_staying(old, staying, new_directory, new_tree.files[new_directory.files], plan, replacements)
+        _prove_staying(old, staying, new_directory, new_tree.files[new_directory.files], plan, replacements, offsets)
 
 
 def _prove_staying(
     old: IsoImage, staying: StayingDirectory, new_directory: IsoDirectory, new_files: Sequence[IsoFile],
-    plan: ImagePlan, replacements: Mapping[int, FileReplacement],
+    plan: ImagePlan, replacements: Mapping[int, FileReplacement], offsets: Sequence[int],
 ) -> None:  # fmt: skip
     """Check that every file of a directory whose names did not change is at its planned place.
 
     :param replacements: by their records, as on a damaged image two files may have one name.
+    :param offsets: those of the records, sorted.
     """
-    if _stays(staying, plan) and new_files == staying.files and new_directory.path == staying.directory.path:
+    if _stays(staying, plan, offsets) and new_files == staying.files and new_directory.path == staying.directory.path:
         return
     start, new_start = (len(each.path) for each in (staying.directory, new_directory))
     for old_file, new_file in zip_longest(staying.files, new_files):
@@ -157,20 +160,27 @@ def _prove_staying(
                 _check_equal(record.lba, place, f"the block of {path!r}", old)
 
 
-def _stays(staying: StayingDirectory, plan: ImagePlan) -> bool:
-    """Return whether all data that the files of a directory name are to stay at their place."""
-    end = Lba(blocks_for(staying.directory.data_end))
-    return staying.directory.is_plain and not (plan.replacements or plan.layout.may_move(end))
+def _stays(staying: StayingDirectory, plan: ImagePlan, replaced: Sequence[int]) -> bool:
+    """Return whether the data that the files of a directory name are to stay as they are, at their place.
+
+    :param replaced: the offsets of the records of replaced files, sorted.
+    """
+    end, extent = Lba(blocks_for(staying.directory.data_end)), staying.directory.extent
+    if not staying.directory.is_plain or plan.layout.may_move(end):
+        return False
+    start = lba_offset(extent.lba)
+    return bisect_left(replaced, start) == bisect_left(replaced, start + extent.length)
 
 
 def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: ExpectedTree, plan: ImagePlan) -> None:
     """Check that a tree whose names changed holds the planned files, and no others."""
     staying, files = dict(expected.staying), dict[bytes, IsoFile]()
     replacements = plan.replacements_by_record
+    offsets = sorted(replacements)
     for directory in new_tree.index:
         in_directory = new_tree.files[directory.files]
         if directory.path in staying:
-            _prove_staying(old, staying.pop(directory.path), directory, in_directory, plan, replacements)
+            _prove_staying(old, staying.pop(directory.path), directory, in_directory, plan, replacements, offsets)
         else:
             files |= {file.path: file for file in in_directory}
     _check_equal(sorted(staying), [], f"the list of missing directories in the {new_tree.kind} tree", old)

@@ -39,7 +39,7 @@ def find_unified_kernels(
     ``quick``: on the tree of an image on another machine only the largest such programs are looked at.
     """
     seen = set[object]()
-    for file in _choose_far_programs(image) if quick and is_far(image) else image.files:
+    for file in _choose_far_programs(image) if quick and is_far(image) else _list_programs(image):
         key = (file.start, file.size)
         if not file.path.lower().endswith(EFI_PROGRAM) or not file.size or file.zisofs_offset or key in seen:
             continue
@@ -54,6 +54,12 @@ def find_unified_kernels(
             except ImageError:  # a damaged program does not boot
                 continue
             yield from _read(f"{fat.name} » {printable(path)}", table)
+
+
+def _list_programs(image: IsoImage) -> Iterator[IsoFile]:
+    """Yield the files of ``image`` that are programs by their names."""
+    tree = image.trees[0]
+    return tree.find_files({path for path in tree.file_paths if path.lower().endswith(EFI_PROGRAM)})
 
 
 def _choose_far_programs(image: IsoImage) -> Iterator[IsoFile]:

@@ -75,7 +75,8 @@ def plan_companions(
     changed = sorted(path for path in edits.replaced if edits.new_path(path) is not None)
     if not changed:
         return Companions(edits, warnings=tuple(warnings))
-    present = {file.path for file in image.files if edits.new_path(file.path) is not None} - set(edits.replaced)
+    paths = image.volume.trees[0].file_paths
+    present = {path for path in paths if edits.new_path(path) is not None} - set(edits.replaced)
     signatures = plan_signatures(image.volume, edits, changed, drop=drop_signatures)
     warnings += [*signatures.warnings, *(text for change in changes for text in _package_warnings(change, present))]
     result = Companions(

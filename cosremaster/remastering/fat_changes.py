@@ -78,7 +78,7 @@ def plan_fats(
     from cosremaster.iso.fats import EFI_PROGRAM, find_fats  # noqa: PLC0415 - a change of names goes without
 
     found = find_fats(image.volume, edits)
-    has_programs = any(file.path.lower().endswith(EFI_PROGRAM) for file in image.volume.files)
+    has_programs = any(path.lower().endswith(EFI_PROGRAM) for path in image.volume.trees[0].file_paths)
     if found.is_empty and not has_programs:  # a unified kernel image on the tree may hold a changed file too
         return FatPlan(edits)
     from cosremaster.remastering.fat_files import plan_fat_files  # noqa: PLC0415 - an image without FAT needs none of it

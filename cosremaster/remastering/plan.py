@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
-from cosremaster.iso.model import SourceImage
+from cosremaster.iso.model import SourceFile, SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.formats import DeadBytes, PartsUse, Repacking
 from cosremaster.progress import ENCODE, PLAN, expect_work
@@ -159,7 +159,12 @@ def plan_remaster(
 
 def _find_front(image: RemasterImage, source: ByteSource, edits: IsoEdits) -> int | None:
     """Return how many bytes at the front of ``source`` stay, up to the first file that ``edits`` replace; None: all."""
-    tables = [image.bytes_of(file) for file in image.files if file.path in edits.replaced] if edits.replaced else []
+    if not edits.replaced:
+        return None
+    replaced = edits.replaced
+    own: Iterable[SourceFile] = (file for file in image.files if file.path in replaced)
+    files = own if image.volume is None else image.volume.trees[0].find_files(replaced)
+    tables = [image.bytes_of(file) for file in files]
     first = [table.pieces[0] for table in tables if table.length >= MIN_HOLE]  # a small one is written over
     starts = [piece.offset for piece in first if isinstance(piece, Range) and piece.source is source]
     return min(starts, default=None)

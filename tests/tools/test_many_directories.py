@@ -206,6 +206,30 @@ def test_a_byte_changed_where_nobody_touched_anything(many: Path, tmp_path: Path
                         prove_image(image, plan, Written(target, ()), result)
 
 
+@pytest.mark.parametrize(("at", "is_proved"), [(2, True), (10, True), (33, False)])
+def test_a_byte_changed_beside_a_file_that_was_replaced(many: Path, tmp_path: Path, at: int, is_proved: bool) -> None:
+    """In its own directory and in another one."""
+    target = tmp_path / "out.iso"
+    with open_source(many) as source:
+        image = read_image(source)
+        old = next(file for file in image.files if file.path.startswith(b"d03/"))
+        plan = plan_image(image, source, IsoEdits(replaced={old.path: PieceTable([Literal(b"other")])}))
+        raw = b"".join(plan.table.chunks())
+        for tree in image.trees:
+            for directory in (b"d03/", b"d11/"):
+                files = [file for file in tree.files if file.path.startswith(directory) and file.path != old.path]
+                changed = bytearray(raw)
+                changed[files[-1].records[0].offset + at] ^= 2
+                for data, is_refused in ((raw, False), (changed, is_proved)):
+                    target.write_bytes(data)
+                    with open_source(target) as result:
+                        if is_refused:
+                            with pytest.raises((ProofError, ImageError)):
+                                list(prove_image(image, plan, Written(target, ()), result))
+                        elif data is raw:
+                            assert prove_image(image, plan, Written(target, ()), result)
+
+
 def files_of(source: ByteSource, earlier: IsoImage | None) -> object:
     """The files of all trees; a sentence where they cannot be read."""
     try:
@@ -444,6 +468,9 @@ def test_files_that_stay_are_placed_and_held_as_each_alone_is(
                 patched.setattr(encode, "_join_unmoved", join_noticed)
                 first = plan_or_refuse(image, source, edits)
                 patched.setattr(encode, "_join_unmoved", lambda *_: None)
+                patched.setattr(IsoTree, "find_files", lambda tree, paths: (f for f in tree.files if f.path in paths))
+                patched.setattr(IsoTree, "find_files_at", lambda tree, at: (f for f in tree.files if f.start in at))
+                patched.setattr(IsoTree, "find_files_in", lambda tree, _: iter(tree.files))
                 patched.setattr(encode, "_holds_kept", lambda *_: False)
                 second = plan_or_refuse(image, source, edits)
             if isinstance(first, str) or isinstance(second, str):
@@ -451,6 +478,9 @@ def test_files_that_stay_are_placed_and_held_as_each_alone_is(
                 outcomes["refused"] += 1
                 continue
             assert first.table.pieces == second.table.pieces
+            assert [(new.path, new.start, new.files) for new in first.replacements] == [
+                (new.path, new.start, new.files) for new in second.replacements
+            ]
             assert first.layout.moved_starts == second.layout.moved_starts
             assert (first.layout.tail, first.layout.data_ends) == (second.layout.tail, second.layout.data_ends)
             outcomes["joined" if joined[0] else "single"] += 1
@@ -530,6 +560,7 @@ def test_files_after_removals_and_renames_are_those_that_each_path_tells(name: s
             few = EditedFiles(image, edits)
             for path in chance.sample(paths, 5):
                 assert few.files.get(path) == kept.get(path) and (path in few.files) == (path in kept)
+            assert all(edited.names_of(path) == tuple(edited._sharing[edited._content_key(path)]) for path in kept)
             in_text = {path for path in kept if b"file" in path.lower()}
             assert set(edited.text.find_containing(b"file")) == in_text
             gone = {path for path in paths if edits.new_path(path) != path and b"/" + path + b"\n" in menu}
@@ -603,6 +634,24 @@ def remaster_or_refuse(image: cosremaster.Image, target: Path, request: Request)
     data = target.read_bytes()
     target.unlink()
     return data
+
+
+def test_a_file_is_replaced_without_making_values_of_all_files(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    make_files = FileColumns._make_files
+
+    def make_noticed(columns: FileColumns) -> list[IsoFile]:
+        made.append(columns.prefix)
+        return make_files(columns)
+
+    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+    with cosremaster.open(many) as image:
+        new = InlineFile("/d03/a name in small letters 43", b"other")
+        image.remaster(tmp_path / "out.iso", Request(add_iso=[new]))
+    assert set(made) <= {b"d03/", b"d07/"}  # that of the file, and that with a symlink
+    assert b"other" in (tmp_path / "out.iso").read_bytes()
 
 
 def test_a_directory_is_renamed_without_reading_all_nodes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
@@ -91,7 +92,7 @@ def resolve_replacements(
     :raises ImageError: when a file does not exist.
     :raises UnsupportedError: when a file cannot be replaced.
     """
-    by_path = {file.path: file for file in image.files} if replaced else {}
+    by_path = {file.path: file for file in image.trees[0].find_files(replaced)} if replaced else {}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
     resolved = list[FileReplacement]()
     for path, table in sorted(replaced.items(), key=lambda item: item[0]):
@@ -104,7 +105,8 @@ def resolve_replacements(
         if not file.is_regular:
             raise UnsupportedError("is no regular file", image.place.inside(path))
         groups[id(table), file.start if file.size else None].append(file)
-    by_start = [_group_by_start(tree) for tree in image.trees] if groups else []
+    starts = {start for _, start in groups if start is not None}
+    by_start = [_group_by_start(tree, starts) for tree in image.trees] if groups else []
     for files in _split_empty(groups.values()):
         resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path], names))
     return tuple(resolved)
@@ -123,10 +125,10 @@ def _split_empty(groups: Iterable[list[IsoFile]]) -> Iterator[list[IsoFile]]:
         yield from ([file] for file in files) if not files[0].size else [files]
 
 
-def _group_by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
-    """Return the files of ``tree`` that are not empty, by their first block."""
+def _group_by_start(tree: IsoTree, starts: AbstractSet[Lba]) -> dict[Lba, list[IsoFile]]:
+    """Return the files of ``tree`` that are not empty and begin at a block of ``starts``, by that."""
     by_start: dict[Lba, list[IsoFile]] = defaultdict(list)
-    for file in tree.files:
+    for file in tree.find_files_at(starts):
         if file.size:
             by_start[file.start].append(file)
     return by_start
