@@ -158,9 +158,17 @@ def _find_lists(path: Path) -> tuple[Path, ...]:
 
 def _state_of_lists(paths: Sequence[Path]) -> Fingerprint:
     """Return the state of files, and of folders without what is in those below them."""
-    folders = [entry for path in paths if path.is_dir() for entry in sorted(os.listdir(path))]
+    folders = [entry for path in paths if path.is_dir() for entry in _list_folder(path)]
     files = take_fingerprint([path for path in paths if not path.is_dir()])
     return files._replace(digest=files.digest + "\0".join(folders).encode("utf-8", "surrogateescape"))
+
+
+def _list_folder(path: Path) -> list[str]:
+    """Return the names in the folder ``path``, or what says that nobody may read them: who reads it then tells why."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        return [f"/{error.errno}"]
 
 
 def open_catalog(paths: Sequence[Path]) -> SiteCatalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -685,6 +686,31 @@ def test_what_a_site_expects_of_its_base_counts_whoever_opened_that(tmp_path: Pa
     fleet.images._failures.clear()
     assert [fleet.get(f"/{name}.iso").status for name in fleet.names] == [503, 200]
     fleet.stop()
+
+
+def test_a_folder_of_sites_that_nobody_may_read_is_a_fault(
+    fleet: Fleet, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fleet.folder / "fleet.toml"
+    path.write_text('base = "in.iso"\noutput = "${NAME}.img"\n[sites]\ndirectory = "sites"\n')
+    (fleet.folder / "sites/north/etc").mkdir(parents=True)
+    fleet.images = SiteImages(open_catalog([path]), 10)
+    fleet.app = ServeApp(fleet.images, fleet.log, Tokens())
+    assert fleet.get("/north.iso", "HEAD").status == 200
+    listed = os.listdir
+
+    def refuse(folder: Path) -> list[str]:
+        if Path(folder).name == "sites":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return listed(folder)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "listdir", refuse)
+        assert fleet.get("/north.iso", "HEAD").status == 200
+        assert "sites cannot be read: Permission denied" in fleet.get("/").body.decode()
+        with pytest.raises(RecipeError, match="sites cannot be read: Permission denied"):
+            open_catalog([path])
+    assert "cannot be read" not in fleet.get("/").body.decode()
 
 
 def test_a_folder_of_recipes(fleet: Fleet) -> None:
