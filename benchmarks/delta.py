@@ -101,11 +101,13 @@ def _apply(folder: Path) -> Mapping[str, Side]:
         "theirs": lambda work: shell(f"cp {base} out.iso", work),
         "ours synced": lambda work: shell(f"{OURS} apply {base} {delta} out.iso --quiet", work),
         "theirs synced": lambda work: shell(f"cp {base} out.iso && sync out.iso", work),
+        "digests": lambda work: shell(f"sha256sum {base} > 1 & sha256sum {base} > 2; wait", work),
     }
 
 
 _SITE = "a site (host name and 10 kB)"
 _APPLIED = "`apply` of a delta on a base of 2 GB, both digests proved"
+_DIGESTS = "two `sha256sum` of such files at once, without which there is no such proof"
 
 GROUPS: Mapping[str, Group] = {
     "delta-size": Group(
@@ -128,6 +130,7 @@ GROUPS: Mapping[str, Group] = {
         (
             Compared(_APPLIED, "ours", "`cp`", "theirs", 1.3),
             Compared(f"{_APPLIED}, synced", "ours synced", "`cp`, and `sync`", "theirs synced", 1.3),
+            Compared(_DIGESTS, "digests", "`cp`", "theirs", None),
         ),
         rounds=5,
     ),
