@@ -184,7 +184,7 @@ class DownloadedFile:
                 if response.status == 304:
                     return
                 _check_status(response, self._place)
-                length = _told_length(response, self._place)
+                length = _read_length(response, self._place)
                 if self._version.differs(_version_of(response, self.size if length is None else length)):
                     raise _changed_error(self._place)
         except ConnectionLostError as error:
@@ -243,7 +243,7 @@ def _pause_or_fail(error: ConnectionLostError, failures: int, place: Place, *, l
     time.sleep(max(error.pause, _PAUSES[failures - 1]))
 
 
-def _asked_pause(response: BaseHTTPResponse) -> int:
+def _read_retry_after(response: BaseHTTPResponse) -> int:
     """Return for how many seconds Retry-After of ``response`` asks to wait: a number, or until a date; 0 without."""
     text = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
@@ -284,7 +284,7 @@ def _download(url: Url, client: _FileClient, response: BaseHTTPResponse, place: 
         """Return the error to raise for one of writing."""
         return cannot_keep(error, place)
 
-    length = _told_length(response, place)
+    length = _read_length(response, place)
     told = "" if length is None else f" ({format_size(length)})"
     _logger.warning("%s: the server gives no parts of files, so all of it is downloaded%s", url, told)
     if length is None and not response.headers.get("Transfer-Encoding"):
@@ -324,13 +324,13 @@ def _parse_range(response: BaseHTTPResponse, place: Place) -> _Range:
     start, last, total = map(int, match.groups())
     if not start <= last < total:
         raise ImageError(f"the server tells of a part that cannot be ({shown})", place)
-    length = _told_length(response, place)
+    length = _read_length(response, place)
     if length not in (None, last + 1 - start):
         raise ImageError(f"the server tells of {last + 1 - start:,} bytes ({shown}) and sends {length:,}", place)
     return _Range(start, last + 1, total, shown)
 
 
-def _told_length(response: BaseHTTPResponse, place: Place) -> int | None:
+def _read_length(response: BaseHTTPResponse, place: Place) -> int | None:
     """Return how many bytes ``response`` says it has; None where it says nothing.
 
     :raises ImageError: it says none that a file can have, or several (RFC 9110, 8.6): its end is not known.
@@ -358,7 +358,7 @@ def _check_status(response: BaseHTTPResponse, place: Place, hint: str = "") -> N
     """
     status = f"{response.status} {printable(response.reason or '')}".strip()[:80]
     if response.status in _BUSY:
-        raise ConnectionLostError(f"the server fails ({status})", pause=_asked_pause(response))
+        raise ConnectionLostError(f"the server fails ({status})", pause=_read_retry_after(response))
     if response.status in (404, 410):
         raise AbsentFileError(f"is not there ({status})", place)
     if response.status in (401, 403, 407):

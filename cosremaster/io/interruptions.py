@@ -36,7 +36,7 @@ def finishing_names() -> Iterator[None]:
     waiting: list[int] = []
     before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         """Keep the signal where it has to wait, and handle it else."""
         if _Depth.is_held:
             waiting.append(number)
@@ -50,7 +50,7 @@ def finishing_names() -> Iterator[None]:
             handler = None if number is None else signal.getsignal(number)
             if number is not None and callable(handler):
                 before[number] = handler
-                signal.signal(number, hear)
+                signal.signal(number, receive)
         yield
     finally:
         for number, handler in before.items():

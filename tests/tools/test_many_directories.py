@@ -63,6 +63,20 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "in.iso"
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The prefixes of the directories of whose files values are made, while the test runs."""
+    prefixes: list[bytes] = []
+    make_files = FileColumns._make_files
+
+    def make_noticed(columns: FileColumns) -> list[IsoFile]:
+        prefixes.append(columns.prefix)
+        return make_files(columns)
+
+    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+    return prefixes
+
+
 def test_names_of_files_are_found_few_by_few_and_all_at_once(many: Path) -> None:
     with open_source(many) as source:
         image = read_image(source)
@@ -72,17 +86,7 @@ def test_names_of_files_are_found_few_by_few_and_all_at_once(many: Path) -> None
         assert len(paths) == 200
 
 
-def test_a_file_is_added_without_making_values_of_all_files(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[bytes] = []
-    make_files = FileColumns._make_files
-
-    def make_noticed(columns: FileColumns) -> list[IsoFile]:
-        made.append(columns.prefix)
-        return make_files(columns)
-
-    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+def test_a_file_is_added_without_making_values_of_all_files(many: Path, tmp_path: Path, made: list[bytes]) -> None:
     with cosremaster.open(many) as image:
         image.remaster(tmp_path / "out.iso", Request(add_iso=[InlineFile("/d03/new", b"new\n")]))
     assert set(made) <= {b"d03/", b"d07/"}  # that of the new file, and that with a symlink
@@ -394,16 +398,8 @@ def test_blocks_of_removed_files_are_those_that_no_record_names_any_more(tmp_pat
 
 
 def test_a_directory_is_removed_without_making_values_of_all_files(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: Path, tmp_path: Path, made: list[bytes]
 ) -> None:
-    made: list[bytes] = []
-    make_files = FileColumns._make_files
-
-    def make_noticed(columns: FileColumns) -> list[IsoFile]:
-        made.append(columns.prefix)
-        return make_files(columns)
-
-    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
     with cosremaster.open(many) as image:
         image.remaster(tmp_path / "out.iso", Request(remove_iso=["/d03", "/d05/a name in small letters 45"]))
     assert set(made) <= {b"d03/", b"d05/", b"d07/"}  # what is removed, and a directory with a symlink
@@ -625,6 +621,29 @@ def test_renames_do_what_they_do_to_a_dictionary_of_all_nodes(
     assert min(outcomes.values()) > 3, outcomes
 
 
+@pytest.mark.parametrize(
+    ("renames", "expected"),
+    [
+        (["/d03:/x", "/x:/y"], {b"/y": 5}),
+        (["/d03:/x", "/d04:/d03", "/x:/d04"], {b"/d03": 5, b"/d04": 5}),
+        (["/d03:/x", "/x:/d03"], {b"/d03": 5}),
+        (["/d03:/x", "/x:/y", "/d04:/x"], {b"/x": 5, b"/y": 5}),
+        (["/d03:/d04/", "/d04/d03:/x", "/d04:/x/"], {b"/x": 5, b"/x/d04": 5}),
+    ],
+)
+def test_what_was_renamed_is_renamed_again(
+    many: Path, tmp_path: Path, renames: list[str], expected: dict[bytes, int]
+) -> None:
+    with cosremaster.open(many) as image:
+        image.remaster(tmp_path / "out.iso", Request(rename_iso=renames))
+    listed = run(["isoinfo", "-R", "-f", "-i", tmp_path / "out.iso"]).split(b"\n")
+    files = [path.rpartition(b"/")[0] for path in listed if b"a name in small letters" in path]
+    gone = {rename.partition(":")[0].encode() for rename in renames} - {*expected}
+    for path in {*expected, *gone, b"/x", b"/y"}:
+        assert (files.count(path), path in listed) == (expected.get(path, 0), path in expected), path
+    assert len(files) == 200
+
+
 def remaster_or_refuse(image: cosremaster.Image, target: Path, request: Request) -> bytes | str:
     """The new image, or why there is none."""
     try:
@@ -636,17 +655,7 @@ def remaster_or_refuse(image: cosremaster.Image, target: Path, request: Request)
     return data
 
 
-def test_a_file_is_replaced_without_making_values_of_all_files(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[bytes] = []
-    make_files = FileColumns._make_files
-
-    def make_noticed(columns: FileColumns) -> list[IsoFile]:
-        made.append(columns.prefix)
-        return make_files(columns)
-
-    monkeypatch.setattr(FileColumns, "_make_files", make_noticed)
+def test_a_file_is_replaced_without_making_values_of_all_files(many: Path, tmp_path: Path, made: list[bytes]) -> None:
     with cosremaster.open(many) as image:
         new = InlineFile("/d03/a name in small letters 43", b"other")
         image.remaster(tmp_path / "out.iso", Request(add_iso=[new]))

@@ -796,9 +796,9 @@ def test_a_length_that_is_none_is_an_error(text: str) -> None:
     require_module("urllib3")
     http_file = load_module("cosremaster.io.http_file")
     with pytest.raises(ImageError, match="tells of a length that is none"):
-        http_file._told_length(SimpleNamespace(headers={"Content-Length": text}), Place(("u",)))
+        http_file._read_length(SimpleNamespace(headers={"Content-Length": text}), Place(("u",)))
     for fields, length in (({}, None), ({"Content-Length": "12"}, 12), ({"Content-Length": "7, 7"}, 7)):
-        assert http_file._told_length(SimpleNamespace(headers=fields), Place(("u",))) == length
+        assert http_file._read_length(SimpleNamespace(headers=fields), Place(("u",))) == length
 
 
 # --- what stands around an answer
