@@ -134,9 +134,9 @@ class RemoteBase(NamedTuple):
 
 
 def wait_for_the_next_second() -> None:
-    """Dates of HTTP have no more than seconds."""
-    second = int(time.time())
-    while int(time.time()) == second:
+    """Dates of HTTP have no more than seconds. The clock is that of file systems, which lags behind by some ticks."""
+    second = int(time.clock_gettime(time.CLOCK_REALTIME_COARSE))
+    while int(time.clock_gettime(time.CLOCK_REALTIME_COARSE)) == second:
         time.sleep(0.05)
 
 
