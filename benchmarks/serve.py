@@ -189,7 +189,7 @@ def _sides(folder: Path) -> Mapping[str, Side]:
                 int, re.findall(r"RESULT (\d+) (\d+) (\d+) (\d+)", printed)[0]
             )
             assert not failed
-        return microseconds / requests / 1000
+        return microseconds / requests  # as many milliseconds a thousand
 
     def whole(kind: str, work: Path) -> float:
         with server(kind, work) as port:
