@@ -32,6 +32,12 @@ _CODECS: dict[str, tuple[bytes, str, str]] = {
 }
 """By the codec's name: the possible first bytes of its streams, module, class."""
 
+_NAMES = {
+    bytes((byte,)): tuple(name for name, (first_bytes, _, _) in _CODECS.items() if byte in first_bytes)
+    for byte in {byte for first_bytes, _, _ in _CODECS.values() for byte in first_bytes}
+}
+"""The names of the codecs whose streams may begin with a byte: most files begin with none of these."""
+
 _LIBRARIES = {"lz4": "lz4", "lzop": "lzokay"}
 """What a module needs that may be missing."""
 
@@ -54,8 +60,9 @@ SNIFF_SIZE = 16
 
 def find_codec(head: bytes) -> Codec | None:
     """Return the codec of a stream that begins with ``head``, or None if there is none."""
-    for name, (first_bytes, _, _) in _CODECS.items():
-        if head[:1] in first_bytes and head and (codec := _load_codec(name)) is not None and codec.sniff(head):
+    for name in _NAMES.get(head[:1], ()):
+        codec = _load_codec(name)
+        if codec is not None and codec.sniff(head):
             return codec
     return None
 
@@ -77,9 +84,8 @@ def _load_codec(name: str) -> Codec | None:
 
 def unsupported_compression(head: bytes) -> str | None:
     """Return the name of the compression of ``head`` if it cannot be decoded here, else None."""
-    if find_codec(head) is not None:
-        return None
-    return next((name for magic, name in _UNSUPPORTED if head.startswith(magic)), None)
+    name = next((name for magic, name in _UNSUPPORTED if head.startswith(magic)), None)
+    return None if name is None or find_codec(head) is not None else name
 
 
 def codec_named(name: str) -> Codec:

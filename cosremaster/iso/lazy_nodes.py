@@ -12,6 +12,10 @@ from cosremaster.tree.nodes import Node, RootedTree
 
 _FEW = 32
 """So many paths are looked for one by one, before a set of all is made."""
+_KEPT_NODES = 20_000
+"""So many nodes are kept for who asks for others of their directories: a walk through an image of a million files needs
+no memory for all. Each takes about a kilobyte.
+"""
 
 
 class LazyNodes(RootedTree):
@@ -28,7 +32,7 @@ class LazyNodes(RootedTree):
         self._directories = {directory.path: directory for directory in tree.index}
         self._read: dict[bytes, dict[bytes, Node]] = {}
         self._paths: frozenset[bytes] | None = None
-        self._asked = 0
+        self._kept_count = self._asked = 0
         self._all: dict[bytes, Node] | None = None
         is_plain = image.udf is None and not image.blockers and len(self._directories) == len(tree.index)
         if not is_plain or may_hide_names(image):
@@ -68,7 +72,11 @@ class LazyNodes(RootedTree):
     def _read_directory(self, path: bytes) -> None:
         """Read the nodes in the directory at ``path``; all where one of them has other names."""
         nodes = {node.path: node for node in read_nodes_in(self._image, self._source, self._directories[path])}
+        while self._read and self._kept_count + len(nodes) > _KEPT_NODES:
+            oldest = next(iter(self._read))
+            self._kept_count -= len(self._read.pop(oldest))
         self._read[path] = nodes
+        self._kept_count += len(nodes)
         if any(node.link is not None for node in nodes.values()):
             self._read_all()
 

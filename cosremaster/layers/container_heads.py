@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cosremaster.layers.identify import Identification, identify
+from cosremaster.layers.identify import HEAD_SIZE, Identification, identify
 from cosremaster.units import SECTOR
 
 FAT_JUMPS = (b"\xeb", b"\xe9")
@@ -16,15 +16,16 @@ def identify_container(head: Callable[[int], bytes], size: int) -> Identificatio
 
     ``head(count)`` returns its first bytes.
     """
-    identification = identify(head)
-    return identification if identification.format is not None or _is_fat(head, size) else None
+    first = head(HEAD_SIZE)  # once: many files are looked at, and most are no containers
+    identification = identify(lambda count: first if count == HEAD_SIZE else head(count))
+    return identification if identification.format is not None or _is_fat(first, size) else None
 
 
-def _is_fat(head: Callable[[int], bytes], size: int) -> bool:
-    """Tell whether a file of ``size`` bytes holds a FAT file system, by its first sector, which ``head`` returns."""
-    if head(1) not in FAT_JUMPS:
+def _is_fat(head: bytes, size: int) -> bool:
+    """Tell whether a file of ``size`` bytes that begins with ``head`` holds a FAT file system, by its first sector."""
+    if not head.startswith(FAT_JUMPS):
         return False
     from cosremaster.boot.fat import parse_bpb  # noqa: PLC0415 - few files begin so
 
-    bpb = parse_bpb(head(SECTOR))
+    bpb = parse_bpb(head[:SECTOR])
     return bpb is not None and bpb.total_size <= size

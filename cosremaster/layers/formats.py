@@ -53,6 +53,9 @@ MAGICS: dict[str, tuple[tuple[int, bytes], ...]] = {
 """By the format's name: bytes and their places, of which every archive has some. Formats that are not here are loaded
 for each file."""
 
+_ANY = ((0, b""),)
+"""What every file begins with."""
+
 PLAIN_HEAD_SIZE = 4096
 """Plain bytes that a format sees of a file: tar's magic stands at 257, EROFS' at 1,024, ext4's at 1,080."""
 
@@ -428,12 +431,13 @@ def load_format(name: str) -> LayerFormat:
 def identify_format(head: bytes) -> tuple[LayerFormat, str] | None:
     """Return the format, and its variant, of the archive whose plain bytes begin with ``head``; None for no archive."""
     for name, target in FORMATS.items():
-        magics = MAGICS.get(name)
-        if magics is None or any(head.startswith(magic, place) for place, magic in magics):
-            layer_format = _load(target)
-            variant = layer_format.identify(head)
-            if variant is not None:
-                return layer_format, variant
+        for place, magic in MAGICS.get(name, _ANY):
+            if head.startswith(magic, place):
+                layer_format = _load(target)
+                variant = layer_format.identify(head)
+                if variant is not None:
+                    return layer_format, variant
+                break
     return None
 
 

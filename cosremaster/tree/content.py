@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros, list_unlike_spans
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros, list_unlike_spans
 from cosremaster.io.streams import same_bytes, sha256_of
 from cosremaster.records import Struct
 
@@ -67,6 +67,9 @@ class PieceContent(Struct, frozen=True):
 
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes, or all when there are fewer."""
+        first = self.pieces[0] if self.pieces else None
+        if isinstance(first, Range) and (first.length >= count or len(self.pieces) == 1):  # of many files: no table
+            return b"".join(first.cut(0, min(count, first.length)).chunks())
         return self.table().read(0, count)
 
 

@@ -153,6 +153,20 @@ def test_nodes_read_one_by_one_are_those_read_together(name: str) -> None:
         assert list(map(describe, lazy.values())) == list(map(describe, nodes.values()))
 
 
+def test_a_walk_keeps_few_nodes(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what is asked for again. There is room for the nodes of six directories."""
+    monkeypatch.setattr("cosremaster.iso.lazy_nodes._KEPT_NODES", 30)
+    kept = 0
+    with open_source(many) as source:
+        image = read_image(source)
+        nodes = {path: node for path, node in read_nodes(image, source).items() if path}
+        lazy = LazyNodes(image, source)
+        for path in (*sorted(nodes), *sorted(nodes, reverse=True)):
+            assert describe(lazy[path]) == describe(nodes[path])
+            kept = max(kept, sum(map(len, lazy._read.values())))
+    assert 0 < kept <= max(30, len({path for path in nodes if b"/" not in path})) < len(nodes)
+
+
 def test_names_are_listed_without_nodes(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sorted(line[1:] for line in run(["isoinfo", "-R", "-f", "-i", many]).splitlines())
     with monkeypatch.context() as patched, open_source(many) as source:
