@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import resource
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -135,9 +136,16 @@ class RemoteBase(NamedTuple):
 
 def wait_for_the_next_second() -> None:
     """Dates of HTTP have no more than seconds. The clock is that of file systems, which lags behind by some ticks."""
-    second = int(time.clock_gettime(time.CLOCK_REALTIME_COARSE))
-    while int(time.clock_gettime(time.CLOCK_REALTIME_COARSE)) == second:
-        time.sleep(0.05)
+    with tempfile.TemporaryFile() as file:
+        second = read_file_clock(file.fileno())
+        while read_file_clock(file.fileno()) == second:
+            time.sleep(0.05)
+
+
+def read_file_clock(fd: int) -> int:
+    """The second that a file has which changes now."""
+    os.utime(fd)
+    return int(os.fstat(fd).st_mtime)
 
 
 def make_scope(path: str, method: str = "GET", fields: dict[str, bytes] | None = None) -> dict[str, Any]:
