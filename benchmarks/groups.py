@@ -392,6 +392,7 @@ GROUPS: Mapping[str, Group] = {
             Compared("the same in a prepared base, remembered index", "remembered", DECODE, "decode", 0.30),
             Compared("`prepare` of that image, once", "prepare", DECODE, "decode", None),
         ),
+        rounds=1,  # minutes, and far from the goals
     ),
     "prepared-size": Group(
         _prepared_sizes,
