@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 
 from cosremaster.errors import OverlayError, Place, printable
 from cosremaster.overlay.addition import Addition, PreparedItem
@@ -15,7 +16,7 @@ from cosremaster.overlay.exact_nodes import find_relinked, is_same_node, with_pr
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.records import Struct, replace
 from cosremaster.tree.content import is_same_content
-from cosremaster.tree.nodes import Action, Edits, Node, NodeKind, RootedTree
+from cosremaster.tree.nodes import Action, ArchiveTree, Edits, Node, NodeKind, RootedTree
 from cosremaster.tree.paths import SymlinkLoopError, ancestors, join, parent_of, resolve_in_root
 from cosremaster.tree.xattrs import shared_xattrs
 
@@ -62,6 +63,22 @@ class _OverlaidTree(Mapping[bytes, Node]):
         if path in self.laid:
             return self.laid[path].node
         return None if path in self.removed else self.image.get(path)
+
+    def is_implied(self, path: bytes) -> bool:
+        """Return whether ``path`` is a directory that no entry of the image names, only what is below it."""
+        if not isinstance(self.image, ArchiveTree) or self.find(path) is not None:
+            return False
+        return path in self.image.implied_directories and next(self.below(path), None) is not None
+
+    def is_there(self, path: bytes) -> bool:
+        """Return whether something stands at exactly ``path``, be it a directory that no entry names."""
+        return self.find(path) is not None or self.is_implied(path)
+
+    def implied_below(self, path: bytes) -> Iterator[bytes]:
+        """Yield every directory under ``path`` that no entry of the image names, only what is below it."""
+        implied = self.image.implied_directories if isinstance(self.image, ArchiveTree) else ()
+        start = path + b"/" if path else b""
+        return (name for name in implied if name.startswith(start) and self.is_implied(name))
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at exactly ``path``."""
@@ -183,8 +200,9 @@ def _remove(tree: _OverlaidTree, pattern: Pattern) -> bool:
     else:
         directory = _resolve(tree, pattern.literal_prefix, None)
         skip = len(directory) + 1 if directory else 0
-        matches = sorted(name for name in tree.below(directory) if pattern.wildcard_regex.fullmatch(name, skip))
-    matches = [path for path in matches if path and tree.find(path) is not None]
+        names = chain(tree.below(directory), tree.implied_below(directory))
+        matches = sorted(name for name in names if pattern.wildcard_regex.fullmatch(name, skip))
+    matches = [path for path in matches if path and tree.is_there(path)]
     for path in matches:
         tree.remove(path)
     return bool(matches)
@@ -210,7 +228,7 @@ def _apply_whiteouts(tree: _OverlaidTree, addition: Addition) -> None:
     for path in opaque:
         tree.empty(path)
     for path in hidden:
-        if tree.find(path) is not None:
+        if tree.is_there(path):
             tree.remove(path)
 
 
@@ -244,7 +262,7 @@ def _is_directory(tree: _OverlaidTree, path: bytes) -> bool:
     """Return whether ``path``, with its symlinks followed, is a directory."""
     resolved = _resolve(tree, path, None)
     node = tree.find(resolved)
-    return not resolved or (node is not None and node.kind is NodeKind.DIRECTORY)
+    return not resolved or tree.is_implied(resolved) or (node is not None and node.kind is NodeKind.DIRECTORY)
 
 
 def _with_path(node: Node, path: bytes) -> Node:
@@ -289,7 +307,7 @@ def _lay_other(tree: _OverlaidTree, requested: _LaidNode) -> bytes:
     laid = _at_resolved_path(tree, requested)
     path = laid.node.path
     existing = tree.find(path)
-    if existing is not None and existing.kind is NodeKind.DIRECTORY:
+    if tree.is_implied(path) or (existing is not None and existing.kind is NodeKind.DIRECTORY):
         if next(tree.below(path), None) is not None:
             _refuse_type_change(tree, laid, "this directory, which is not empty")
         tree.remove(path)
@@ -300,11 +318,12 @@ def _lay_other(tree: _OverlaidTree, requested: _LaidNode) -> bytes:
 def _lay_exactly(tree: _OverlaidTree, addition: Addition) -> None:
     """Make ``tree`` what it is after a change of its own: paths lead through no symlink, and types may change."""
     for path in addition.hidden_paths:
-        if tree.find(path) is not None:
+        if tree.is_there(path):
             tree.remove(path)
     for node in addition.nodes:
         existing = tree.find(node.path)
-        if existing is not None and existing.kind is not node.kind:
+        kind = NodeKind.DIRECTORY if tree.is_implied(node.path) else existing and existing.kind
+        if kind not in (None, node.kind):
             tree.remove(node.path)
         for parent in ancestors(node.path):
             if tree.find(parent) is None:  # an archive need not name its directories
@@ -375,7 +394,7 @@ def _require_directory(tree: _OverlaidTree, path: bytes, link: bytes, needs: _La
         raise OverlayError(
             f"{refusal}: this is a {node.kind.noun}, no directory (--force-type replaces it)", tree.place.inside(path)
         )
-    if node is None and link:
+    if node is None and link and not tree.is_implied(path):
         raise OverlayError(
             f"{refusal}: the symlink leads to {printable(path)}, which is not there", tree.place.inside(link)
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from cosremaster.browse.root_selection import CLEANED, EMPTIED
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.patterns import Pattern, join_patterns
 from cosremaster.records import replace
 from cosremaster.tree.content import BytesContent
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import ArchiveTree, Node, NodeKind
 
 
 def with_cleaning(
@@ -29,7 +30,7 @@ def with_cleaning(
     matches = join_patterns(tuple(patterns.values()), link_target)
     each = {text: join_patterns((pattern,), link_target) for text, pattern in patterns.items()}
     used = set[bytes]()
-    for path in tree:
+    for path in chain(tree, tree.implied_directories if isinstance(tree, ArchiveTree) else ()):
         if matches(path):
             used.update(text for text, matches_path in each.items() if matches_path(path))
     emptied = [

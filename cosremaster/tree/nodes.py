@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.records import Struct
 from cosremaster.records.tuples import NamedTuple
-from cosremaster.tree.paths import resolve_in_root
+from cosremaster.tree.paths import ancestors, resolve_in_root
 from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -159,6 +160,17 @@ class ListedTree(RootedTree):
     @abstractmethod
     def walk_rows(self, path: bytes = b"") -> Iterator[Row]:
         """Yield what :meth:`walk_nodes` does, as rows: for listings, which make no node of each name."""
+
+
+class ArchiveTree(Mapping[bytes, Node]):
+    """Nodes by path of an archive, which need not have an entry for each directory: one without is no node."""
+
+    @cached_property
+    def implied_directories(self) -> frozenset[bytes]:
+        """The directories that no entry names, only paths below them; without the root."""
+        parents = {path.rpartition(b"/")[0] for path in self}  # few: entries of one directory share it
+        missing = parents.difference(self, (b"",))
+        return frozenset(above for path in missing for above in (*ancestors(path), path)).difference(self)
 
 
 class Action(enum.Enum):

@@ -1,13 +1,13 @@
 """Nodes and additions in a few words, laid over a small image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cosremaster.errors import Place
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.content import BytesContent
-from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.nodes import Action, ArchiveTree, Edits, Node, NodeKind
 
 
 def directory(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
@@ -47,6 +47,22 @@ IMAGE = (
 )
 
 
+class Entries(ArchiveTree):
+    """The nodes of an archive."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._nodes = {node.path: node for node in nodes}
+
+    def __getitem__(self, path: bytes) -> Node:
+        return self._nodes[path]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+
 def folder_of(*nodes: Node, dest: bytes = b"") -> Addition:
     return Addition(nodes, dest, False, False, "overlay")
 
@@ -59,7 +75,7 @@ def merged(
     *items: PreparedItem, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = (), allow_missing: bool = False,
     force_type: bool = False,
 ) -> Edits:  # fmt: skip
-    tree = {node.path: node for node in image}
+    tree = Entries(image)
     patterns = [Pattern(text) for text in remove]
     place = Place(("in.iso", "rootfs.cxz"))
     return merge(tree, items, patterns, place, allow_missing=allow_missing, force_type=force_type)

@@ -342,6 +342,52 @@ def test_entries_below_a_symlink_are_edited_where_they_unpack_to(case: str, laye
         assert b"vendor\n" not in (tmp_path / "out.tar").read_bytes()
 
 
+FILES_ALONE = ("etc/hostname", "etc/machine-id", "opt/z", "usr/lib/d/y", "usr/lib/x", "var/lib/cloud/seed/a")
+"""An archive of files alone, as many builders of containers write them."""
+
+EDITS_OF_FILES: dict[str, tuple[list[str], set[str], dict[str, str]]] = {
+    "removed": (["--remove", "/usr/lib"], {"usr/lib/d/y", "usr/lib/x"}, {}),
+    "removed by a pattern": (["--remove", "/usr/*"], {"usr/lib/d/y", "usr/lib/x"}, {}),
+    "one of several": (["--remove", "/usr/lib/*"], {"usr/lib/d/y", "usr/lib/x"}, {}),
+    "hidden": (["--add", "{hiding}"], {"usr/lib/d/y", "usr/lib/x"}, {}),
+    "a file goes into it": (["--add", "{new}:/usr/lib"], set(), {"usr/lib/new": "new\n"}),
+    "cleaned": (["--maas-clean"], {"var/lib/cloud/seed/a"}, {"etc/machine-id": ""}),
+    "by force": (["--add", "{new}:/usr/lib/", "--add", "{file}", "--force-type"], {"opt/z"}, {
+        "usr/lib/new": "new\n", "opt": "file\n"
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EDITS_OF_FILES)
+def test_directories_need_no_entries(case: str, tmp_path: Path) -> None:
+    words, gone, added = EDITS_OF_FILES[case]
+    root = write_tree(tmp_path / "root", dict.fromkeys(FILES_ALONE, "old\n"))
+    archive, out = tmp_path / "a.tar", tmp_path / "out.tar"
+    run(["tar", "-cf", archive, "-C", root, *FILES_ALONE])
+    places = {"hiding": write_tree(tmp_path / "hiding", {"usr/.wh.lib": ""}), "file": tmp_path / "file"}
+    write_tree(places["file"], {"opt": "file\n"})
+    (tmp_path / "new").write_text("new\n")
+    places["new"] = tmp_path / "new"
+    assert main([str(archive), str(out), *(word.format(**places) for word in words)]) == 0
+    expected = dict.fromkeys(set(FILES_ALONE) - gone, "old\n") | added
+    for unpacker in ("tar", "bsdtar", "busybox tar"):
+        folder = tmp_path / unpacker
+        tools.require(unpacker.split()[0])
+        unpacked(out, folder, unpacker.split())
+        files = (path for path in folder.rglob("*") if path.is_file())
+        assert {str(path.relative_to(folder)): path.read_text() for path in files} == expected
+
+
+def test_nothing_goes_over_a_directory_without_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_tree(tmp_path / "root", dict.fromkeys(FILES_ALONE, "old\n"))
+    run(["tar", "-cf", tmp_path / "a.tar", "-C", root, *FILES_ALONE])
+    for name, text in (("opt", "file\n"), ("usr/lib", "-> ../etc")):
+        site = write_tree(tmp_path / f"site-{name.partition('/')[0]}", {name: text})
+        assert main([str(tmp_path / "a.tar"), str(tmp_path / "out.tar"), "--add", str(site)]) == 7
+        assert "cannot go over this directory, which is not empty" in capsys.readouterr().err
+        assert not (tmp_path / "out.tar").exists()
+
+
 def test_empty_attributes_of_either_keyword(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools.require("bsdtar", "setfattr")
     write_tree(tmp_path / "root", {"a": "a"})

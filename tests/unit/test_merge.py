@@ -465,6 +465,42 @@ def test_what_an_earlier_addition_put_into_an_old_directory_leaves_with_it() -> 
     assert not edits.additions and edits.removed == (b"var/log",)
 
 
+IMPLIED = (symlink(b"lib", b"usr/lib"), file(b"usr/lib/d/x"), file(b"usr/lib/y"), directory(b"etc"))
+"""An archive without entries for usr, usr/lib and usr/lib/d."""
+
+
+def test_a_directory_without_an_entry_is_one() -> None:
+    under = {b"usr/lib/d/x", b"usr/lib/y"}
+    parents = {b"usr": PARENT, b"usr/lib": PARENT}
+    for dest in (b"usr/lib", b"lib"):
+        assert reasons(merged(single_node(file(b"note"), dest), image=IMPLIED)) == {**parents, b"usr/lib/note": ADDED}
+    assert reasons(merged(folder_of(file(b"lib/note")), image=IMPLIED)) == {**parents, b"usr/lib/note": ADDED}
+    for new in (file(b"usr/lib"), symlink(b"usr/lib", b"../etc"), file(b"usr"), file(b"lib/d")):
+        with pytest.raises(OverlayError, match="cannot go over this directory, which is not empty"):
+            merged(folder_of(new), image=IMPLIED)
+        edits = merged(folder_of(new), image=IMPLIED, force_type=True)
+        assert edits.removed_paths == ({b"usr/lib/d/x"} if new.path == b"lib/d" else under)
+    assert reasons(merged(folder_of(directory(b"usr/lib/d", 0o700)), image=IMPLIED))[b"usr/lib/d"] == ADDED
+
+
+@pytest.mark.parametrize("pattern", [b"usr/lib", b"lib/", b"usr", b"usr/*", b"u*", b"**/lib", b"lib/*", b"lib/**"])
+def test_a_directory_without_an_entry_is_removed(pattern: bytes) -> None:
+    gone = {b"lib"} if pattern == b"lib/" else {b"usr/lib/d/x", b"usr/lib/y"}
+    edits = merged(remove=[pattern], image=IMPLIED)
+    assert edits.removed_paths - {b"lib"} == gone - {b"lib"}
+    with pytest.raises(OverlayError, match="cannot be removed"):
+        merged(remove=[b"usr/lib", b"usr/lib"], image=IMPLIED)
+
+
+def test_a_directory_without_an_entry_is_hidden() -> None:
+    for hidden in (b"usr", b"usr/lib", b"usr/lib/d"):
+        whiteout = Addition((), b"", False, False, "upper", hidden_paths=(hidden,))
+        expected = {path for path in (b"usr/lib/d/x", b"usr/lib/y") if path.startswith(hidden + b"/")}
+        assert merged(whiteout, image=IMPLIED).removed_paths == expected
+        assert merged(exactly(hidden=(hidden,)), image=IMPLIED).removed_paths == expected
+    assert merged(exactly(file(b"usr")), image=IMPLIED).removed_paths == {b"usr/lib/d/x", b"usr/lib/y"}
+
+
 def exactly(*nodes: Node, hidden: tuple[bytes, ...] = ()) -> Addition:
     return Addition(nodes, b"", False, False, "script", hidden_paths=hidden, is_archive=True, is_exact=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
 from cosremaster.layers.cpio.unpackers import CpioUnpacker, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Node, NodeKind, resolve_links
+from cosremaster.tree.nodes import ArchiveTree, Node, NodeKind, resolve_links
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
 
 
-class CpioTree(Mapping[bytes, Node]):
+class CpioTree(ArchiveTree):
     """The nodes of ``layer`` by path, each made when it is read; and what edits need to know of all entries, made once.
 
     Archives that are unpacked before it from the same file count too. Of two entries with one name that counts which

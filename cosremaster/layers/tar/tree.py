@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 
 from cosremaster.archives.owner_numbers import MAX_DATABASE, OwnerNumbers, parse_database
@@ -16,7 +16,7 @@ from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import NO_SOURCE, find_sources
 from cosremaster.records import Struct
 from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
+from cosremaster.tree.nodes import ArchiveTree, Content, Node, NodeKind, Xattrs
 
 _TYPE_BITS = 0o170000
 
@@ -48,7 +48,7 @@ class MissingContent(Struct, frozen=True):
         raise self._refuse()
 
 
-class TarTree(Mapping[bytes, Node]):
+class TarTree(ArchiveTree):
     """The nodes of ``layer`` by path, each made when it is read.
 
     Of several entries with one name the last counts, as for all who unpack it. A directory that no entry names is
