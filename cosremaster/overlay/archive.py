@@ -205,7 +205,7 @@ class _NodeCollector:
                 self._entry_place,
             )
         if target_node.kind is NodeKind.FILE and target_node.link is None:
-            target_node = self.nodes[target] = replace(target_node, link=(str(self.place), target))
+            target_node = self.nodes[target] = replace(target_node, link=(str(self.place), self._entries))
         return replace(target_node, path=path)
 
     def _make_node(self, entry: ArchiveEntry, path: bytes) -> Node:

@@ -315,6 +315,26 @@ def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> 
     assert list(found) == [b"b", b"a", b"c"] and data(found[b"b"]) == b"second" and found[b"c"].mtime == 20
 
 
+def test_names_of_files_that_had_one_name_after_another_stay_apart(tmp_path: Path) -> None:
+    """An archive to which a newer file was appended: links before it are names of the older one."""
+    require("tar")
+    tree, path, out = tmp_path / "tree", tmp_path / "a.tar", tmp_path / "out.tar"
+    tree.mkdir()
+    for number, link in enumerate(("old", "new")):
+        (tree / "a").unlink(missing_ok=True)
+        (tree / "a").write_text(link)
+        os.link(tree / "a", tree / link)
+        os.utime(tree / "a", (EPOCH, EPOCH))
+        run(["tar", "-rf" if number else "-cf", path, "-C", tree, "a", link])
+    assert cosremaster.pack(path, out).added
+    for archive in (path, out):
+        folder = tmp_path / f"from-{archive.name}"
+        folder.mkdir()
+        run(["tar", "-xpf", archive, "-C", folder])
+        assert [(folder / name).read_text() for name in ("a", "new", "old")] == ["new", "new", "old"]
+        assert os.path.samefile(folder / "a", folder / "new")
+
+
 @pytest.mark.parametrize("name", ["two.cpio", "two.cpio.gz"])
 def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -> None:
     require_libarchive()
