@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -19,6 +18,8 @@ _TYPES = {
     NodeKind.FIFO: tarfile.FIFOTYPE, NodeKind.CHAR: tarfile.CHRTYPE, NodeKind.BLOCK: tarfile.BLKTYPE,
     NodeKind.DIRECTORY: tarfile.DIRTYPE, NodeKind.SYMLINK: tarfile.SYMTYPE, NodeKind.FILE: tarfile.REGTYPE,
 }  # fmt: skip
+_ENCODING = ("utf-8", "surrogateescape")
+"""Of text that stands for the bytes of names here, whatever locale os.fsdecode uses."""
 
 
 class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached property has where to be kept
@@ -61,10 +62,10 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
         """Yield each node with its header blocks. A further name of a linked file becomes a link without content."""
         linked: dict[object, str] = {}
         for node in self.nodes:
-            info = tarfile.TarInfo(os.fsdecode(node.path or b"."))
+            info = tarfile.TarInfo(_to_text(node.path or b"."))
             info.type, info.mode, info.mtime = _TYPES[node.kind], node.mode, node.mtime
             info.uid, info.gid, (info.devmajor, info.devminor) = node.uid, node.gid, node.rdev
-            info.linkname = os.fsdecode(node.target)
+            info.linkname = _to_text(node.target)
             if node.content is not None:
                 info.size = node.content.size
             if node.link is not None and node.link in linked:
@@ -78,12 +79,17 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
                 records += _sparse_records(info)
                 folder, _, name = info.name.rpartition("/")
                 info.name, info.size = f"{folder or '.'}/GNUSparseFile.0/{name}", dense.length
-            head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            head = info.tobuf(tarfile.PAX_FORMAT, *_ENCODING)
             yield node, _with_records(head, records, node.xattrs) if records or node.xattrs else head
 
     def _dense_data(self, content: Content) -> PieceTable | None:
         """Return the data of ``content`` as a sparse file has them; None where its holes are written."""
         return _take_holes_out(content) if self.sparse or has_large_holes(content) else None
+
+
+def _to_text(name: bytes) -> str:
+    """Return ``name`` as text from which :mod:`tarfile` makes the same bytes."""
+    return name.decode(*_ENCODING)
 
 
 def _take_holes_out(content: Content) -> PieceTable | None:
@@ -109,7 +115,7 @@ def _take_holes_out(content: Content) -> PieceTable | None:
 def _sparse_records(info: tarfile.TarInfo) -> list[tuple[bytes, bytes]]:
     """Return the pax records of the sparse file that ``info`` describes."""
     return [
-        (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", os.fsencode(info.name)),
+        (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", info.name.encode(*_ENCODING)),
         (b"GNU.sparse.realsize", b"%d" % info.size),
     ]  # fmt: skip
 
@@ -126,13 +132,13 @@ def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xatt
     own, first = head[-tarfile.BLOCKSIZE :], head[: tarfile.BLOCKSIZE]
     records = b""
     if len(head) > tarfile.BLOCKSIZE:
-        size = tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape").size
+        size = tarfile.TarInfo.frombuf(first, *_ENCODING).size
         records = head[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + size]
     records += encode_records([*more, *(record for xattr in xattrs for record in encode_attribute(*xattr))])
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size = tarfile.XHDTYPE, len(records)
     padding = bytes(-len(records) % tarfile.BLOCKSIZE)
-    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape") + records + padding + own
+    return info.tobuf(tarfile.USTAR_FORMAT, *_ENCODING) + records + padding + own
 
 
 def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:

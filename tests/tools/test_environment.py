@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 import cosremaster
+from cosremaster.browse.tar import build_tar
 from cosremaster.demo.image import DemoEntry, build_archive, root_items
 from cosremaster.errors import OverlayError
+from cosremaster.io.pieces import Literal, Zeros
+from cosremaster.tree.content import BytesContent, PieceContent
+from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import EPOCH, require, run
 from tests.support.layers import plain_root
 from tests.support.small import packed_root, root_without_devices, write_small
@@ -126,6 +130,31 @@ def test_names_are_bytes_whatever_the_locale(overlay: Path, tmp_path: Path) -> N
     run(["busybox", "cpio", "-i"], cwd=tmp_path / "busybox", stdin=plain_root(target))
     for name in NAMES:
         assert Path(os.fsdecode(os.fsencode(tmp_path) + b"/busybox/" + name + b"/" + name)).read_bytes() == name
+
+
+def test_names_in_new_tar_archives_are_bytes_whatever_the_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python reads names by the locale: of ISO 8859-1 each byte is a character."""
+    require("tar")
+    names = [name for name in NAMES if b"/" not in name]
+    with_hole = PieceContent((Literal(b"x"), Zeros(1 << 20)))
+    nodes = [
+        *(Node(path=name, kind=NodeKind.FILE, mode=0o644, content=BytesContent(name)) for name in names),
+        *(Node(path=name + b"-link", kind=NodeKind.SYMLINK, mode=0o777, target=name) for name in names),
+        *(Node(path=name + b"-hole", kind=NodeKind.FILE, mode=0o644, content=with_hole) for name in names),
+    ]
+    monkeypatch.setattr(os, "fsdecode", lambda name: name.decode("latin-1"))
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode("latin-1"))
+    archive = build_tar(nodes, sparse=True).table().read()
+    monkeypatch.undo()
+    run(["tar", "-xf", "-"], cwd=tmp_path, stdin=archive)
+    top = os.fsencode(tmp_path)
+    assert sorted(os.listdir(top)) == sorted(node.path for node in nodes)
+    for name in names:
+        assert Path(os.fsdecode(top + b"/" + name)).read_bytes() == name
+        assert os.readlink(top + b"/" + name + b"-link") == name
+        assert Path(os.fsdecode(top + b"/" + name + b"-hole")).read_bytes() == b"x" + bytes(1 << 20)
 
 
 def test_a_name_that_would_end_the_archive_is_refused(overlay: Path, tmp_path: Path) -> None:
