@@ -16,12 +16,13 @@ from cosremaster.boot.pointers import (
 )
 from cosremaster.errors import ImageError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import same_bytes
 from cosremaster.iso.ecma119.sections import MAX_EXTENT, split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import Span
 from cosremaster.records import Struct, field
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
+from cosremaster.units import BLOCK, Lba
 
 NO_BLOCK = Lba(0)
 
@@ -107,7 +108,7 @@ def resolve_replacements(
         groups[id(table), file.start if file.size else None].append(file)
     starts = {start for _, start in groups if start is not None}
     by_start = [_group_by_start(tree, starts) for tree in image.trees] if groups else []
-    for files in _split_empty(groups.values()):
+    for files in _split_empty(_join_led_to(image, groups, replaced)):
         resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path], names))
     return tuple(resolved)
 
@@ -117,6 +118,40 @@ def _make_hidden_replacement(image: IsoImage, path: bytes, file: HiddenFile, tab
     replacement = FileReplacement(path, table, file.files, file.span, file.size, is_hidden=True)
     _check_pointers(image, replacement, image.place.inside(path))
     return replacement
+
+
+def _list_led_blocks(image: IsoImage) -> Iterator[tuple[Lba, str]]:
+    """Yield the blocks to which more than names leads, each with the words for what does."""
+    yield from ((boot.entry.lba, "an El Torito entry") for boot in image.boot_images)
+    yield from ((partition.span.start, partition.name) for partition in image.partitions if not partition.is_filler)
+    for header in image.firmware:
+        yield from ((Lba(target.start // BLOCK), f"the {header.name}'s {target.name}") for target in header.targets)
+
+
+def _join_led_to(
+    image: IsoImage, groups: Mapping[tuple[int, Lba | None], list[IsoFile]], replaced: Mapping[bytes, PieceTable]
+) -> Iterable[list[IsoFile]]:
+    """Return the files of ``groups``, those together that share a boot image and get the same bytes.
+
+    So all of its names can be exchanged, each from a file of its own: the boot entry leads to what they have then.
+
+    :param groups: by the id of the new bytes and the first block of the old ones.
+    """
+    if len({start for _, start in groups}) == len(groups):  # as mostly: no two share old bytes and get others
+        return groups.values()
+    led = {block for block, _ in _list_led_blocks(image)}
+    joined: dict[tuple[int, Lba | None], list[IsoFile]] = {}
+    for (number, start), files in groups.items():
+        table = replaced[files[0].path]
+        same = (key for key in joined if start in led and key[1] == start)
+        key = next((key for key in same if _have_same_bytes(replaced[joined[key][0].path], table)), (number, start))
+        joined[key] = [*joined.get(key, ()), *files]
+    return joined.values()
+
+
+def _have_same_bytes(first: PieceTable, second: PieceTable) -> bool:
+    """Return whether both tables have the same bytes."""
+    return first.length == second.length and same_bytes(first.chunks(), second.chunks())
 
 
 def _split_empty(groups: Iterable[list[IsoFile]]) -> Iterator[list[IsoFile]]:
@@ -160,6 +195,8 @@ def _make_replacement(
     else:
         if image.udf:
             raise UnsupportedError("cannot be exchanged beside UDF: it is empty, or other names share its data", place)
+        others = [file.path for file in by_start[0].get(lba, ()) if file.path not in paths]
+        _check_not_led_to(image, first, others, place)
         entries = [(image.trees[0], file) for file in files]
         for tree, starts in zip(image.trees[1:], by_start[1:], strict=True):
             candidates = starts.get(lba, []) if first.size else tree.files
@@ -167,6 +204,23 @@ def _make_replacement(
         replacement = FileReplacement(first.path, table, tuple(entries), None, first.size)
     _check_pointers(image, replacement, place)
     return replacement
+
+
+def _check_not_led_to(image: IsoImage, file: IsoFile, others: Sequence[bytes], place: Place) -> None:
+    """Check that no boot record leads to the old bytes of ``file``, which stay where they are.
+
+    :param others: the names that keep the old bytes; empty where these are of an earlier session.
+    :raises UnsupportedError: when one does, for it would go on to lead to the old bytes.
+    """
+    for block, what in _list_led_blocks(image) if file.size else ():
+        if any(span.start <= block < span.end for span in file.spans):
+            reason = "they are of an earlier session, which stays"
+            if others:
+                reason = f"{printable(others[0])} has them too (exchange all names of the file in one run)"
+            raise UnsupportedError(
+                f"cannot be exchanged: {what} leads to its bytes and would go on to lead to the old ones, as {reason}",
+                place,
+            )
 
 
 def _check_pointers(image: IsoImage, replacement: FileReplacement, place: Place) -> None:
@@ -223,7 +277,8 @@ def update_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba)
         if image.has_grub2_pointer:
             table = table.patched([(GRUB2_IMAGE_OFFSET, pack_grub2_image_pointer(lba))])
         if image.boot_info:
-            info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, compute_boot_image_checksum(table.chunks()))
+            total = compute_boot_image_checksum(table.chunks())
+            info = BootInfoTable(image.boot_info.descriptor, lba, table.length, total)
             table = table.patched([(TABLE_OFFSET, info.pack())])
     return table
 
