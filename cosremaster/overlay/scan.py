@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
+from cosremaster.io.part_files import is_part_name
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.overlay.addition import AttributedPath
@@ -278,7 +279,8 @@ def _walk(source: bytes, scanner: _Scanner) -> Iterator[Node]:
         try:
             try:
                 fd = open_long_path(directory, os.O_RDONLY | os.O_DIRECTORY)
-                names = sorted(os.fsencode(name) for name in os.listdir(fd))
+                # The output may be made in this folder, under a temporary name.
+                names = sorted(os.fsencode(name) for name in os.listdir(fd) if not is_part_name(name))
             except OSError as error:
                 raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(directory)) from error
             for name in names:

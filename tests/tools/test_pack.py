@@ -105,6 +105,22 @@ def test_the_kernel_mounts_the_squashfs(tree: Path, tmp_path: Path) -> None:
         assert all((path.lstat().st_uid, path.lstat().st_gid) == (0, 0) for path in [folder, *folder.rglob("*")])
 
 
+@pytest.mark.parametrize("end", ["squashfs", "tar", "cpio"])
+def test_what_is_made_in_the_folder_is_no_part_of_it(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A squashfs had itself in it, half made, under a temporary name."""
+    write_tree(tmp_path / "root", {"etc/motd": "site\n"})
+    monkeypatch.chdir(tmp_path / "root")
+    out, again = Path(f"out.{end}"), tmp_path / f"again.{end}"
+    assert main(["pack", ".", str(out), "--quiet"]) == 0
+    unpacker = {"tar": "tar", "cpio": "cpio"}.get(end, "")
+    made = unpacked(out.absolute(), tmp_path / "new", unpacker)
+    assert set(made) == {".", "etc", "etc/motd"}
+    again.write_bytes(out.read_bytes())
+    out.unlink()
+    assert main([str(again), str(out), "--quiet", "--add", "."]) == 0
+    assert set(unpacked(out.absolute(), tmp_path / "newer", unpacker)) == set(made)
+
+
 @pytest.mark.parametrize("kind", ["cpio", "tar"])
 def test_the_name_says_the_codec(kind: str, tree: Path, tmp_path: Path) -> None:
     small = tree / "many"
