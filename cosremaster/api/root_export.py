@@ -22,7 +22,7 @@ from cosremaster.layers.address import ROOT_NAME
 from cosremaster.layers.kept_plain import PlainKeeper
 from cosremaster.overlay.attributes import name_some
 from cosremaster.progress import ENCODE, SUM, Progress, begin_work
-from cosremaster.remastering.request import read_epoch
+from cosremaster.remastering.request import check_is_list, read_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +41,7 @@ def export_archive(
     The rest is as :meth:`Image.export` says.
     """
     check_coder(archive.gzip)
+    check_is_list(archive.exclude, "exclude")
     source = session.source
     digested = Output(target, source.local_paths, force=force, digest="sha256")
     with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:

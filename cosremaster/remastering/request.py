@@ -67,7 +67,8 @@ class Request:
     ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the environment's
     SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what xz has to
     encode; None for 6. ``gzip``: what packs gzip, ``"zlib"`` or the faster ``"isal"``, which has to be installed and
-    makes more bytes. ``always_compress``: compress also data that do not shrink.
+    makes more bytes. ``always_compress``: let xz compress also data that do not shrink. New blocks of a squashfs are
+    packed as its old ones.
 
     ``repack_metadata``: write all metadata of a squashfs layer anew, so that names of removed files go; ``repack``:
     move its data together too, so that removed files can no longer be read (docs/squashfs.md). Both work without other
@@ -115,6 +116,11 @@ class Request:
     volume_date: str | None = None
     retarget: bool = False
     run: Iterable[str | os.PathLike[str] | RunScript] = ()
+
+
+_LISTS = ("add", "remove", "add_iso", "remove_iso", "rename_iso", "kernel_args", "remove_kernel_args",
+          "replace_kernel_args", "run")  # fmt: skip
+"""The fields of a request that are lists alone."""
 
 
 class NormalizedRequest(Struct, frozen=True, kw_only=True):
@@ -185,8 +191,11 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
 def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest:
     """Return ``request`` for ``image`` with its texts parsed and its defaults filled in.
 
-    :raises UsageError: a text cannot be parsed, a number is out of its range, or options contradict each other.
+    :raises UsageError: a text cannot be parsed, a number is out of its range, options contradict each other, or a
+        single value stands where several may.
     """
+    for name in _LISTS:
+        check_is_list(getattr(request, name), name)
     threads = cpu_count() if request.threads is None else request.threads
     if threads < 1:
         raise UsageError(f"{threads} threads cannot do anything")
@@ -220,19 +229,25 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
     )  # fmt: skip
 
 
-def parse_size(size: int | str) -> int:
-    """Return the bytes that ``size`` means, as in ``256K``. :raises UsageError: it is no size."""
+def check_is_list(values: object, name: str) -> None:
+    """Check that the field ``name`` has several ``values``: a text is one of its letters. :raises UsageError: it is."""
+    if isinstance(values, (str, bytes, os.PathLike, OverlayItem)):
+        raise UsageError(f"{name} is a list, and {values!r} is none: {name}=[{values!r}] is one")
+
+
+def parse_size(size: int | str, what: str = "block size") -> int:
+    """Return the bytes that ``size`` means, as in ``256K``; ``what``: whose. :raises UsageError: it is no size."""
     if isinstance(size, int):
         return size
     match = _SIZE.fullmatch(size)
     if match is None:
-        raise UsageError(f"block size {size!r}: bytes, or a number with K or M are wanted, as in 256K")
+        raise UsageError(f"{what} {size!r}: bytes, or a number with K or M are wanted, as in 256K")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
 
 
 def parse_alignment(size: int | str | None) -> int:
     """Return the blocks in the alignment ``size``; None: a single one. :raises UsageError: it is no power of two."""
-    count = BLOCK if size is None else parse_size(size)
+    count = BLOCK if size is None else parse_size(size, "--align")
     if not BLOCK <= count <= _MAX_ALIGNMENT or count & (count - 1):
         raise UsageError(f"--align {size}: a power of two between 2K and 1M is wanted, such as 4096")
     return count // BLOCK
