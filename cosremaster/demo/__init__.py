@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,7 @@ def run_demo(keep: Path | None, say: Callable[[str], None], report: Callable[[Re
 
     :param say: prints the command that does the same.
     :param report: prints the result; its second argument is the path of the new image.
-    :raises OutputError: ``keep`` cannot be created or written to.
+    :raises OutputError: ``keep`` cannot be created or written to, or another's file is there.
     """
     try:
         if keep is None:
@@ -44,10 +45,32 @@ def run_demo(keep: Path | None, say: Callable[[str], None], report: Callable[[Re
                 _remaster_in(Path(folder), say, report)
         else:
             keep.mkdir(parents=True, exist_ok=True)
+            _check_is_ours(keep)
             _remaster_in(keep, say, report)
     except OSError as error:
         place = Place((str(keep or tempfile.gettempdir()),))
         raise OutputError(f"the demo cannot write there: {error.strerror or error}", place) from error
+
+
+def _check_is_ours(folder: Path) -> None:
+    """Check that ``folder`` has nothing under the names of the demo's files but what an earlier demo wrote there.
+
+    :raises OutputError: it has, as an image of somebody else.
+    """
+    image, overlay, result = folder / "in.iso", folder / "overlay", folder / "out.iso"
+    texts = {overlay / name: text.encode() for name, (text, _) in OVERLAY.items()}
+    files = {image: build_iso(debirf_files()), **texts}
+    others = [path for path, data in files.items() if os.path.lexists(path) and not _holds(path, data)]
+    if not others and not image.exists() and os.path.lexists(result):
+        others = [result]
+    if others:
+        reason = "exists already, and no demo wrote it; the name of a new folder is wanted"
+        raise OutputError(reason, Place((str(others[0]),)))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Return whether the file ``path`` has the bytes ``data``."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _remaster_in(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
