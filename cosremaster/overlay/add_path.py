@@ -11,7 +11,7 @@ from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.attributes import XattrChoice, name_some, parse_choice, with_capabilities_of_root
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Owner, OwnershipPolicy, parse_owner
-from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
+from cosremaster.overlay.request import AddPath, is_archive_name, names_directory, parse_dest
 from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, time_warning
 from cosremaster.overlay.template import fill_nodes
 from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
@@ -46,7 +46,7 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
             " a directory or an archive goes without)"
         )
     _check_sizes(scan, place, context)
-    into_directory = single and dest_text.endswith(b"/")
+    into_directory = single and names_directory(os.fsdecode(dest_text))
     source_nodes = scan.nodes if item.keep_modes or is_archive else _undo_umask(scan, place, context)
     if item.template is not None:
         if is_archive:

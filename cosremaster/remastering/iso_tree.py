@@ -17,7 +17,7 @@ from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.request import parse_dest
+from cosremaster.overlay.request import names_directory, parse_dest
 from cosremaster.records import Struct, field, replace
 from cosremaster.tree.content import is_same_content
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind, RootedTree
@@ -55,7 +55,7 @@ class Rename(Struct, frozen=True):
         source = parse_dest("/" + old.lstrip("/"), option)
         if not source:
             raise UsageError(f"{option}: the root directory cannot be renamed")
-        return cls(source, parse_dest(new, option), new.endswith("/"))
+        return cls(source, parse_dest(new, option), names_directory(new))
 
 
 class IsoTreeRequest(Struct, frozen=True, kw_only=True):

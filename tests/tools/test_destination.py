@@ -70,6 +70,14 @@ def test_an_empty_folder_is_warned_of(work: Path, capsys: pytest.CaptureFixture[
     assert "holds nothing" not in capsys.readouterr().err
 
 
+def test_a_slash_or_a_dot_at_the_end_means_a_directory(work: Path) -> None:
+    """With /. a file got the name of the directory that was not there."""
+    for end in ("/", "/."):
+        found = listed("--add", f"home/doc/a:/usr/lib/hooks{end}")
+        assert "usr/lib/hooks/a" in found and found["usr/lib/hooks"].startswith("d")
+    assert listed("--add", "home/doc/a:/usr/lib/hooks")["usr/lib/hooks"].startswith("-")
+
+
 def test_it_is_what_an_mtree_file_says(work: Path) -> None:
     dest = ("--add", "home:/home/bob", "--mtree", "m.mtree")
     Path("m.mtree").write_text(". type=dir mode=0700 uid=5 gid=6\n")
