@@ -34,6 +34,7 @@ from cosremaster.remastering.pack import RepackedLayer, with_containers
 from cosremaster.remastering.plan_layers import LayerChange, LayerChanges, plan_layers, prepare_overlay
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.write import plan_result
+from cosremaster.tree.superseding import SupersedeMode
 
 if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
@@ -105,6 +106,12 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
         return self.iso.is_empty and not (self.packed or is_fat_changed or is_menu_changed)
 
 
+_NOT_CLEANED = (
+    "no layer changes, so the entries that are superseded in one stay, whatever --supersede says (--layer names a layer"
+    " whose old entries are to go)"
+)
+
+
 def plan_remaster(
     image: RemasterImage, index: LayerIndex, request: NormalizedRequest, context: RemasterContext
 ) -> RemasterPlan:
@@ -120,6 +127,8 @@ def plan_remaster(
     fat_overlays = plan_fat_overlays(image, overlay, iso, request)
     if not request.is_for_layer:
         context.start_precopy(_find_front(image, context.source, iso))
+        if request.supersede is SupersedeMode.NEVER and request.as_layer is None:
+            context.warnings.add(_NOT_CLEANED)
     change = LayerChanges(iso)
     prepared: tuple[PreparedStream, ...] = ()
     if request.part_size is not None:
