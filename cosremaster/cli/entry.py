@@ -28,6 +28,10 @@ REQUIRED = frozenset(("click", "platformdirs", "pycdlib", "rich", "tomli"))
 """Packages that an installation by hand (``pip install --no-deps``) may lack; for all others there is a way round."""
 
 
+_READ_FILES = frozenset(("build", "fleet", "serve"))
+"""Commands whose files may name an image by URL."""
+
+
 class _Stopped(BaseException):
     """A signal asked us to end; unwinding removes what is unfinished."""
 
@@ -47,7 +51,7 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["build"] or any("://" in word for word in words):
+    if any(word in _READ_FILES or "://" in word for word in words):
         from cosremaster.cli.remote_warnings import show_warnings  # noqa: PLC0415 - most images are on this machine
 
         show_warnings()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import pickle
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
+from sys import executable
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +36,7 @@ from tests.support.forward_proxy import run_proxy
 from tests.support.listener import Listener
 from tests.support.range_server import ServedFile, serve_file
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
+from tests.support.user import REPOSITORY
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(1 << 20))  # 4 MiB in which every place is another
 
@@ -640,6 +644,21 @@ def test_warnings_reach_standard_error(image: ServedFile, capsys: pytest.Capture
     image.has_ranges = False
     assert main(["ls", image.url]) == 0
     assert f"warning: {image.url}: the server gives no parts of files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["-q", "build", "site.toml"], ["fleet", "fleet.toml"]])
+def test_warnings_are_events_where_a_file_names_the_url(words: list[str], image: ServedFile, tmp_path: Path) -> None:
+    """They were bare lines, without the word warning, and no JSON."""
+    image.has_ranges = False
+    (tmp_path / "site.toml").write_text(f'input = "{image.url}"\noutput = "out.iso"\n')
+    (tmp_path / "fleet.toml").write_text(
+        f'base = "{image.url}"\noutput = "out/${{NAME}}.iso"\n[[site]]\nname = "north"\n'
+    )
+    command = [executable, "-m", "cosremaster", *words, "--progress", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert any(event["event"] == "warning" and "gives no parts of files" in event["message"] for event in events)
 
 
 # --- what is not installed, and other schemes
