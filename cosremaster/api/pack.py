@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from cosremaster.api.image import Image, StrPath
+from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import UsageError
 from cosremaster.io.nameless import keeping_bytes
 from cosremaster.overlay.request import AddPath, OverlayItem, is_archive_name
@@ -51,10 +52,11 @@ def pack(
     A source is what :class:`Request` takes to ``add``: a path, text like ``"site/:/opt"``, an :class:`AddPath` with
     owners and modes, or an item made from nothing; docs/overlay.md has the rules, and root owns what is not an
     archive's. The end of the name ``target`` says what to make: ``.cpio`` or ``.tar``, alone or with ``.gz``, ``.xz``,
-    ``.zst``, ``.bz2`` or ``.lz4`` behind (``.tgz`` and the like too), or ``.squashfs`` (``.sfs``, ``.sqfs``).
+    ``.zst``, ``.bz2``, ``.lz4`` or ``.lzo`` behind (``.tgz`` and the like too), or ``.squashfs`` (``.sfs``, ``.sqfs``).
 
     ``compression`` (``zstd`` by default, ``xz``, ``gzip``, ``lz4`` or ``lzo``) and ``block_size`` (bytes, or text such
-    as ``"1M"``; 128 KiB by default) are for a squashfs. The other options are those of :class:`RemasterOptions`.
+    as ``"1M"``; 128 KiB by default) are for a squashfs. The other options are those of :class:`RemasterOptions`;
+    ``xz_preset`` and ``always_compress`` are for an archive under xz, ``gzip`` for one under gzip.
 
     >>> import cosremaster
     >>> result = cosremaster.pack("site", "site.squashfs")
@@ -71,6 +73,7 @@ def pack(
         raise UsageError("pack wants a folder, an archive or a file with its place, as in site/:/opt")
     for item in items:
         _check_place(item)
+    _check_codec_options(os.fspath(target), options)
     epoch = options.get("source_date_epoch")
     empty = make_empty_file(
         Path(target).name or os.fspath(target), items, read_epoch() if epoch is None else epoch,
@@ -80,6 +83,20 @@ def pack(
     request = Request(add=items, **{name: value for name, value in options.items() if name not in _OUTPUT})  # type: ignore[arg-type]
     with keeping_bytes(empty.data, empty.name) as path, Image(path, remember=False) as image:
         return image.remaster(target, request, progress=progress, **writing)  # type: ignore[arg-type]
+
+
+def _check_codec_options(target: str, options: PackKeywords) -> None:
+    """Check that ``options`` say nothing of another codec than the end of ``target``. :raises UsageError: one does."""
+    codec = split_codec(target)[1]
+    idle = {
+        "--xz-preset": codec != "xz" and options.get("xz_preset") is not None,
+        "--always-compress": codec != "xz" and options.get("always_compress", False),
+        "--gzip": codec != "gzip" and options.get("gzip", "zlib") != "zlib",
+    }
+    option = next((option for option, is_idle in idle.items() if is_idle), None)
+    if option is not None:
+        needed = "gzip" if option == "--gzip" else "xz"
+        raise UsageError(f"{option} is for an archive under {needed}, and the end of {target} says another file")
 
 
 def _check_place(item: OverlayItem) -> None:

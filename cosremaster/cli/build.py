@@ -58,10 +58,10 @@ def build_command(
     Paths in RECIPE are relative to it. All its faults are listed at once, before any work.
     """
     from cosremaster.recipe import build, plan, read_recipe, resolve_output  # noqa: PLC0415 - needs pydantic
-    from cosremaster.recipe.variables import parse_setting  # noqa: PLC0415 - the same
+    from cosremaster.recipe.variables import parse_settings  # noqa: PLC0415 - the same
 
     threads = options.pop("threads")
-    read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
+    read = read_recipe(recipe, parse_settings(settings), threads=threads)
     progress = terminal_progress(quiet=quiet)
     if only_plan:
         writing = {name: options[name] for name in ("check_index", "report", "force")}

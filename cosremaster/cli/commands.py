@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cosremaster.api.image import Image
 from cosremaster.cli.colors import paint_mark
@@ -24,6 +25,7 @@ from cosremaster.cli.options import (
     InputPath,
     InsideText,
     LocalPath,
+    NewFilePath,
     OutputPath,
     StreamPath,
     StrictCommand,
@@ -163,9 +165,12 @@ _REQUEST = (
         help="Put the changes into a new file system that the boot mounts over the root, which stays as it is.",
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
-    click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
+    click.option(
+        "--xz-preset", type=click.IntRange(0, 9),
+        help="Effort for what xz has to encode, but for a squashfs; 6 by default.",
+    ),
     GZIP,
-    click.option("--always-compress", is_flag=True, help="Compress also what does not shrink."),
+    click.option("--always-compress", is_flag=True, help="Let xz compress also what does not shrink."),
     click.option(
         "--repack", is_flag=True,
         help="Move the data of a squashfs together, so that removed files can no longer be read in it. Nothing is"
@@ -220,7 +225,7 @@ def _parameters_of(option: Callable[..., Any]) -> list[click.Parameter]:
 _OUTPUT = (
     click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too."),
     click.option(
-        "--report", type=LocalPath(), metavar="FILE", help="Write what happened to each path to FILE, as JSON."
+        "--report", type=NewFilePath(), metavar="FILE", help="Write what happened to each path to FILE, as JSON."
     ),
     click.option("--force", is_flag=True, help="Replace OUT if it exists."),
     click.option(
@@ -245,23 +250,63 @@ _CHANGES = (
 """The fields of a request that ask for a change."""
 
 
+_RULES = {"owner": "--owner", "mode": "--mode", "keep_modes": "--keep-modes", "setuid": "--setuid",
+          "xattrs": "--xattrs"}  # fmt: skip
+"""Options about what --add and --add-file bring, which say nothing without one of these."""
+
+
 def pop_request(options: dict[str, Any], *, is_shell: bool = False) -> Request:
     """Take the options of :data:`_REQUEST` out of ``options`` and return the request that they make.
 
-    ``is_shell``: a shell comes last.
+    ``is_shell``: a shell comes last, which has standard input for itself.
 
-    :raises UsageError: an mtree file needs exactly one added directory that it describes.
+    :raises UsageError: an mtree file needs exactly one added directory that it describes; an option is about what is
+        added, and nothing is; standard input is to be added twice.
     """
-    rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid", "xattrs")}
+    rules = {name: options.pop(name) for name in _RULES}
     paths = [replace(AddPath.parse(text), **rules) for text in options.pop("add")]
     archives = [replace(AddPath.parse(text), unpack=False, **rules) for text in options.pop("add_file")]
+    if not (paths or archives):
+        _refuse_idle_rules()
     described = describe_mtree([*paths, *archives], options.pop("mtree"))
     scripts = pop_scripts(options, is_shell=is_shell)
     order = click.get_current_context().meta.get(ORDER, ())
     items = list(order_items(order, described[: len(paths)], described[len(paths) :], scripts))
     add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
+    check_standard_input((*paths, *archives, *add_iso), has_other_use=is_shell)
     others = {name: options.pop(name) for name in field_names(Request) if name in options}
     return Request(add=items, add_iso=add_iso, **others)
+
+
+def _refuse_idle_rules() -> None:
+    """Check that no option says how what is added is to be, where nothing is. :raises UsageError: one does."""
+    source_of = click.get_current_context().get_parameter_source
+    idle = [option for name, option in _RULES.items() if source_of(name) is not ParameterSource.DEFAULT]
+    if idle:
+        raise UsageError(
+            f"{idle[0]} is about what --add and --add-file bring, and there is neither (what --add-iso brings gets"
+            " owners and modes by a recipe)"
+        )
+
+
+def check_standard_input(items: Iterable[AddPath], *, has_other_use: bool = False) -> None:
+    """Check that standard input is added once at most, and not at all where it ``has_other_use``.
+
+    :raises UsageError: it is, so that nothing would be there to be read.
+    """
+    count = sum(item.source == "-" for item in items)
+    if count and has_other_use:
+        raise UsageError("- cannot be what is added here: standard input is read once, and is for something else")
+    if count > 1:
+        raise UsageError("- is added twice, and standard input is read once")
+
+
+def _check_input(source: Path | Url, request: Request) -> None:
+    """Check that standard input is not the image and what is added, too. :raises UsageError: it is."""
+    if str(source) in SHOWN_NAMES and any(
+        getattr(item, "source", None) == "-" for item in (*request.add, *request.add_iso)
+    ):
+        raise UsageError("- can be the image or what is added, not both: standard input is read once")
 
 
 def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " with --add") -> list[AddPath]:
@@ -309,10 +354,7 @@ def remaster_command(
     refuse_command(str(source))
     request = pop_request(options)
     progress = terminal_progress(quiet=quiet)
-    if str(source) in SHOWN_NAMES and any(
-        getattr(item, "source", None) == "-" for item in (*request.add, *request.add_iso)
-    ):
-        raise UsageError("- can be the image or what is added, not both: standard input is read once")
+    _check_input(source, request)
     with Image(source, check_index=check_index, max_expand=max_expand) as image:
         result = write_result(
             lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet,
@@ -328,7 +370,7 @@ def remaster_command(
 @takes_request
 @MAX_EXPAND
 @click.option(
-    "--report", type=LocalPath(), metavar="FILE", help="Write what would happen to each path to FILE, as JSON."
+    "--report", type=NewFilePath(), metavar="FILE", help="Write what would happen to each path to FILE, as JSON."
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_DELTA
@@ -340,6 +382,7 @@ def plan_command(source: Path | Url, as_json: bool, max_expand: int, **options: 
     What has to be compressed is compressed, so that sizes are exact, and kept for the run that follows.
     """
     request = pop_request(options)
+    _check_input(source, request)
     with Image(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=LookingProgress(), **options)
     if as_json:

@@ -12,7 +12,7 @@ from cosremaster.api.functions import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.cli.expected import takes_expected
-from cosremaster.cli.options import GZIP, JSON, MAX_EXPAND, QUIET, InputAddress, LocalPath, StrictCommand
+from cosremaster.cli.options import GZIP, JSON, MAX_EXPAND, InputAddress, LocalPath, NewFilePath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -58,11 +58,10 @@ _OF_ARCHIVES = ("exclude", "clean", "sparse", "gzip", "output", "threads", "forc
     help="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",
 )
 @click.option("--profile", default="admin", show_default=True, help="Profile of the maas command.")
-@click.option("--output", type=LocalPath(), help="The archive; named after NAME by default.")
+@click.option("--output", type=NewFilePath(), help="The archive; named after NAME by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @JSON
-@QUIET
 @MAX_EXPAND
 @takes_expected("address", "ADDRESS")
 def export_command(
@@ -77,8 +76,10 @@ def export_command(
         raise UsageError("export wants --maas NAME, --lxd NAME, --docker NAME or --pxe DIR")
     if entry is not None and pxe is None:
         raise UsageError("--entry goes with --pxe")
+    if entry is not None and not entry.strip():
+        raise UsageError("--entry is empty, and names no boot entry; without it the default one is taken")
     _check_options(is_boot=pxe is not None, is_maas=maas is not None)
-    progress = terminal_progress(quiet=options.pop("quiet"))
+    progress = terminal_progress(quiet=False)  # --quiet counts for all commands, and leaves results
     max_expand = options.pop("max_expand")
     if pxe is not None:
         boot = export(address, pxe, entry=entry or "", max_expand=max_expand, progress=progress)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from cosremaster.cli.messages import say, warn, write_event
-from cosremaster.cli.options import QUIET, LocalPath, OutputPath, StrictCommand
+from cosremaster.cli.options import QUIET, LocalPath, StrictCommand
 from cosremaster.cli.settings import Settings
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.tables import NUMBER, print_table
 from cosremaster.cli.terminal import is_live, looking_progress, terminal_progress
-from cosremaster.errors import printable
+from cosremaster.errors import UsageError, printable
 from cosremaster.progress import SITES, Advance, begin_work
 from cosremaster.progress.events import SiteEnded
 from cosremaster.records import replace
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.command(cls=StrictCommand)
 @click.argument("fleet", metavar="FLEET", type=LocalPath())
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Make this site alone. May be given again.")
-@click.option("--output-dir", metavar="DIR", type=OutputPath(), help="Write the images to DIR, whatever FLEET says.")
+@click.option("--output-dir", metavar="DIR", type=LocalPath(), help="Write the images to DIR, whatever FLEET says.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     help="Give a variable of FLEET its value, over the environment's and the default; what a site says comes first.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads that compress an image; by default all processors."
-)
+    "--threads", type=click.IntRange(min=1),
+    help="Threads that compress an image; by default all processors, which --jobs shares out.",
+)  # fmt: skip
 @click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of the base have its SHA-256."
 )
@@ -85,9 +86,11 @@ def fleet_command(
     from cosremaster.fleet.read import read_fleet  # noqa: PLC0415 - the same
     from cosremaster.fleet.run import FleetOptions, plan_fleet, run_fleet  # noqa: PLC0415 - the same
     from cosremaster.fleet.state import STATE  # noqa: PLC0415 - the same
-    from cosremaster.recipe.variables import parse_setting  # noqa: PLC0415 - the same
+    from cosremaster.recipe.variables import parse_settings  # noqa: PLC0415 - the same
 
-    variables = dict(parse_setting(text) for text in options.pop("settings"))
+    variables = parse_settings(options.pop("settings"))
+    if options["scheduler"] is not None and options["jobs"] > 1:
+        raise UsageError("--jobs is about processes of this machine, and with --scheduler the cluster has its own")
     threads, folder = options.pop("threads"), options.pop("output_dir")
     read = read_fleet(fleet, variables, threads=threads, output_folder=folder)
     if only_plan:

@@ -16,7 +16,7 @@ from cosremaster.cli.options import (
     MAX_EXPAND,
     InputPath,
     InsideText,
-    LocalPath,
+    NewFilePath,
     StrictCommand,
     takes_flags,
 )
@@ -31,7 +31,7 @@ from cosremaster.units import format_size
 @click.option("--layer", metavar="ADDRESS", type=InsideText(), help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")
 @takes_flags("inspect")
-@click.option("--html", metavar="FILE", type=LocalPath(), help="Write a page to look at instead.")
+@click.option("--html", metavar="FILE", type=NewFilePath(), help="Write a page to look at instead.")
 @click.option(
     "--against",
     metavar="ORIGINAL",

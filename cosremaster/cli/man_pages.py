@@ -25,8 +25,11 @@ _SUMMARY = "remaster bootable images"
 
 _ENVIRONMENT = (
     ("COSREMASTER_TOKENS", "Tokens for cosremaster serve, where no --token-file names them."),
+    ("http_proxy, https_proxy, all_proxy, no_proxy", "Proxies for images by URL, and for scripts with --network."),
+    ("NO_COLOR", "No colours where --color does not ask for them."),
     ("SOURCE_DATE_EPOCH", "The latest time of what is added, in seconds since 1970."),
-    ("TMPDIR", "Where an image from standard input is kept."),
+    ("SSL_CERT_FILE", "Certificates that are trusted for images by URL, in place of the system's."),
+    ("TMPDIR", "Where an image from standard input, or for standard output, and what is fetched by URL is kept."),
     ("XDG_CACHE_HOME", "Where remembered indexes are; cosremaster cache path prints the folder."),
 )
 
@@ -86,9 +89,7 @@ def _make_main_page(root: click.Context) -> str:
     lines += [".SH EXIT STATUS\n", *_exit_lines(), ".SH ENVIRONMENT\n"]
     lines += [f".TP\n.B {_escape(name)}\n{_escape(text)}\n" for name, text in _ENVIRONMENT]
     lines.append(".SH SEE ALSO\n")
-    lines.append(
-        ",\n".join(f".BR cosremaster\\-{_escape(name)} (1)" for name in COMMANDS).replace("(1),", "(1),") + "\n"
-    )
+    lines.append(",\n".join(f".BR cosremaster\\-{_escape(name)} (1)" for name in COMMANDS) + "\n")
     return "".join(lines)
 
 

@@ -119,6 +119,7 @@ class OutputPath(_PathType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return ``value`` as a path."""
         check_is_named(self, value, param, ctx)
+        check_names_file(self, value, param, ctx)
         return StreamPath(value) if value == "-" else Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -141,6 +142,17 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class NewFilePath(LocalPath):
+    """The path of a file that is written beside the output, or in its place; it is no standard stream."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return ``value`` as a path."""
+        check_names_file(self, value, param, ctx)
+        if value == "-":
+            self.fail("- is no standard stream here, and a file is wanted; one of that name is ./-", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def check_is_named(
     kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
 ) -> None:
@@ -150,6 +162,17 @@ def check_is_named(
     """
     if value == "":
         kind.fail("it is empty, and a path is wanted", param, ctx)
+
+
+def check_names_file(
+    kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """Check that ``value`` can be the path of a file that is made: one that ends in a slash means a folder.
+
+    :raises click.BadParameter: it does, and a path of pathlib would be without the slash.
+    """
+    if str(value).endswith(("/", "/.")):
+        kind.fail("it ends in a slash, and has to name a file", param, ctx)
 
 
 def _kept_standard_input() -> Path:
@@ -288,6 +311,7 @@ class StrictCommand(click.Command):
 
     def _parse_once(self, ctx: click.Context, parse: Callable[..., Any], args: list[str]) -> Any:
         """Return what ``parse`` finds in ``args``. Raises as :meth:`parse_args`."""
+        words = list(args)
         try:
             values, rest, order = parse(args=args)
         except click.NoSuchOption as error:
@@ -298,6 +322,10 @@ class StrictCommand(click.Command):
         for number, parameter in enumerate(order):
             if isinstance(parameter, click.Option) and _takes_single_value(parameter) and parameter in order[:number]:
                 raise click.UsageError(f"{parameter.opts[0]} is given twice, and only one of them can count.", ctx)
+        for parameter in order:
+            no = next((name for name in parameter.secondary_opts if name in words), None)
+            if no is not None and parameter.opts[0] in words:
+                raise click.UsageError(f"{parameter.opts[0]} and {no} exclude each other.", ctx)
         return values, rest, order
 
 

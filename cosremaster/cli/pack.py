@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from cosremaster.api.pack import pack
-from cosremaster.cli.commands import describe_mtree, print_result_values, takes_options, takes_output_options
+from cosremaster.cli.commands import (
+    check_standard_input,
+    describe_mtree,
+    print_result_values,
+    takes_options,
+    takes_output_options,
+)
 from cosremaster.cli.options import JSON, QUIET, FileText, OutputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
@@ -37,6 +43,7 @@ def pack_command(sources: tuple[str, ...], target: Path, quiet: bool, as_json: b
     """
     rules = {name: options.pop(name) for name in _RULES}
     items = [replace(AddPath.parse(text, "pack"), **rules) for text in sources]
+    check_standard_input(items)
     items = describe_mtree(items, options.pop("mtree"), "")
     result = pack(items, target, progress=terminal_progress(quiet=quiet), **options)
     if as_json:

@@ -78,7 +78,7 @@ def pop_scripts(options: dict[str, Any], *, is_shell: bool = False) -> list[RunS
     if useless and not scripts:
         raise UsageError(f"{useless[0]} is about scripts; --run says which")
     rules = {
-        "files": options.pop("run_files"), "environment": dict(map(_parse_variable, options.pop("run_env"))),
+        "files": options.pop("run_files"), "environment": _parse_variables(options.pop("run_env")),
         "ids": options.pop("run_ids"), "run_in": options.pop("run_in"), "network": options.pop("network"),
         "network_allow": options.pop("network_allow"), "directory": options.pop("run_dir"),
         "timeout": options.pop("timeout"), "clean": options.pop("clean"), "reuse": options.pop("reuse_runs"),
@@ -86,12 +86,17 @@ def pop_scripts(options: dict[str, Any], *, is_shell: bool = False) -> list[RunS
     return [replace(script, **rules) for script in scripts]
 
 
-def _parse_variable(text: str) -> tuple[str, str]:
-    """Return name and value of a variable. :raises UsageError: ``text`` has no ``=``."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--run-env {text}: NAME=VALUE is wanted")
-    return name, value
+def _parse_variables(texts: Iterable[str]) -> dict[str, str]:
+    """Return the variables that ``texts`` set. :raises UsageError: one has no ``=``, or two are of one name."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--run-env {text}: NAME=VALUE is wanted")
+        if name in values:
+            raise UsageError(f"--run-env sets {name} twice, and only one of both can count")
+        values[name] = value
+    return values
 
 
 def order_items(

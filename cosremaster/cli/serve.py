@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.cli.options import LocalPath, StrictCommand
+from cosremaster.cli.options import LocalPath, NewFilePath, StrictCommand
 from cosremaster.cli.serve_log import open_log
 from cosremaster.errors import UsageError
 from cosremaster.records.tuples import NamedTuple
@@ -32,7 +32,7 @@ MOST_WORKERS = 256
     "--token-file", metavar="FILE", type=LocalPath(),
     help=f"A token in each line, and behind it the sites that it opens, none for all; else those in {TOKENS_VARIABLE}.",
 )  # fmt: skip
-@click.option("--log", "log_file", metavar="FILE", type=LocalPath(), help="Append the access log to FILE.")
+@click.option("--log", "log_file", metavar="FILE", type=NewFilePath(), help="Append the access log to FILE.")
 @click.option(
     "--plans", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
     help="Keep the plans of N sites in memory, each server process its own.",

@@ -56,18 +56,18 @@ def build(
     options["expect"] = [*options.get("expect", ()), *(f"{name}:{digits}" for name, digits in recipe.expect)]
     options["sync"] = options.get("sync", True) and recipe.sync
     options["delta"] = options.get("delta", False) or recipe.delta
-    if recipe.maas is not None and options["delta"]:
-        raise UsageError(f"{recipe.path}: MAAS imports no delta, and the recipe has [maas]")
     if recipe.maas is not None:
-        _check_upload(target, options.get("digest"))
+        _check_upload(recipe, target, options.get("digest"), delta=options["delta"])
         options["digest"] = "sha256"
     with Image(recipe.input, check_index=check_index) as image:
         result = image.remaster(target, recipe.request, progress=progress, **options)
     return result if recipe.maas is None else _with_upload(result, recipe.maas, target)
 
 
-def _check_upload(target: Path, digest: str | None) -> None:
+def _check_upload(recipe: Recipe, target: Path, digest: str | None = None, *, delta: bool = False) -> None:
     """Check that MAAS can import ``target``. :raises UsageError: it is no .tar.gz, or gets another ``digest``."""
+    if delta:
+        raise UsageError(f"{recipe.path}: MAAS imports no delta, and the recipe has [maas]")
     if not names_gzip_tar(target.name):
         raise UsageError(f"{target}: MAAS takes a .tar.gz, and the recipe has [maas]")
     if digest not in (None, "sha256"):
@@ -95,11 +95,14 @@ def plan(
     ``report`` and ``force``: as for ``Image.plan``. Raises as it does.
     """
     _check_is_other(report, recipe)
+    target = output or recipe.output
+    if recipe.maas is not None and target is not None:
+        _check_upload(recipe, Path(target), delta=recipe.delta)
     with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
             image.check_digest(name, digits, progress=progress)
         return image.plan(
-            recipe.request, target=output or recipe.output, report=report, force=force, delta=recipe.delta,
+            recipe.request, target=target, report=report, force=force, delta=recipe.delta,
             progress=progress,
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.layer_names import check_layer_name
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.patterns import parse_inner_pattern
-from cosremaster.overlay.request import OverlayItem, parse_dest
+from cosremaster.overlay.request import OverlayItem, names_directory, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable, RunTable
 from cosremaster.recipe.faults import Faults, to_key_path
 from cosremaster.recipe.items import FilledTable, find_absence, make_items
@@ -225,8 +225,10 @@ class RecipeReader:
         """Return the recipe with the ``tables`` that add something, by their arrays, and add faults."""
         document = self._document
         output = None if document.output is None else self._host_path(document.output)
-        if document.output is not None and document.output.endswith("/"):
+        if document.output is not None and names_directory(document.output):
             self._faults.add(("output",), "ends in a slash, and has to name a file")
+        elif document.output is not None and "\0" in document.output:
+            self._faults.add(("output",), "has a zero byte, which no path can have")
         elif output is not None and not self._makes_folders and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
         layers = document.layer

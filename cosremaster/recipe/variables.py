@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from cosremaster.errors import UsageError
 from cosremaster.lazy_regex import lazy_regex
@@ -22,12 +22,20 @@ class VariableError(Exception):
     """The variables of a string cannot be filled in; the message says why."""
 
 
-def parse_setting(text: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``. :raises UsageError: there is no name or no equals sign."""
-    name, equals, value = text.partition("=")
-    if not equals or not _NAME.fullmatch(name):
-        raise UsageError(f"--set {text!r}: NAME=VALUE is wanted")
-    return name, value
+def parse_settings(texts: Iterable[str]) -> dict[str, str]:
+    """Return the values of variables that are given as ``NAME=VALUE``.
+
+    :raises UsageError: one has no name or no equals sign; two are of one name, so that one of them would be lost.
+    """
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not _NAME.fullmatch(name):
+            raise UsageError(f"--set {text!r}: NAME=VALUE is wanted")
+        if name in values:
+            raise UsageError(f"--set {name}: it is set twice, and only one of both can count")
+        values[name] = value
+    return values
 
 
 def expand(text: str, value_of: Callable[[str], str]) -> str:

@@ -82,6 +82,8 @@ def check_machine_run(run: ScriptRun) -> Way:
     :raises SandboxError: there is no QEMU here. :raises UsageError: it wants what a machine does not give.
     """
     find_emulator()
+    if run.ids != "auto":
+        raise UsageError("a virtual machine (--run-in vm) runs a script as real root: --run-ids is for namespaces")
     if run.interactive:
         raise UsageError("a shell is not run in a virtual machine (--run-in vm)")
     if run.directory is not None:

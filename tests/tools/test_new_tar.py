@@ -272,8 +272,9 @@ def test_what_maas_does_not_take_is_told_before_any_work(
     assert "site.toml:2 » output: MAAS takes a .tar.gz" in said
     assert "maas: MAAS takes no name 'a/b/c'" in said
     recipe.write_text(text)
-    assert main(["build", str(recipe), "--output", str(tmp_path / "other.tar.xz")]) == 2
-    assert "MAAS takes a .tar.gz" in capsys.readouterr().err
+    for more in ([], ["--plan"]):
+        assert main(["build", str(recipe), "--output", str(tmp_path / "other.tar.xz"), *more]) == 2
+        assert "MAAS takes a .tar.gz" in capsys.readouterr().err
     assert main(["build", str(recipe), "--digest", "md5"]) == 2
     assert "gets no md5" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.gz*"))

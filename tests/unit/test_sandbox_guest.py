@@ -266,7 +266,7 @@ def test_a_frame_has_a_limit() -> None:
 
 def test_a_machine_without_qemu_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = ScriptRun(program=b"true", name="x")
-    for wrong in ({"interactive": True}, {"directory": tmp_path}):
+    for wrong in ({"interactive": True}, {"directory": tmp_path}, {"ids": "single"}):
         with pytest.raises(UsageError):
             monkeypatch.setattr(machine, "find_emulator", lambda: "qemu")
             machine.check_machine_run(ScriptRun(program=b"true", name="x", **wrong))
