@@ -88,7 +88,8 @@ class FilesystemInfo:
 class ImageInfo:
     """The facts about an image; sizes are in bytes.
 
-    ``kind``: ``iso9660`` or ``initramfs``; ``volume_id``: empty without a volume. ``archives``: the files that begin
+    ``kind``: ``iso9660``, ``initramfs``, ``disk``, or the format of another layer in a file of its own (``tar``,
+    ``squashfs``, ``erofs``, ``ext4``); ``volume_id``: empty without a volume. ``archives``: the files that begin
     like archives; ``filesystems``: those that are file systems; ``layers``: None unless they were read;
     ``root_layer``: the address of the layer that additions go to, and else ``root_problem`` says why there is none.
     ``memory``: what it takes to boot each initramfs, by its path; ``live_memory``: what the boot entries of a live

@@ -56,7 +56,8 @@ class LxdImage(RootArchive):
     def nodes(self, root: Iterable[Node], created: int, release: dict[str, str]) -> list[Node]:
         """Return the nodes of the archive for those of a ``root``.
 
-        :param created: seconds since 1970. :param release: the values of its os-release(5).
+        :param created: seconds since 1970.
+        :param release: the values of its os-release(5).
         """
         properties = {
             "architecture": self.machine, "description": release.get("PRETTY_NAME") or self.name, "name": self.name,
@@ -110,7 +111,8 @@ class ContainerImage(RootArchive):
     def archive(self, layer: PieceTable, plain_digest: str, created: int) -> TarStream:
         """Return the archive of the image with one ``layer``, a gzip'ed tar archive.
 
-        :param plain_digest: the SHA-256 of the layer before compression. :param created: seconds since 1970.
+        :param plain_digest: the SHA-256 of the layer before compression.
+        :param created: seconds since 1970.
         """
         name, tag = self.repository
         machine = (self.architecture or DEFAULT).partition("/")[0]

@@ -330,7 +330,7 @@ class SourceImage(Protocol):
 
     @property
     def kind(self) -> str:
-        """The name of this kind of image: ``iso9660``, ``initramfs`` or ``disk``."""
+        """The name of this kind of image: ``iso9660``, ``initramfs``, ``disk``, or the format of another layer."""
 
     @property
     def is_single_file(self) -> bool:

@@ -91,7 +91,7 @@ class AddPath(OverlayItem):
     def parse(cls, text: str, option: str = "--add") -> AddPath:
         """Read ``SRC[:DEST]``, split at the last ``:/``; with ``--add-iso`` not at one that belongs to ``::/``.
 
-        :raises UsageError: SRC is empty.
+        :raises UsageError: SRC is empty, or DEST does not begin with a slash.
         """
         source, colon, dest = text.rpartition(":/")
         if option == "--add-iso" and (address := _INTO_FILE_SYSTEM.fullmatch(text)) is not None:

@@ -168,16 +168,21 @@ def _fields(value: Any) -> Iterator[str]:
     if dataclasses.is_dataclass(value):
         inherited = {name for base in bases for name in getattr(base, "__dataclass_fields__", ())}
         for field in dataclasses.fields(value):
-            if field.name not in inherited and field.name != "details":
-                default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+            if field.name not in inherited:
+                default = "" if field.default is dataclasses.MISSING else f" = {_default(field.name, field.default)}"
                 yield f"{field.name}: {field.type}{default}"
     elif issubclass(value, enum.Enum):
         yield from (f"{member.name} = {member.value!r}" for member in value)
     elif issubclass(value, tuple) and hasattr(value, "_fields"):
         for name, kind in value.__annotations__.items():
             yield f"{name}: {getattr(kind, '__forward_arg__', kind)}"
-    elif value is cosremaster.Image:
-        yield _signature(value, "Image")
+    elif value in (cosremaster.Image, cosremaster.MeasuredProgress):
+        yield _signature(value, value.__name__)
+
+
+def _default(name: str, value: object) -> str:
+    """A default as people write it: modes are octal."""
+    return oct(value) if isinstance(value, int) and name.endswith("mode") else repr(value)
 
 
 def _methods(value: Any) -> Iterator[tuple[str, Any]]:
@@ -204,6 +209,7 @@ def _signature(value: Any, name: str) -> str:
         if parameter.name not in ("self", "cls"):
             default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
             prefix = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else ""
+            prefix = "**" if parameter.kind is inspect.Parameter.VAR_KEYWORD else prefix
             parameters.append(f"{prefix}{parameter.name}: {parameter.annotation}{default}")
     is_made = inspect.isclass(value) or signature.return_annotation is inspect.Signature.empty
     result = "" if is_made else f" -> {signature.return_annotation}"
@@ -233,7 +239,7 @@ def _text(value: Any) -> str:
 def _markdown(line: str) -> str:
     """A line of a docstring, outside examples, as Markdown."""
     for pattern, new in (
-        (r":(?:class|meth|func|data|mod):`[~.]?([^`]*)`", r"`\1`"),
+        (r":(?:class|meth|func|data|mod):`[~.]?([^`<]*?)(?: <[^`]*>)?`", r"`\1`"),
         (r"``", "`"),
         (r"\s*:raises (\w+): ", r"\n- raises `\1`: "),
         (r"^\s*:(?:param|ivar) (\w+): ", r"- `\1`: "),
