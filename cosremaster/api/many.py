@@ -24,7 +24,7 @@ from cosremaster.api.image import Image, StrPath
 from cosremaster.api.image import open as open_image
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, OutputError, UsageError, printable
-from cosremaster.io.interruptions import finishing_names
+from cosremaster.io.interruptions import finishing_names, hold_signals
 from cosremaster.io.part_files import remove_stale_parts
 from cosremaster.io.urls import is_url
 from cosremaster.layers.scan import MAX_EXPAND
@@ -300,15 +300,18 @@ class _TaskRun:
                 self._is_broken = True
 
     def _take_results(self) -> None:
-        """Wait for a result, and record all that are there."""
-        for future in wait(self._running, return_when=FIRST_COMPLETED).done if self._running else ():
-            site = self._running.pop(future)
-            error = _error_of(future)
-            if isinstance(error, BrokenExecutor):
-                self._is_broken = True
-                self._lost.append(site)
-            else:
-                self._record(future.result() if error is None else _failure(site, _explain(error), 0.0))
+        """Wait for a result, and record all that are there; an interruption comes before or behind that."""
+        ended = wait(self._running, return_when=FIRST_COMPLETED).done if self._running else ()
+        with finishing_names():
+            hold_signals()
+            for future in ended:
+                site = self._running.pop(future)
+                error = _error_of(future)
+                if isinstance(error, BrokenExecutor):
+                    self._is_broken = True
+                    self._lost.append(site)
+                else:
+                    self._record(future.result() if error is None else _failure(site, _explain(error), 0.0))
 
     def _clear_up(self) -> None:
         """Remove what dead workers left, and record the sites that they had, and those that nobody had."""

@@ -55,7 +55,11 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         from cosremaster.cli.remote_warnings import show_warnings  # noqa: PLC0415 - most images are on this machine
 
         show_warnings()
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, _stop)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup(1) lets it be ignored
+    }
     try:
         code = _run(words)
         sys.stdout.flush()

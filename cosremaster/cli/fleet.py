@@ -215,12 +215,12 @@ def _align_columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def _plan_lines(plan: FleetPlan) -> Iterator[str]:
     """Yield what a run would do."""
-    from cosremaster.fleet.run import FOREIGN  # noqa: PLC0415 - loaded by then
+    from cosremaster.fleet.run import FOREIGN, UNREADABLE  # noqa: PLC0415 - loaded by then
 
     if plan.common is not None and plan.pending:
         yield f"once, in a base of its own: {_describe_common(plan.common)}"
     for site, _, reason in plan.pending:
-        outcome = "fail" if reason == FOREIGN else "be written"
+        outcome = "fail" if reason in (FOREIGN, UNREADABLE) else "be written"
         yield f"{printable(site.name)}: {site.output}: would {outcome} ({reason})"
     for record in plan.current:
         yield f"{printable(record.site)}: {plan.folder / record.path}: current"

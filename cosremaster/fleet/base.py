@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from cosremaster.api.image import Image
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import CosremasterError, ImageError, Place
 from cosremaster.fleet.split import SplitRequests
-from cosremaster.fleet.state import FleetState
+from cosremaster.fleet.state import FleetState, stamp_tree
 from cosremaster.io.output import Output
 from cosremaster.io.part_files import lock_part
 from cosremaster.io.source import ByteSource, keep_whole, open_source
@@ -53,6 +53,7 @@ class FleetBase:
         """Open a base on another machine."""
         self.base = base
         self._source: ByteSource | None = open_source(base) if isinstance(base, Url) else None
+        self._stamps: dict[str, bytes] = {}
 
     def __enter__(self) -> FleetBase:
         """Return the base itself."""
@@ -75,7 +76,9 @@ class FleetBase:
         """
         if isinstance(self.base, Path):
             try:
-                return state.digest_base(self.base)
+                with open_source(self.base) as source:
+                    self._stamps = {path: stamp_tree(path) for path in map(str, (self.base, *source.local_paths))}
+                    return state.digest_base(self.base, source)
             except OSError as error:
                 raise ImageError(f"cannot be read: {error.strerror}", Place((str(self.base),))) from error
         assert self._source is not None
@@ -83,15 +86,20 @@ class FleetBase:
             keep_whole(self._source)
         return state.digest_far_base(str(self.base), self._source, reads=reads)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a base of this machine is another file than the one that was summed, was for a while, or changed."""
+        return any(stamp_tree(path) != stamp for path, stamp in self._stamps.items())
+
     @contextmanager
     def make_site_base(
-        self, folder: Path, split: SplitRequests, whole: Request, *, delta: bool, is_shared: bool, check_index: bool,
-        progress: Progress | None,
+        self, folder: Path, split: SplitRequests, wholes: Sequence[Request], *, delta: bool, is_shared: bool,
+        check_index: bool, progress: Progress | None,
     ) -> Iterator[SiteBase]:  # fmt: skip
         """Give what sites are made from: the base, or an inner one in ``folder`` in which what is common is done.
 
-        ``whole``: all that is wanted of one of the sites; what it means in the base has to be what the rest of it means
-        in an inner base. ``delta``: the sites become deltas of the base; ``is_shared``: other processes make them.
+        ``wholes``: all that is wanted of each site; what that means in the base has to be what the rest of it means in
+        an inner base. ``delta``: the sites become deltas of the base; ``is_shared``: other processes make them.
         Inner bases are removed at the end, and so are their indexes. They are locked meanwhile: what a killed run left
         is not.
         """
@@ -99,15 +107,15 @@ class FleetBase:
             made: SiteBase | None = None
             _remove_stale_bases(folder)
             if split.common is not None:
-                made = self._do_common(folder, split, whole, stack, delta=delta, check_index=check_index,
+                made = self._do_common(folder, split, wholes, stack, delta=delta, check_index=check_index,
                                        progress=progress)  # fmt: skip
             if made is None and is_shared and self._source is not None:
                 made = self._copy(folder, stack, progress)
             yield made or SiteBase(self.base.text if isinstance(self.base, Url) else str(self.base))
 
     def _do_common(
-        self, folder: Path, split: SplitRequests, whole: Request, stack: ExitStack, *, delta: bool, check_index: bool,
-        progress: Progress | None,
+        self, folder: Path, split: SplitRequests, wholes: Sequence[Request], stack: ExitStack, *, delta: bool,
+        check_index: bool, progress: Progress | None,
     ) -> SiteBase | None:  # fmt: skip
         """Make an inner base, which ``stack`` removes; None where sites would change something else in it."""
         common = split.common
@@ -121,27 +129,37 @@ class FleetBase:
                     result = image.remaster(inner, common, sync=False, progress=progress)
                 made = SiteBase(str(inner), has_common=True, warnings=tuple(result.warnings))
             _lock(inner, own)
-            if not any(map(_is_for_layer, split.rests)) or self._means_the_same(
-                inner, whole, frozenset(result.iso_exchanged), check_index=check_index
+            is_layer_common = any((common.add, common.remove, common.maas_clean))
+            changing = [
+                whole for whole, rest in zip(wholes, split.rests, strict=True) if is_layer_common and _is_for_tree(rest)
+            ]
+            if not (changing or any(map(_is_for_layer, split.rests))) or self._means_the_same(
+                inner, wholes[0], changing, frozenset(result.iso_exchanged), check_index=check_index
             ):
                 stack.push(own.pop_all())
                 return made
         return None
 
-    def _means_the_same(self, inner: Path, whole: Request, exchanged: frozenset[bytes], *, check_index: bool) -> bool:
+    def _means_the_same(
+        self, inner: Path, whole: Request, changing: Sequence[Request], exchanged: frozenset[bytes], *,
+        check_index: bool,
+    ) -> bool:  # fmt: skip
         """Return whether the layers that ``whole`` means in the base are those that it means in the ``inner`` one.
 
         They are not where a menu, a removal or a rename on the ISO leads to another root, nor where ``exchanged`` files
-        hold them, which a single run refuses.
+        hold them, or one of ``changing``, requests of sites that change the tree, exchanges these, which a single run
+        refuses.
         """
         try:
             with OpenedImage(self.base, check_index=check_index) as image:
                 meant = image.list_meant_files(whole)
+                paths = frozenset(path for file in meant for path in file.paths)
+                if paths & exchanged or any(_exchanges(image, request, paths) for request in changing):
+                    return False
             with OpenedImage(inner) as image:
-                is_same = image.list_meant_files(whole) == meant
+                return image.list_meant_files(whole) == meant
         except CosremasterError:  # each site tells what is wrong
             return False
-        return is_same and not any(file.paths & exchanged for file in meant)
 
     def _name_inner(self, folder: Path, stack: ExitStack) -> Path:
         """Return the name of a new inner base in ``folder``, which ``stack`` removes."""
@@ -179,6 +197,19 @@ class FleetBase:
 def _lock(path: Path, stack: ExitStack) -> None:
     """Lock the file ``path`` while ``stack`` is open, so that no other run takes it for what was left over."""
     lock_part(stack.enter_context(path.open("rb+")).fileno())
+
+
+def _exchanges(image: OpenedImage, request: Request, paths: frozenset[bytes]) -> bool:
+    """Return whether ``request`` exchanges one of the files ``paths``; where it fails, its site tells why."""
+    try:
+        return image.exchanges(request, paths)
+    except CosremasterError:
+        return False
+
+
+def _is_for_tree(rest: Request) -> bool:
+    """Return whether the ``rest`` of a site changes the ISO's own tree."""
+    return any((rest.add_iso, rest.remove_iso, rest.rename_iso))
 
 
 def _is_for_layer(rest: Request) -> bool:

@@ -177,11 +177,12 @@ class _FleetReader:
 
     def _take_base(self, recipe: Recipe, faults: Faults, *, is_first: bool) -> None:
         """Take base and digests of a site's ``recipe``, and add faults of what is not for fleets."""
-        self.expect = recipe.expect
         if is_first:
-            self.base = recipe.input
+            self.base, self.expect = recipe.input, recipe.expect
         elif recipe.input != self.base:
             faults.add(("base",), "is not the same for all sites")
+        elif recipe.expect != self.expect:
+            faults.add(("expect",), "is not the same for all sites")
         if any(isinstance(item, AddPath) and str(item.source) == "-" for item in recipe.request.add):
             faults.add(("add",), "standard input is read once, so no fleet can add it")
 

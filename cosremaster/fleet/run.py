@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from cosremaster.api.image import Image
 from cosremaster.api.many import BaseOptions, Site, SiteResult, digest_file, remaster_many
 from cosremaster.deltas.note import note_path
-from cosremaster.errors import CosremasterError, OutputError, Place, UsageError, printable
+from cosremaster.errors import CosremasterError, ImageError, OutputError, OverlayError, Place, UsageError, printable
 from cosremaster.fleet.base import FleetBase, SiteBase
 from cosremaster.fleet.pool import SitePool
 from cosremaster.fleet.read import Fleet, FleetSite, list_outputs
 from cosremaster.fleet.split import SplitRequests, split_requests
-from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKeys, SiteRecord
+from cosremaster.fleet.state import STATE, SUMS, DeltaRecord, FleetState, SiteKeys, SiteRecord, list_sources
 from cosremaster.io.parallel import cpu_count
 from cosremaster.io.part_files import is_locked_elsewhere, remove_stale_parts
 from cosremaster.io.urls import Url
@@ -102,19 +102,28 @@ def plan_fleet(
     ``base``: that of the fleet, opened for a run; without it one that is far away is not read for its digest: all is
     to be made where the server tells of another version.
 
-    :raises UsageError: there is no such site, or fleet.json is not ours. :raises ImageError: the base is unreadable.
-    :raises OverlayError: so is an overlay.
+    :raises UsageError: there is no such site, fleet.json or SHA256SUMS is not ours, or images would be part of what is
+        added. :raises ImageError: the base is unreadable, or not the one that is expected.
     """
     sites = fleet.select(names)
     _check_outputs(fleet)
     folder = _find_folder(fleet)
     state = FleetState(folder)
+    if not force:
+        _check_owner(fleet, state)
     with nullcontext(base) if base is not None else FleetBase(fleet.base) as opened:
-        keys = SiteKeys(opened.digest(state, reads=base is not None), delta=fleet.delta)
+        digest = opened.digest(state, reads=base is not None)
+        keys = SiteKeys(digest, delta=fleet.delta)
         ending = opened.ending.lower()
+    if digest:
+        _check_expected(fleet, state.base_sha256)
     pending, current = list[tuple[FleetSite, str, str]](), list[SiteRecord]()
     for site in sites:
-        key = keys.key_of(site)
+        try:
+            key = keys.key_of(site)
+        except OverlayError:  # a run tells why, and makes the others
+            pending.append((site, "", UNREADABLE))
+            continue
         reason = "--force" if force else _find_reason(state.records.get(site.name), site, key, delta=fleet.delta)
         if reason:
             pending.append((site, key, reason))
@@ -130,7 +139,26 @@ def plan_fleet(
 
 
 FOREIGN = "a file that no run wrote is there, and stays without --force"
+UNREADABLE = "what it adds cannot be read"
 """Why a site will fail."""
+
+
+def _check_owner(fleet: Fleet, state: FleetState) -> None:
+    """Check that what tells of all sites is of ``fleet``. :raises UsageError: it is of another, or no fleet's."""
+    if state.is_new and os.path.lexists(state.folder / SUMS):
+        reason = f"is there without {STATE}, so no run of a fleet wrote it; move it away, or --force replaces it"
+        raise UsageError(f"{state.folder / SUMS}: {reason}")
+    if state.records and state.records.keys().isdisjoint(site.name for site in fleet.sites):
+        name = printable(next(iter(state.records)))
+        reason = "and of no site of this fleet; --output-dir is for another folder, or --force takes this one"
+        raise UsageError(f"{state.folder / STATE}: tells of {name}, {reason}")
+
+
+def _check_expected(fleet: Fleet, digest: str) -> None:
+    """Check that the SHA-256 of the base, ``digest``, is the one that is expected. :raises ImageError: it is not."""
+    for name, digits in fleet.expect:
+        if name == "sha256" and digits != digest:
+            raise ImageError(f"its sha256 is {digest}, and {digits} was expected", Place((str(fleet.base),)))
 
 
 def _is_ours(record: SiteRecord | None, output: Path) -> bool:
@@ -144,7 +172,7 @@ def _find_reason(record: SiteRecord | None, site: FleetSite, key: str, *, delta:
         return "new"
     if record is None or not _is_ours(record, site.output):
         return FOREIGN
-    if record.state not in ("written", "current"):
+    if not record.is_there:
         return "it failed" if record.state == "failed" else "it was not finished"
     if record.key != key:
         return "base, recipe or overlay changed"
@@ -173,14 +201,14 @@ def run_fleet(
         _make_folder(plan.folder)
         if not is_locked:
             _lock_folder(fleet, stack)
+            if (plan.folder / STATE).exists():  # another run was here meanwhile
+                plan = plan_fleet(fleet, names, force=settings.force, base=base)
         run = _FleetRun(fleet, plan, settings, listener)
         if plan.pending:
             run.make(base, progress)
-        elif listener is not None:
-            listener.begin(0, len(plan.current), False)
-        for record in plan.current:
-            plan.state.records[record.site] = record
-        run.write_state()
+            run.write_state()
+        else:
+            run.tell_current(progress)
     named = fleet.select(names)
     return FleetReport(folder=plan.folder, records=tuple(plan.state.records[site.name] for site in named))
 
@@ -197,8 +225,15 @@ class _FleetRun:
         self._made_from = ""
         self._common_warnings: tuple[str, ...] = ()
         known = {site.name for site in fleet.sites}
-        for name in [name for name in plan.state.records if name not in known]:
-            del plan.state.records[name]
+        records = plan.state.records
+        for name in [name for name in records if name not in known]:
+            del records[name]
+        records.update({record.site: record for record in plan.current})
+        self._present = {
+            site.name
+            for site in fleet.sites
+            if site.name in records and records[site.name].is_there and records[site.name].describes(site.output)
+        }
 
     def write_state(self) -> None:
         """Write fleet.json and SHA256SUMS."""
@@ -206,18 +241,33 @@ class _FleetRun:
         self._plan.state.write(sync=self._options.sync and self._fleet.sync)
         self._written_at = time.monotonic()
 
+    def tell_current(self, progress: Progress | None) -> None:
+        """Record that all images are current, which has to be written only where it is new."""
+        self._check_digests([pair for pair in self._fleet.expect if pair[0] != "sha256"], progress)
+        if self._listener is not None:
+            self._listener.begin(0, len(self._plan.current), False)
+        try:
+            self.write_state()
+        except OutputError:
+            if not self._plan.state.is_written():
+                raise
+
+    def _check_digests(self, expected: Sequence[tuple[str, str]], progress: Progress | None) -> None:
+        """Read the base, and compare its digests with those that are ``expected``. :raises ImageError: one differs."""
+        if expected:
+            with Image(self._fleet.base) as image:
+                for name, digits in expected:
+                    image.check_digest(name, digits, progress=progress)
+
     def make(self, base: FleetBase, progress: Progress | None) -> None:
         """Make the pending images. Raises as :func:`run_fleet`."""
         plan, options = self._plan, self._options
-        if self._fleet.expect:
-            with Image(self._fleet.base) as image:
-                for name, digits in self._fleet.expect:
-                    image.check_digest(name, digits, progress=progress)
+        self._check_digests(self._fleet.expect, progress)
         sites = list(self._make_sites())
         with (
-            self._keeping_state(progress or SilentProgress()),
+            self._keeping_state(base, progress or SilentProgress()),
             base.make_site_base(
-                plan.folder, plan.split, self._fleet.sites[0].request, delta=self._fleet.delta,
+                plan.folder, plan.split, [site.request for site in self._fleet.sites], delta=self._fleet.delta,
                 check_index=options.check_index, progress=progress,
                 is_shared=options.executor is not None or options.jobs > 1,
             ) as site_base,
@@ -229,7 +279,8 @@ class _FleetRun:
     def _make_sites(self) -> Iterator[Site]:
         """Yield the pending sites as they are to be made, their folders made; they are recorded as begun."""
         for site, key, _ in self._plan.pending:
-            _make_folder(site.output.parent)
+            with suppress(OutputError):  # the site tells that there is no folder
+                _make_folder(site.output.parent)
             old = self._plan.state.records.get(site.name)
             is_ours = _is_ours(old, site.output)
             request = self._with_threads(site.request)
@@ -261,7 +312,7 @@ class _FleetRun:
         self._plan.state.records[record.site] = record
 
     @contextmanager
-    def _keeping_state(self, progress: Progress) -> Iterator[None]:
+    def _keeping_state(self, base: FleetBase, progress: Progress) -> Iterator[None]:
         """Write fleet.json before and after the context, however it ends; nothing half is left in the folders."""
         self.write_state()
         try:
@@ -269,21 +320,45 @@ class _FleetRun:
         finally:
             for folder in {output.parent for output in self._outputs.values()}:
                 remove_stale_parts(folder)
-            self._doubt_changed(progress)
+            self._doubt_changed(base, progress)
+            self._check_present()
             with suppress(CosremasterError):
                 self.write_state()
 
-    def _doubt_changed(self, progress: Progress) -> None:
+    def _doubt_changed(self, base: FleetBase, progress: Progress) -> None:
         """Take the keys of images away whose sources changed while they were made: nobody knows which state they have.
 
         Else an image with bytes that came and went would be current for good.
         """
-        for site in self._plan.keys.list_changed(site for site, _, _ in self._plan.pending):
+        what, sites = "what is added", [site for site, _, _ in self._plan.pending]
+        if base.is_replaced:
+            what = "the base"
+        else:
+            sites = list(self._plan.keys.list_changed(sites))
+        for site in sites:
             record = self._plan.state.records.get(site.name)
             if record is not None and record.state == "written":
-                warning = "what is added changed while images were made, and the next run makes this one anew"
+                warning = f"{what} changed while images were made, and the next run makes this one anew"
                 progress.warn(f"{printable(site.name)}: {warning}")
                 self._record(replace_record(record, key="", warnings=(*record.warnings, warning)))
+
+    def _check_present(self) -> None:
+        """Record as failed whose image is another file than the one that was written, or gone.
+
+        Another site wrote there where a file system takes both names for one, or where one is a symlink to the other.
+        """
+        watched = {*self._present, *self._keys}
+        for site in self._fleet.sites:
+            record = self._plan.state.records.get(site.name)
+            if site.name not in watched or record is None or not record.is_there or record.describes(site.output):
+                continue
+            status = _stat_same(record, site.output)
+            if status is not None:
+                self._record(replace_record(record, mtime_ns=status.st_mtime_ns))
+                continue
+            error = OutputError("was written, and then another program, or another site, wrote there or removed it",
+                                Place((str(site.output),)))  # fmt: skip
+            self._record(replace_record(record, state="failed", key="", error=str(error), exit_code=error.exit_code))
 
     def _run(
         self, made_from: SiteBase, sites: Sequence[Site], options: FleetOptions, progress: Progress | None
@@ -344,7 +419,7 @@ class _FleetRun:
                 plain, state="written", size=result.size, sha256=result.sha256,
                 warnings=tuple(dict.fromkeys((*self._common_warnings, *own))),
                 changes={kind: count for kind, count in counts.items() if count},
-                mtime_ns=os.stat(output).st_mtime_ns, delta=_describe_delta(made, output),
+                mtime_ns=_read_mtime(output), delta=_describe_delta(made, output),
             )  # fmt: skip
         self._record(plain)
         if self._listener is not None:
@@ -359,13 +434,32 @@ def _with_image_of(record: SiteRecord, old: SiteRecord) -> SiteRecord:
     return replace_record(record, size=old.size, sha256=old.sha256, mtime_ns=old.mtime_ns, delta=old.delta)
 
 
+def _read_mtime(output: Path) -> int:
+    """Return when ``output`` changed last, in nanoseconds; 0 where it is gone, which the end of the run tells."""
+    with suppress(OSError):
+        return os.stat(output).st_mtime_ns
+    return 0
+
+
+def _stat_same(record: SiteRecord, output: Path) -> os.stat_result | None:
+    """Return the status of ``output`` if it has the bytes that ``record`` tells of; None if not."""
+    try:
+        status = os.stat(output)
+        is_same = status.st_size == record.size and digest_file(output) == record.sha256
+    except OSError:
+        return None
+    return status if is_same else None
+
+
 def _describe_delta(result: Result, output: Path) -> DeltaRecord | None:
     """Return what fleet.json says of the delta ``output`` of a ``result``; None for an image."""
     if result.delta is None:
         return None
+    note = ""
+    with suppress(OSError):  # without a note the delta is not current
+        note = digest_file(note_path(output))
     return DeltaRecord(
-        base_sha256=result.delta.base_sha256, sha256=result.delta.sha256, size=result.output_size,
-        note_sha256=digest_file(note_path(output)),
+        base_sha256=result.delta.base_sha256, sha256=result.delta.sha256, size=result.output_size, note_sha256=note,
     )  # fmt: skip
 
 
@@ -407,9 +501,15 @@ def _find_folder(fleet: Fleet) -> Path:
 def _check_outputs(fleet: Fleet) -> None:
     """Check that no site is to be written over the base, the fleet's file or what tells of all sites.
 
-    :raises UsageError: one is.
+    :raises UsageError: one is, or is below a folder that is added: each image would have the others in it.
     """
     folder = _find_folder(fleet)
+    sources = {os.path.realpath(path): path for site in fleet.sites for path in list_sources(site.request)}
+    for parent, site in {site.output.parent: site for site in reversed(fleet.sites)}.items():
+        real = Path(os.path.realpath(parent))
+        source = next((sources[name] for name in map(str, (real, *real.parents)) if name in sources), None)
+        if source is not None:
+            raise UsageError(f"{site.name}: {site.output} would be part of what is added ({source})")
     for site in fleet.sites:
         for output in list_outputs(site.output, delta=fleet.delta):
             if output in (folder / STATE, folder / SUMS):

@@ -95,7 +95,18 @@ def _read_variables(raw: Any, place: KeyPath, faults: Faults) -> dict[str, str]:
             faults.add((*place, name), "is the name of the site, which has no other value")
         elif not isinstance(value, str):
             faults.add((*place, name), "must be text in quotes")
-    return {name: value for name, value in raw.items() if isinstance(value, str)}
+        elif not _is_text(value):
+            faults.add((*place, name), "has half of a surrogate pair, which is no character")
+    return {name: value for name, value in raw.items() if isinstance(value, str) and _is_text(value)}
+
+
+def _is_text(value: str) -> bool:
+    """Return whether UTF-8 can express ``value``; JSON can say what it cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_name(name: str, place: KeyPath, faults: Faults) -> bool:

@@ -30,7 +30,9 @@ def split_requests(requests: Sequence[Request]) -> SplitRequests:
     """Return what ``requests`` have in common, and what is left of each.
 
     Things are added in order, so only a common beginning of them counts; and where sites remove or rename each their
-    own, which comes before anything is added, no addition does.
+    own, which comes before anything is added, no addition does. Kernel arguments and names of the volume go to the boot
+    menus that are there in the end, as does what demands dropped signatures: where a site changes the ISO's tree by
+    itself, those are each site's own, and with such signatures everything is.
     """
     first = requests[0]
     if len(requests) < 2 or any(getattr(request, name) for request in requests for name in _WHOLE):
@@ -45,7 +47,10 @@ def split_requests(requests: Sequence[Request]) -> SplitRequests:
         common |= {"remove_iso": tuple(first.remove_iso), "rename_iso": tuple(first.rename_iso)}
         rest |= {"remove_iso": (), "rename_iso": ()}
         common["add_iso"] = _common_beginning([tuple(request.add_iso) for request in requests])
-    for names in (_ARGUMENTS, _VOLUME):
+    is_tree_common = _agree(requests, ("remove_iso", "rename_iso", "add_iso"))
+    if first.drop_signatures and not is_tree_common:
+        return SplitRequests(None, tuple(requests))
+    for names in (_ARGUMENTS, _VOLUME) if is_tree_common else ():
         if _agree(requests, names):
             common |= {name: getattr(first, name) for name in names}
             rest |= dict.fromkeys(names, () if names is _ARGUMENTS else None)

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ from cosremaster.api.many import digest_file
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import OverlayError, Place, UsageError
 from cosremaster.fleet.read import FleetSite
-from cosremaster.io.output import Output
-from cosremaster.io.source import ByteSource
+from cosremaster.io.output import Output, format_sum_line
+from cosremaster.io.source import ByteSource, own_bytes
 from cosremaster.io.streams import sha256_of
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript, host_paths
 from cosremaster.records import Struct
-from cosremaster.remastering.request import Request, read_epoch
+from cosremaster.records import replace as replace_record
+from cosremaster.remastering.request import Request, parse_item, parse_run, read_epoch
 
 STATE, SUMS = "fleet.json", "SHA256SUMS"
 _SCHEMA = 1
+_EDGE = 1 << 16
+"""Bytes at the beginning and the end of a base that are compared."""
 
 
 class DeltaRecord(Struct, frozen=True, kw_only=True):
@@ -81,10 +85,15 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
             "delta": None if self.delta is None else self.delta.plain,
         }  # fmt: skip
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the image of the site is as it should be, by its state."""
+        return self.state in ("written", "current")
+
     def sums(self) -> Iterator[tuple[str, str]]:
         """Yield digest and path of each file of the site."""
         yield self.sha256, self.path
-        if self.delta is not None:
+        if self.delta is not None and self.delta.note_sha256:
             yield self.delta.note_sha256, str(note_path(Path(self.path)))
 
     def describes(self, image: Path) -> bool:
@@ -104,7 +113,7 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
 
 
 class FleetState:
-    """The records in fleet.json of ``folder``, by sites, and the digest of the base.
+    """The records in fleet.json of ``folder``, by sites, and the digest of the base. ``is_new``: there is no such file.
 
     :raises UsageError: there is a file of this name that is not ours.
     """
@@ -114,44 +123,60 @@ class FleetState:
         self.folder = folder
         self.records: dict[str, SiteRecord] = {}
         self.base: dict[str, Any] = {}
+        self.is_new = False
         path = folder / STATE
         try:
             values = json.loads(path.read_bytes())
-            if values["schema"] == _SCHEMA:
-                self.base = dict(values["base"])
-                self.records = {entry["site"]: _read_record(entry) for entry in values["sites"]}
+            if values["schema"] != _SCHEMA:
+                raise ValueError("a record of another kind")
+            self.base = dict(values["base"])
+            self.records = {entry["site"]: _read_record(entry) for entry in values["sites"]}
         except (FileNotFoundError, NotADirectoryError):
+            self.is_new = True
             return
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(f"{path}: is no record of a fleet; move it away") from error
 
-    def digest_base(self, path: Path) -> str:
-        """Return the SHA-256 of the file ``path``; it is not read again where its size, time and inode are as before.
+    @property
+    def base_sha256(self) -> str:
+        """The SHA-256 of the base, once it is known."""
+        return str(self.base.get("sha256", ""))
 
-        :raises OSError: it cannot be read.
+    def digest_base(self, path: Path, source: ByteSource) -> str:
+        """Return the SHA-256 of the file ``path``, which ``source`` reads, and behind it those of images below it.
+
+        They are not read again where device, inode, size and times are as before, and the first and last bytes.
+
+        :raises OSError, ImageError: it cannot be read.
         """
-        status = os.stat(path)
-        identity = {
-            "path": os.path.abspath(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns,
-            "ctime_ns": status.st_ctime_ns, "inode": status.st_ino,
+        identity, file = source.identity(), own_bytes(source)
+        edges = file.read(0, _EDGE), file.read(max(file.size - _EDGE, 0), _EDGE)
+        state = {
+            "path": os.path.abspath(path), "identity": identity.name, **identity.state,
+            "edges": sha256_of(edges).hex(),
         }  # fmt: skip
-        if {key: self.base.get(key) for key in identity} != identity:
-            self.base = {**identity, "sha256": digest_file(path)}
-        return str(self.base["sha256"])
+        if not (identity.is_dated and self._is_base_in(state)):
+            first, *below = [digest_file(path) for path in source.local_paths or (path,)]
+            self.base = {**state, "sha256": first, "below_sha256": below}
+        return "".join((self.base_sha256, *map(str, self.base.get("below_sha256", ()))))
 
     def digest_far_base(self, name: str, source: ByteSource, *, reads: bool) -> str:
         """Return the SHA-256 of ``source``, which is called ``name``; empty if it has to be read, and not ``reads``.
 
         It is known where the server tells that nothing changed. :raises ImageError: it cannot be read.
         """
-        identity = source.identity()
+        identity, file = source.identity(), own_bytes(source)
         state = {"url": name, "identity": identity.name, **identity.state}
-        if identity.is_dated and {key: self.base.get(key) for key in state} == state:
-            return str(self.base["sha256"])
+        if identity.is_dated and self._is_base_in(state):
+            return self.base_sha256
         if not reads:
             return ""
-        self.base = {**state, "sha256": sha256_of(source.chunks(0, source.size)).hex()}
-        return str(self.base["sha256"])
+        self.base = {**state, "sha256": sha256_of(file.chunks(0, file.size)).hex()}
+        return self.base_sha256
+
+    def _is_base_in(self, state: Mapping[str, Any]) -> bool:
+        """Return whether the digest that is known is of the base in this ``state``."""
+        return bool(self.base_sha256) and {key: self.base.get(key) for key in state} == state
 
     def write(self, *, sync: bool) -> None:
         """Write fleet.json and SHA256SUMS, which has no line for what is not there any more.
@@ -161,20 +186,32 @@ class FleetState:
         values = {"schema": _SCHEMA, "version": __version__, "base": self.base,
                   "sites": [record.plain for record in self.records.values()]}  # fmt: skip
         _write_file(self.folder / STATE, json.dumps(values, indent=1).encode() + b"\n", sync=sync)
+        _write_file(self.folder / SUMS, self._sum_lines(), sync=sync)
+
+    def is_written(self) -> bool:
+        """Return whether both files say the same already, but for which images were current."""
+        try:
+            written, lines = FleetState(self.folder), (self.folder / SUMS).read_bytes()
+        except (OSError, UsageError):
+            return False
+        own, other = (list(map(_as_current, state.records.values())) for state in (self, written))
+        return own == other and lines == self._sum_lines()
+
+    def _sum_lines(self) -> bytes:
+        """Return SHA256SUMS."""
         lines = [
-            _format_sum(digest, path).encode("utf-8", "surrogateescape")
+            format_sum_line(digest, path).encode("utf-8", "surrogateescape")
             for record in self.records.values()
-            if record.state in ("written", "current")
+            if record.is_there
             for digest, path in record.sums()
             if os.path.lexists(self.folder / path)
         ]
-        _write_file(self.folder / SUMS, b"".join(lines), sync=sync)
+        return b"".join(lines)
 
 
-def _format_sum(digest: str, path: str) -> str:
-    """Return a line of SHA256SUMS, as sha256sum(1) writes it: a backslash before it says that its name has escapes."""
-    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
-    return f"{'' if escaped == path else chr(0x5C)}{digest}  {escaped}\n"
+def _as_current(record: SiteRecord) -> SiteRecord:
+    """Return ``record`` as that of an image that is current, if it is there."""
+    return replace_record(record, state="current") if record.is_there else record
 
 
 def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
@@ -225,20 +262,20 @@ class SiteKeys:
         """
         request = site.request
         parts = [__version__, self._base, str(read_epoch()), *_list_values(request)]
-        parts += [self._digest_source(path) for path in _list_sources(request)]
+        parts += [self._digest_source(path) for path in list_sources(request)]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def list_changed(self, sites: Iterable[FleetSite]) -> Iterator[FleetSite]:
         """Yield those of ``sites`` of which a source changed since the key was made, as the file system tells."""
-        changed = {path for path, stamp in self._stamps.items() if _stamp_tree(path) != stamp}
+        changed = {path for path, stamp in self._stamps.items() if stamp_tree(path) != stamp}
         for site in sites if changed else ():
-            if not changed.isdisjoint(_list_sources(site.request)):
+            if not changed.isdisjoint(list_sources(site.request)):
                 yield site
 
     def _digest_source(self, path: str) -> str:
         """Return a digest of the file or folder ``path`` with all that an overlay takes of it."""
         if path not in self._sources:
-            self._stamps[path] = _stamp_tree(path)  # first: what changes while it is read has changed
+            self._stamps[path] = stamp_tree(path)  # first: what changes while it is read has changed
             digest = hashlib.sha256()
             try:
                 for part in _describe_tree(path):
@@ -251,17 +288,31 @@ class SiteKeys:
         return self._sources[path]
 
 
-def _list_sources(request: Request) -> Iterator[str]:
-    """Yield the paths of this machine that ``request`` adds from."""
-    for item in chain(request.add, request.add_iso):
-        if isinstance(item, OverlayItem):
-            yield from map(str, host_paths((item,)))
+def list_sources(request: Request) -> Iterator[str]:
+    """Yield the paths of this machine that ``request`` adds from. :raises UsageError: a text in it is no item."""
+    yield from map(str, host_paths(item for name in _PARSERS for item in _list_items(request, name)))
 
 
-def _stamp_tree(path: str) -> bytes:
-    """Return what tells the file or folder ``path`` from what it was, without its bytes; empty without one."""
+_PARSERS: dict[str, Callable[[Any], OverlayItem]] = {
+    "add": partial(parse_item, option="--add"), "run": parse_run, "add_iso": partial(parse_item, option="--add-iso"),
+}  # fmt: skip
+"""What makes items of the elements of a request's fields."""
+
+
+def _list_items(request: Request, name: str) -> list[OverlayItem]:
+    """Return the items in the field ``name`` of ``request``. :raises UsageError: a text in it is none."""
+    return [_PARSERS[name](item) for item in getattr(request, name)]
+
+
+def stamp_tree(path: str) -> bytes:
+    """Return what tells the file or folder ``path`` from what it was, without its bytes; empty without one.
+
+    A symlink on the way to it is a part of that: it may have led elsewhere for a while.
+    """
     digest = hashlib.sha256()
     try:
+        for link, status in _list_links(path):
+            digest.update(repr((link, status.st_ino, status.st_ctime_ns)).encode("utf-8", "surrogateescape"))
         paths = [path]
         for folder, folders, files in os.walk(path):
             folders.sort()
@@ -275,12 +326,32 @@ def _stamp_tree(path: str) -> bytes:
     return digest.digest()
 
 
+def _list_links(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the symlinks that ``path`` leads over."""
+    pending, seen = [os.path.abspath(path)], set[str]()
+    while pending:
+        parts = pending.pop().split(os.sep)
+        for number in range(1, len(parts)):
+            prefix = os.sep.join(parts[: number + 1])
+            if prefix in seen:
+                continue
+            seen.add(prefix)
+            try:
+                status = os.lstat(prefix)
+                target = os.readlink(prefix) if stat.S_ISLNK(status.st_mode) else None
+            except OSError:
+                break
+            if target is not None:
+                yield prefix, status
+                pending.append(os.path.abspath(os.path.join(os.path.dirname(prefix), target)))
+
+
 def _list_values(request: Request) -> Iterator[str]:
     """Yield the fields of ``request`` that the bytes of an image depend on."""
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name in ("add", "add_iso"):
-            value = [_without_folders(item) for item in value]
+        if field.name in _PARSERS:
+            value = [_without_folders(item) for item in _list_items(request, field.name)]
         if field.name != "threads":
             yield f"{field.name}={value!r}"
 
@@ -305,15 +376,30 @@ def _describe_tree(path: str) -> Iterator[bytes]:
     first_names: dict[tuple[int, int], int] = {}
     for number, at in enumerate(paths):
         status = os.stat(at) if at == path else os.lstat(at)
-        values = (os.path.relpath(at, path), status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime),
-                  status.st_size, status.st_rdev)  # fmt: skip
+        values = (os.path.relpath(at, path), status.st_mode, status.st_uid, status.st_gid,
+                  status.st_mtime_ns // 1_000_000_000, status.st_size, status.st_rdev)  # fmt: skip
         yield repr(values).encode("utf-8", "surrogateescape")
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):  # names of one file stay that in the image
             yield b"%d" % first_names.setdefault((status.st_dev, status.st_ino), number)
         if stat.S_ISLNK(status.st_mode):
             yield os.fsencode(os.readlink(at))
             continue
-        if hasattr(os, "listxattr") and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            yield repr([(name, os.getxattr(at, name)) for name in sorted(os.listxattr(at))]).encode()
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            yield repr(list(_read_attributes(at))).encode("utf-8", "surrogateescape")
         if stat.S_ISREG(status.st_mode):
             yield digest_file(at).encode()
+
+
+def _read_attributes(path: str) -> Iterator[tuple[str, bytes | None]]:
+    """Yield names and values of the extended attributes of ``path``; None for one that cannot be read.
+
+    There are none where the file system has no such thing.
+    """
+    names: list[str] = []
+    with suppress(AttributeError, OSError):
+        names = os.listxattr(path)
+    for name in sorted(names):
+        try:
+            yield name, os.getxattr(path, name)
+        except OSError:
+            yield name, None

@@ -36,6 +36,12 @@ def check_digest_name(name: str) -> None:
         raise UsageError(f"no digest is called {name!r}; there are {', '.join(DIGESTS)}")
 
 
+def format_sum_line(digest: str, path: str) -> str:
+    """Return a line as sha256sum(1) writes it for the file ``path``: a backslash before it says that it has escapes."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"{'' if escaped == path else chr(0x5C)}{digest}  {escaped}\n"
+
+
 class NewBytes:
     """A run of written bytes that did not come from the input: its offsets and its CRC64."""
 
@@ -160,7 +166,7 @@ class Output:
     ) -> None:  # fmt: skip
         """Check the target; the file is made with the first write."""
         self.place = Place((str(target),))
-        self._target = Path(os.path.realpath(target))
+        self._given, self._target = target, Path(os.path.realpath(target))
         self._force, self._is_synced = force, sync
         self._part: PartFile | None = None
         self._precopy: Precopy | None = None
@@ -223,8 +229,10 @@ class Output:
     def stale_digests(self) -> tuple[Path, ...]:
         """Return the digest files beside the target that will tell of another file when it is replaced."""
         known = {companion._target for companion in self._companions}
-        digests = [Path(f"{self._target}.{name}") for name in DIGESTS]
-        return tuple(path for path in digests if path not in known and path.exists()) if self._target.exists() else ()
+        named = [Path(f"{path}.{name}") for path in (self._given, self._target) for name in DIGESTS]
+        digests = {Path(os.path.realpath(path)): path for path in named}  # a symlink has some beside itself
+        stale = (path for real, path in digests.items() if real not in known and path.exists())
+        return tuple(stale) if self._target.exists() else ()
 
     def __enter__(self) -> Output:
         """Return the output itself."""
@@ -478,8 +486,8 @@ class Output:
         if self._file_sum is not None:
             self._file_sum.wait()
         if self._sidecar is not None and self._hash is not None:
-            line = self._hash.hexdigest().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
-            self._sidecar.write_chunks([line])
+            line = format_sum_line(self._hash.hexdigest(), self._given.name)  # beside which it stands
+            self._sidecar.write_chunks([os.fsencode(line)])
         outputs = (self, *self._companions)
         first, *others = [output._finish(warn) for output in outputs]
         try:

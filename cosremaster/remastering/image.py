@@ -21,7 +21,7 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -157,6 +157,25 @@ class OpenedImage:
         layers = read_layers(self._index, selectors, SilentProgress())
         return list_meant_files(image, layers, select_layers(image, layers, selectors, self._index.facts))
 
+    def exchanges(self, request: Request, paths: Collection[bytes]) -> bool:
+        """Return whether the request exchanges or removes one of the files ``paths`` of the image's own tree.
+
+        Raises as :meth:`remaster`, where the user's files are read and the tree is changed.
+        """
+        import tempfile  # noqa: PLC0415 - a remaster does it by itself
+
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.iso_tree import plan_iso_tree  # noqa: PLC0415 - the same
+        from cosremaster.remastering.plan_layers import prepare_overlay  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
+
+        image = check_changeable(self.image)
+        normalized = replace(normalize_request(request, image), additions=())
+        with RemasterContext(self._file, make_path(tempfile.gettempdir())) as context:
+            items = prepare_overlay(normalized, context).iso_items
+            edits = plan_iso_tree(image, self._file, normalized.iso_tree(items))
+        return any(path in edits.replaced or edits.new_path(path) is None for path in paths)
+
     def remaster(
         self, target: str | os.PathLike[str], request: Request, *, progress: Progress | None = None,
         **options: Unpack[OutputKeywords],
@@ -234,8 +253,6 @@ class OpenedImage:
         ):  # fmt: skip
             file_sum = output.sum_beside(self._shared_sums()) if writing.sha256 else None
             expect_work(context.progress, COPY, self._file.size)
-            if self._index.reads_on_demand:  # most of it stays, and no decoding waits for the disk
-                context.start_precopy()
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the image that was replaced")
             plan = self._plan(normalized, context, report)

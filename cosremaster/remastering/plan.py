@@ -122,6 +122,8 @@ def plan_remaster(
     context.find_boot = partial(_find_boot, image, index)
     context.find_facts = lambda: index.facts
     overlay = prepare_overlay(request, context)
+    if index.reads_on_demand:  # most of it stays, and no decoding waits for the disk
+        context.start_precopy()  # behind the overlay, which may lie where the output is made
     iso = replace(plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items)), step=request.step)
     context.warnings.extend(iso.warnings)
     fat_overlays = plan_fat_overlays(image, overlay, iso, request)

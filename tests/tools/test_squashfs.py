@@ -164,6 +164,16 @@ def test_images_of_other_makers(tree: Path, site: Path, tmp_path: Path) -> None:
         }
 
 
+def test_an_output_beside_what_is_added_is_no_part_of_it(tree: Path, site: Path, tmp_path: Path) -> None:
+    """The copy of the input begins early, under a name in the folder of the output."""
+    image, overlay = make(tree, tmp_path / "in.sqfs"), tmp_path / "overlay"
+    run(["cp", "-a", site, overlay])
+    result = cosremaster.remaster(image, overlay / "out.sqfs", add=[overlay])
+    names = set(unpacked(overlay / "out.sqfs", tmp_path / "unpacked"))
+    assert names == {*unpacked(image, tmp_path / "before"), *on_disk(site)}
+    assert result.warnings == ()
+
+
 def test_blocks_of_zeros_of_a_file_without_holes_are_sound(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {f"etc/{size}": "\0" * size for size in (100, 4096, 8192)})
     image = make(root, tmp_path / "in.sqfs", "-b", "4096")

@@ -20,6 +20,7 @@ from cosremaster.io.part_files import PartFile
 from cosremaster.io.pieces import Literal, PieceTable, Range, Zeros
 from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
+from tests.fixtures.tools import require, run
 from tests.support.small import packed_root, root_without_devices, write_small
 
 TABLE = PieceTable([Literal(b"result"), Zeros(1 << 17), Literal(b"end")])
@@ -270,3 +271,17 @@ def test_a_digest_file_of_the_replaced_image_is_told(image: Path, tmp_path: Path
     (tmp_path / "out.md5").write_bytes(b"old")
     result = cosremaster.remaster(image, tmp_path / "out", force=True, digest="sha256")
     assert result.warnings == (f"{tmp_path / 'out.md5'}: belongs to the image that was replaced",)
+
+
+def test_a_digest_file_names_what_it_stands_beside(image: Path, tmp_path: Path) -> None:
+    """The output may be a symlink to another folder, or have a name that sha256sum escapes."""
+    require("sha256sum")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/v1").write_bytes(b"old")
+    (tmp_path / "latest").symlink_to("store/v1")
+    (tmp_path / "latest.md5").write_bytes(b"old")
+    result = cosremaster.remaster(image, tmp_path / "latest", force=True, digest="sha256")
+    assert result.warnings == (f"{tmp_path / 'latest.md5'}: belongs to the image that was replaced",)
+    cosremaster.remaster(image, tmp_path / "a\\b\nc", digest="sha256")
+    for name in ("latest", "a\\b\nc"):
+        run(["sha256sum", "-c", f"{name}.sha256"], cwd=tmp_path)
