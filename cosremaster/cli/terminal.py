@@ -135,14 +135,19 @@ def _describe(state: Moved) -> Iterator[str]:
     if not state.title:
         yield f"{format_seconds(state.seconds)} so far"
         return
-    total = "" if state.total is None else f" of {_amount(state.total, state.kind)}"
     rate = "" if state.rate is None else f", {_amount(state.rate, state.kind)}/s"
+    if state.kind == SITES and state.total is not None:  # both are counts of the same
+        yield f"{state.title}: {state.processed:,} of {_amount(state.total, SITES)}{rate}"
+        return
+    total = "" if state.total is None else f" of {_amount(state.total, state.kind)}"
     yield f"{state.title}: {_amount(state.processed, state.kind)}{total}{rate}"
 
 
 def _amount(count: float, kind: str) -> str:
     """Return ``count`` bytes, or images where the work is of that ``kind``."""
-    return f"{count:.3g} images" if kind == SITES else format_size(int(count))
+    if kind != SITES:
+        return format_size(int(count))
+    return f"{count:,.0f} {'image' if count == 1 else 'images'}" if count == int(count) else f"{count:.3g} images"
 
 
 def terminal_progress(*, quiet: bool) -> MeasuredProgress | Quiet:

@@ -180,4 +180,4 @@ def test_sites_of_a_fleet_are_progress_too(capsys: pytest.CaptureFixture[str]) -
     with progress.work("make images", 2, SITES, "") as advance:
         advance(1)
         progress._tick()
-    assert capsys.readouterr().err == "make images: 1 images of 2 images\n"
+    assert capsys.readouterr().err == "make images: 1 of 2 images\n"
