@@ -261,11 +261,12 @@ class Image:
 
     def tar_chunks(self, address: str = "", *, progress: Progress | None = None) -> Iterator[bytes]:
         """Yield a tar archive of what is at ``address``, in chunks; ``progress`` is warned of what it lacks."""
-        from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.extract import acl_warnings, find_root, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.tar import build_tar, sockets_warnings  # noqa: PLC0415 - the same
 
-        nodes = select_nodes(self._session.enter(address))
-        for warning in sockets_warnings(nodes):
+        reference = self._session.enter(address)
+        nodes = [*find_root(reference), *select_nodes(reference)]
+        for warning in (*acl_warnings(reference), *sockets_warnings(nodes)):
             (progress or SilentProgress()).warn(warning)
         yield from build_tar(nodes).table().chunks()
 
@@ -275,8 +276,9 @@ class Image:
     ) -> Extraction:  # fmt: skip
         """Write what is at ``address`` to the new folder ``target``, or to a tar archive.
 
-        Nothing is written outside ``target``, which appears only when it is complete. Without root, owners and device
-        nodes go to ``TARGET.mtree``, and extended attributes other than those of users are left out; a tar archive
+        Nothing is written outside ``target``, which appears only when it is complete. Of a directory ``target`` itself
+        has owner, mode and time. Without root, owners and device nodes, and all that ``target`` itself would have, go
+        to ``TARGET.mtree``, and extended attributes other than those of users are left out; a tar archive
         keeps everything but sockets. ``force`` replaces an existing archive.
 
         >>> import cosremaster
@@ -287,14 +289,17 @@ class Image:
         :raises LayerError: nothing is there. :raises OutputError: the target cannot be written.
         """
         from cosremaster.api.views import Extraction  # noqa: PLC0415 - the same
-        from cosremaster.browse.extract import extract_nodes, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.extract import acl_warnings, extract_nodes, find_root, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.tar import build_tar, sockets_warnings  # noqa: PLC0415 - the same
 
         target, progress = make_path(target), progress or SilentProgress()
-        nodes = select_nodes(self._session.enter(address))
+        reference = self._session.enter(address)
+        nodes, root = select_nodes(reference), find_root(reference)
+        for warning in acl_warnings(reference):
+            progress.warn(warning)
         size = sum(node.content.size for node in nodes if node.content is not None)
-        kinds = [node.kind.noun for node in nodes]
         if as_tar:
+            nodes = [*root, *nodes]
             table, made = build_tar(nodes).table(), None
             for warning in sockets_warnings(nodes):
                 progress.warn(warning)
@@ -302,7 +307,8 @@ class Image:
             self._write(table, target, force, progress)
         else:
             with begin_work(progress, f"extract to {target}", size, COPY, "extract") as advance:
-                made = extract_nodes(nodes, target, advance)
+                made = extract_nodes(nodes, target, advance, root=next(iter(root), None))
+        kinds = [node.kind.noun for node in nodes]
         files, directories = kinds.count("file"), kinds.count("directory")
         return Extraction(
             entries=len(nodes), files=files, directories=directories, others=len(nodes) - files - directories,

@@ -8,7 +8,7 @@ from cosremaster.api.views import Export
 from cosremaster.browse.architecture import DEFAULT, find_architecture
 from cosremaster.browse.container import NodeRef
 from cosremaster.browse.export import MaasResource, RootArchive, find_base_image, gzip_tar, read_release
-from cosremaster.browse.extract import find_root, select_nodes
+from cosremaster.browse.extract import acl_warnings, find_root, select_nodes
 from cosremaster.browse.root_selection import select_root_nodes
 from cosremaster.browse.system_archives import ContainerImage, LxdImage, part_whiteouts
 from cosremaster.browse.tar import TarStream, build_tar, sockets_warnings
@@ -88,7 +88,7 @@ def pack_archive(
     for text in unused:
         progress.warn(f"nothing is called {text}, which was to be excluded")
     root = [*find_root(reference), *root]
-    for warning in sockets_warnings(root):
+    for warning in (*acl_warnings(reference), *sockets_warnings(root)):
         progress.warn(warning)
     if isinstance(archive, ContainerImage):
         root, reserved = part_whiteouts(root)

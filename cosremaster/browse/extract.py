@@ -15,6 +15,7 @@ from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedErro
 from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.part_files import PartFile, lock_part, part_path, remove_stale_parts, remove_tree
 from cosremaster.io.pieces import PieceTable, Zeros
+from cosremaster.overlay.attributes import name_some
 from cosremaster.records import Struct, replace
 from cosremaster.tree.content import MIN_HOLE
 from cosremaster.tree.nodes import Node, NodeKind
@@ -68,6 +69,19 @@ def find_root(reference: NodeRef) -> list[Node]:
     return [] if top is None or top.kind is not NodeKind.DIRECTORY else [replace(top, path=b"")]
 
 
+def acl_warnings(reference: NodeRef) -> list[str]:
+    """Return the warning that :func:`select_nodes` lack access control lists of the archive at ``reference``, if so."""
+    layer, top = reference.container.layer, reference.node.path
+    paths = () if layer is None else layer.index.list_lost_acls(layer)
+    lost = [path for path in paths if not top or path == top or path.startswith(top + b"/")]
+    if not lost:
+        return []
+    return [
+        f"{reference.place}: access control lists name users or groups that its own /etc/passwd and /etc/group lack,"
+        f" and are left out: {name_some(lost)}"
+    ]
+
+
 def _real_nodes(container: Container) -> dict[bytes, Node]:
     """Return all nodes, sorted by the path where an unpacker puts them, with every missing parent as a directory."""
     nodes: dict[bytes, Node] = {}
@@ -100,13 +114,14 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
 
 
 def extract_nodes(
-    nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, notes: bool = True
+    nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, root: Node | None = None, notes: bool = True
 ) -> Extracted:
     """Make ``nodes`` (from :func:`select_nodes`) in the folder ``target``, which must not exist or be empty.
 
     Root makes owners, device nodes and all extended attributes. An ordinary user makes data with permission bits and
     the attributes of users; a file ``TARGET.mtree`` beside the folder describes owners, modes and devices, unless
-    ``notes`` is False.
+    ``notes`` is False. ``root``: what the folder itself stands for (from :func:`find_root`), which root gives it, and
+    the mtree file describes; else it is a new folder of the user.
 
     :raises OutputError: the folder cannot be written; nothing stays behind then.
     """
@@ -120,15 +135,18 @@ def extract_nodes(
     try:
         remove_stale_parts(parent)
         half.mkdir(0o700)
-        with _open_folder(half) as root:
-            lock_part(root)
-            maker = _NodeMaker(root, place, advance)
+        with _open_folder(half) as folder:
+            lock_part(folder)
+            maker = _NodeMaker(folder, place, advance)
             maker.make(nodes)
             if sidecar is not None:
                 half_notes = PartFile(parent)
-                write_all(half_notes.fd, b"".join(mtree_lines(nodes)), lambda error: write_error(error, "notes", place))
+                lines = mtree_lines(nodes if root is None else [root, *nodes])
+                write_all(half_notes.fd, b"".join(lines), lambda error: write_error(error, "notes", place))
                 os.replace(half_notes.path, sidecar)
             half.chmod(0o777 & ~_read_umask())
+            if root is not None:
+                maker.finish_top(root)
             if target.is_dir():
                 target.rmdir()
             half.rename(target)
@@ -212,6 +230,13 @@ class _NodeMaker:
             with self._folder(node) as (fd, name):
                 self._finish(node, fd, name)
 
+    def finish_top(self, node: Node) -> None:
+        """Give the open folder itself the attributes of ``node``, which an ordinary user finds in the mtree file."""
+        if self._is_root:
+            self._finish(node, self._root, b".")
+        elif node.xattrs:
+            self.without_xattrs.append(b".")
+
     @contextmanager
     def _folder(self, node: Node) -> Iterator[tuple[int, bytes]]:
         """Open the directory of ``node`` for the context, and return its descriptor and the node's name in it."""
@@ -289,7 +314,7 @@ class _NodeMaker:
         if node.kind is not NodeKind.SYMLINK:
             os.chmod(name, node.mode if self._is_root else node.mode & 0o777, dir_fd=fd)
         if not (self._set_xattrs(acls, fd, name) and are_set):
-            self.without_xattrs.append(node.path)
+            self.without_xattrs.append(node.path or b".")
         os.utime(name, (node.mtime, node.mtime), dir_fd=fd, follow_symlinks=False)
 
     def _set_xattrs(self, xattrs: Sequence[tuple[bytes, bytes]], fd: int, name: bytes) -> bool:

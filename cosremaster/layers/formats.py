@@ -185,6 +185,13 @@ class ArchiveIndex(Protocol):
         """
         ...
 
+    def list_lost_acls(self, layer: Layer) -> Sequence[bytes]:
+        """Return the paths of ``layer`` whose nodes are without an access control list that the archive has.
+
+        It names users or groups that are not known there.
+        """
+        return ()
+
     def container_entry(self, number: int) -> ContainerEntry:
         """Return the entry at place ``number``, a regular file; for a format that hands files to a scanner."""
         raise LookupError(number)

@@ -13,6 +13,7 @@ import cosremaster
 from cosremaster.cli import main
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.user import open_folder, without_root
 
 MADE = {
     "tar": "tar -C tree --numeric-owner --owner=7 --group=8 -cf root.tar .",
@@ -110,3 +111,33 @@ def test_archives_of_a_root_have_it_last(kind: str, tree: Path, capsys: pytest.C
         run([program, "--no-same-owner", "-xpf", "site.tar.gz", "-C", "unpacked"])
         assert unpacked.stat().st_mode & 0o7777 == 0o710 and unpacked.stat().st_mtime == 981158400
         run(["rm", "-r", "unpacked"])
+
+
+@pytest.mark.parametrize("kind", ["tar", "cpio", "squashfs", "erofs"])
+def test_what_is_taken_out_has_its_root(kind: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = make(kind)
+    assert main(["extract", name, "x.tar", "--as", "tar"]) == 0
+    assert main(["extract", f"{name}::d", "d.tar", "--as", "tar"]) == 0
+    with tarfile.open("x.tar") as file:
+        entry = file.getmember(".")
+        assert (entry.mode, entry.uid, entry.gid, entry.mtime) == (0o710, 7, 8, 981158400)
+    with tarfile.open("d.tar") as file:
+        assert sorted(file.getnames()) == [".", "f"]
+    if os.geteuid() == 0:
+        assert main(["extract", name, "taken"]) == 0
+        status = os.stat("taken")
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid, status.st_mtime) == (0o710, 7, 8, 981158400)
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        source = folder / name
+        source.write_bytes(Path(name).read_bytes())
+        source.chmod(0o644)
+        with without_root():
+            assert main(["extract", str(source), str(folder / "out")]) == 0
+        lines = (folder / "out.mtree").read_text().splitlines()
+        assert lines[1] == ". type=dir mode=0710 uid=7 gid=8 time=981158400.0"
+        assert main(["pack", str(folder / "out"), "again.tar", "--mtree", str(folder / "out.mtree")]) == 0
+        tools.require("bsdtar")
+        run(["bsdtar", "-cf", Path("bsd.tar").absolute(), "@../out.mtree"], cwd=folder / "out")
+    assert main(["diff", "x.tar", "again.tar"]) == 0
+    assert main(["diff", "x.tar", "bsd.tar"]) == 0

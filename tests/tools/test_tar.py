@@ -522,6 +522,16 @@ def test_names_in_acls_are_those_of_the_system_in_it(
     item = cosremaster.AddPath(tmp_path / "lost.tar", xattrs="all")
     (warning,) = cosremaster.remaster(bare, tmp_path / "without.tar", add=[item]).warnings
     assert warning.endswith("its own /etc/passwd and /etc/group lack, and are not taken over: etc/acl")
+    capsys.readouterr()
+    lost, told = str(tmp_path / "lost.tar"), "its own /etc/passwd and /etc/group lack, and are left out: etc/acl"
+    for number, words in enumerate(
+        (["export", lost, "--maas", "lost"], ["extract", lost], ["extract", f"{lost}::etc", "--as", "tar"])
+    ):
+        taken = str(tmp_path / f"lost-{number}")
+        assert main([*words, *(["--output"] if words[0] == "export" else []), taken]) == 0
+        assert told in capsys.readouterr().err
+    assert main(["extract", f"{lost}::srv", str(tmp_path / "srv")]) == 0
+    assert told not in capsys.readouterr().err
     (warning,) = cosremaster.remaster(bare, tmp_path / "default.tar", add=[named]).warnings
     assert "ACLs are not taken over unless --xattrs names them: etc/acl, srv" in warning
 

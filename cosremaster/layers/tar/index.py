@@ -174,6 +174,10 @@ class TarIndex(ArchiveIndex):
 
         return TarTree(layer)
 
+    def list_lost_acls(self, layer: Layer) -> Sequence[bytes]:
+        """Return the paths whose ACLs name users or groups that the system in the archive has not."""
+        return self.tree(layer).list_lost_acls() if self.entries.xattrs else ()
+
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of the stream after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
         from cosremaster.layers.tar.edit import apply_edits  # noqa: PLC0415 - only edits need it

@@ -100,6 +100,19 @@ class TarTree(ArchiveTree):
 
         return resolve_acls(entry.xattrs, self._owner_numbers) if has_named_acl(entry.xattrs) else entry.xattrs
 
+    def list_lost_acls(self) -> list[bytes]:
+        """Return the paths whose ACLs name users or groups that the system in the archive has not."""
+        from cosremaster.layers.tar.acl import KEYWORDS, has_named_acl  # noqa: PLC0415 - few entries have some
+
+        named = {number for number, xattrs in self._entries.xattrs.items() if has_named_acl(xattrs)}
+        lost = {
+            number
+            for number in named
+            if {KEYWORDS[name] for name, _ in self._entries.xattrs[number] if name in KEYWORDS}
+            - dict(self._xattrs(self._entries[number])).keys()
+        }
+        return [path for path, number in self._numbers.items() if lost and self.sources.get(number, number) in lost]
+
     @cached_property
     def _owner_numbers(self) -> OwnerNumbers:
         """The numbers of users and groups by their names, as the system in the archive has them."""
