@@ -167,6 +167,8 @@ class StackedTree(Mapping[bytes, Node]):
         """Stack ``trees``."""
         self._trees = tuple(reversed(trees))
         self._known: dict[bytes, Node | None] = {}
+        self._merged: dict[bytes, tuple[Mapping[bytes, Node], ...]] = {b"": self._trees}
+        """By the path of a directory, the trees that it is shown from, the uppermost first."""
 
     def _find(self, path: bytes) -> Node | None:
         """Return the node at ``path``, None where there is none."""
@@ -180,21 +182,25 @@ class StackedTree(Mapping[bytes, Node]):
     def _look_up(self, path: bytes) -> Node | None:
         """Return the node of the uppermost layer that has ``path``; None where that hides it, or a directory above.
 
-        What is at its parent is known.
+        What is at its parent is known. A directory is shown from the layers that its parent is shown from, down to the
+        first that hides those below it: in a directory of it that has no mark they stay hidden.
         """
-        parent = parent_of(path)
-        if parent:
-            above = self._known[parent]
-            if above is None or above.kind is not NodeKind.DIRECTORY:
-                return None
-        for tree in self._trees:
+        above = self._merged.get(parent_of(path), ())
+        shown: Node | None = None
+        merged = list[Mapping[bytes, Node]]()
+        for tree in above:
             node = tree.get(path)
-            if node is not None:
-                return None if is_whiteout(node) else node
-            owner = tree.get(parent) if parent else None
-            if owner is not None and (owner.kind is not NodeKind.DIRECTORY or owner.is_opaque):
-                return None
-        return None
+            if node is None:
+                continue
+            if is_whiteout(node) or (shown is not None and node.kind is not NodeKind.DIRECTORY):
+                break
+            shown = node if shown is None else shown
+            merged.append(tree)
+            if node.kind is not NodeKind.DIRECTORY or node.is_opaque:
+                break
+        if shown is not None and shown.kind is NodeKind.DIRECTORY:
+            self._merged[path] = above if len(merged) == len(above) else tuple(merged)
+        return shown
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. :raises KeyError: there is none."""

@@ -11,10 +11,13 @@ from cosremaster.layers.boot_facts import BootFacts
 from cosremaster.layers.model import Layer
 from cosremaster.layers.root_stacks import RootChain, find_root_stack
 from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
+from cosremaster.overlay.attributes import name_some
+from cosremaster.overlay.exact_nodes import with_private_xattrs
 from cosremaster.records import replace
+from cosremaster.tree.limits import MAX_NUMBER, Limits
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, normal_name
-from cosremaster.tree.xattrs import shared_xattrs
+from cosremaster.tree.xattrs import loses_xattrs, shared_xattrs
 
 
 class StackedEdits(Edits, frozen=True, kw_only=True):
@@ -110,7 +113,10 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
     _check_hiding(layer, stack, edits)
     for node, _ in edits.additions:
         hidden = own.get(node.path)
-        if node.kind is NodeKind.DIRECTORY and hidden is not None and is_whiteout(hidden) and node.path in below:
+        if node.kind is not NodeKind.DIRECTORY or hidden is None or hidden.kind is NodeKind.DIRECTORY:
+            continue
+        lower = below.get(node.path)
+        if lower is not None and lower.kind is NodeKind.DIRECTORY and _shows_below(own, node.path):
             raise OverlayError(
                 "cannot be added: this layer hides the directory of that name in the layers below it, and a new one"
                 " would show their files again",
@@ -122,28 +128,50 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
     whiteouts = [
         Node(path=path, kind=NodeKind.CHAR, mode=0)
         for path in gone
-        if path in below and not any(parent in hiding for parent in ancestors(path))
+        if path in below and not any(parent in hiding for parent in ancestors(path)) and _shows_below(own, path)
     ]
     parents: dict[bytes, Node] = {}
     for path in [*added, *(node.path for node in whiteouts)]:
         for parent in ancestors(path):
             present = own.get(parent)
             if parent not in added and (present is None or is_whiteout(present)) and parent in below:
-                parents[parent] = replace(below[parent], xattrs=shared_xattrs(below[parent].xattrs))
-    additions = {node.path: (_shared_copy(node, own), action) for node, action in edits.additions}
+                parents[parent] = _copy_up(below[parent], layer.limits)
+    additions = {node.path: (_fit_into(node, own), action) for node, action in edits.additions}
     additions |= {node.path: (node, Action.REMOVED) for node in whiteouts}
     additions |= {path: (node, Action.PARENT) for path, node in parents.items()}
     removed = {path for path in {*edits.removed_paths, *additions} if path in own}
+    bare = [path for path, node in parents.items() if loses_xattrs(dict(below[path].xattrs), dict(node.xattrs))]
+    lost = f"{layer.place}: ACLs of directories of lower layers, which it gets too, are not taken over:"
+    lost += f" {layer.limits.container} holds none: {name_some(sorted(bare))}"
     return replace(
-        edits, removed_paths=frozenset(removed), additions=tuple(additions[path] for path in sorted(additions))
-    )
+        edits, removed_paths=frozenset(removed), additions=tuple(additions[path] for path in sorted(additions)),
+        warnings=(*edits.warnings, lost) if bare else edits.warnings,
+    )  # fmt: skip
 
 
-def _shared_copy(node: Node, own: Mapping[bytes, Node]) -> Node:
-    """Return ``node``; a directory of layers below, which ``own`` has not, without what overlayfs keeps there."""
-    if node.kind is not NodeKind.DIRECTORY or not node.xattrs or node.path in own:
+def _copy_up(directory: Node, limits: Limits) -> Node:
+    """Return ``directory``, of layers below, as a layer with ``limits`` has it, without what overlayfs keeps there."""
+    xattrs = tuple(pair for pair in shared_xattrs(directory.xattrs) if limits.holds_xattr(pair[0]))
+    return replace(directory, xattrs=xattrs, is_opaque=False, mtime=min(max(directory.mtime, 0), MAX_NUMBER))
+
+
+def _shows_below(own: Mapping[bytes, Node], path: bytes) -> bool:
+    """Return whether layers below show at ``path`` where ``own`` has nothing there: it hides no directory above."""
+    above = (own.get(parent) for parent in ancestors(path))
+    return all(node is None or (node.kind is NodeKind.DIRECTORY and not node.is_opaque) for node in above)
+
+
+def _fit_into(node: Node, own: Mapping[bytes, Node]) -> Node:
+    """Return ``node`` as the layer ``own`` takes it: a directory of its own goes on hiding those of layers below.
+
+    A directory of layers below, which ``own`` has not, is without what overlayfs keeps there.
+    """
+    if node.kind is not NodeKind.DIRECTORY:
         return node
-    return replace(node, xattrs=shared_xattrs(node.xattrs), is_opaque=False)
+    old = own.get(node.path)
+    if old is not None:
+        return with_private_xattrs(old, node) if old.is_opaque and not node.is_opaque else node
+    return replace(node, xattrs=shared_xattrs(node.xattrs), is_opaque=False) if node.xattrs else node
 
 
 def _check_hiding(layer: Layer, stack: LayerStack, edits: Edits) -> None:

@@ -313,6 +313,23 @@ def test_a_layer_over_ext4(live_disc: DiscMaker, tmp_path: Path) -> None:
     assert cosremaster.remaster(iso, out, add=[site], as_layer="site").layer == "live/zzz-site.squashfs"
 
 
+def test_directories_of_an_ext4_below_are_copied_without_their_lists(live_disc: DiscMaker, tmp_path: Path) -> None:
+    """systemd gives /var/log/journal such a list, which squashfs cannot hold: that ended in an internal error."""
+    tools.require("mke2fs", "setfacl", "unsquashfs")
+    tree = write_tree(tmp_path / "ext4", {"var/log/below": "b\n"})
+    run(["setfacl", "-m", "g:4:rx", str(tree / "var/log")])
+    os.utime(tree / "var", (-5, -5))
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-I", "256", "-d", str(tree), str(tmp_path / "ext"), "1M"])
+    iso = live_disc({"live/a.ext4": (tmp_path / "ext").read_bytes()}, {"live/b.squashfs": SYSTEM})
+    out, site = tmp_path / "out.iso", write_tree(tmp_path / "site", {"var/log/new": "n\n"})
+    for request, path in (({}, "live/b.squashfs"), ({"as_layer": "c"}, "live/c.squashfs")):
+        result = cosremaster.remaster(iso, out, add=[site], force=True, **request)  # type: ignore[arg-type]
+        (warning,) = [text for text in result.warnings if "ACLs of directories of lower layers" in text]
+        assert warning.endswith("are not taken over: a squashfs file system holds none: var/log")
+        layer = on_disk_of(out, path, tmp_path / path.rpartition("/")[2].removesuffix(".squashfs"))
+        assert {name for name in layer if name.startswith("var")} == {"var", "var/log", "var/log/new"}
+
+
 def test_live_boot_lists_the_new_layer(live_disc: DiscMaker, tmp_path: Path) -> None:
     trees = {"live/filesystem.squashfs": SYSTEM, "live/extra.squashfs": {"etc/extra": "e\n"}}
     menu = "label a\n kernel /live/vmlinuz\n append boot=live module=kiosk\n"

@@ -460,6 +460,77 @@ def test_what_a_whiteout_or_an_opaque_directory_hides_is_not_there(stack: Path, 
         assert not list((root / "usr/share/old").iterdir())
 
 
+def test_a_directory_that_hides_those_below_goes_on_hiding(stack: Path, tmp_path: Path) -> None:
+    """Added again with another mode it lost the mark of overlayfs, and files of the lowest layer showed again."""
+    out, layer = tmp_path / "out.iso", "casper/minimal.standard.squashfs"
+    site = write_tree(tmp_path / "site", {"usr/share/old/new": "n\n", "usr/share/new": "n\n"})
+    (site / "usr/share/old").chmod(0o700)
+    items = [cosremaster.AddPath(site, keep_modes=True)]
+    cosremaster.remaster(stack, out, layer=layer, add=items, remove=["/usr/share/old"])
+    with overlaid(out, tmp_path / "after") as root:
+        assert [path.name for path in (root / "usr/share/old").iterdir()] == ["new"]
+        assert stat.S_IMODE((root / "usr/share/old").stat().st_mode) == 0o700
+
+
+def test_a_directory_in_the_place_of_what_hides_another_is_refused(stack: Path, tmp_path: Path) -> None:
+    """A file of the layer hid a directory of a lower one, whose files showed again under the new directory."""
+    first, out, layer = tmp_path / "first.iso", tmp_path / "out.iso", "casper/minimal.standard.squashfs"
+    file = write_tree(tmp_path / "file", {"usr/share/doc": "now a file\n", "etc/gone": "-> host\n"})
+    cosremaster.remaster(stack, first, layer=layer, add=[file], force_type=True)
+    site = write_tree(tmp_path / "site", {"usr/share/doc/b": "b\n"})
+    for request in ({"remove": ["/usr/share/doc"]}, {"force_type": True}):
+        with pytest.raises(OverlayError, match="hides the directory of that name in the layers below it"):
+            cosremaster.remaster(first, out, layer=layer, add=[site], **request)
+    site = write_tree(tmp_path / "other", {"etc/gone/b": "b\n"})  # what is below is a file, which shows nothing
+    cosremaster.remaster(first, out, layer=layer, add=[site], remove=["/etc/gone"])
+    with overlaid(out, tmp_path / "after") as root:
+        assert [path.name for path in (root / "etc/gone").iterdir()] == ["b"]
+
+
+def test_a_removal_in_an_opaque_directory_leaves_no_device(stack: Path, tmp_path: Path) -> None:
+    """A whiteout stood there for a file that the directory hides anyway; in a directory of one layer it shows."""
+    first, out, layer = tmp_path / "first.iso", tmp_path / "out.iso", "casper/minimal.standard.squashfs"
+    site = write_tree(tmp_path / "site", {"usr/share/old/x": "other\n"})
+    cosremaster.remaster(stack, first, layer=layer, add=[site])
+    cosremaster.remaster(first, out, layer=layer, remove=["/usr/share/old/x"])
+    with overlaid(out, tmp_path / "after") as root:
+        assert os.listdir(root / "usr/share/old") == ["y"]
+
+
+def test_below_what_hides_a_directory_all_of_it_is_hidden(tmp_path: Path) -> None:
+    """In a directory of an opaque one, which has no mark of its own, files of lower layers were there again."""
+    tools.require("genisoimage", "mksquashfs", "setfattr", "tar")
+    if os.geteuid() != 0:
+        tools.leave_out("This test makes device nodes and trusted attributes, which needs root.")
+    names = ("opaque", "file", "link", "whiteout")
+    files = {f"{name}/sub/low": "low\n" for name in names} | {f"{name}/sub/deep/low": "low\n" for name in names}
+    base = write_tree(tmp_path / "base", files | {"sbin/init": "i\n", "etc/host": "h\n"})
+    files = {"opaque/sub/middle": "m\n", "file": "f\n", "link": "-> etc", "etc/middle": "m\n"}
+    middle = write_tree(tmp_path / "middle", files)
+    os.mknod(middle / "whiteout", stat.S_IFCHR, 0)
+    run(["setfattr", "-n", "trusted.overlay.opaque", "-v", "y", str(middle / "opaque")])
+    top = write_tree(tmp_path / "top", {f"{name}/sub/deep/top": "t\n" for name in names})
+    disc, iso, out = tmp_path / "disc/casper", tmp_path / "in.iso", tmp_path / "out.iso"
+    disc.mkdir(parents=True)
+    for name, tree in zip(LAYERS, (base, middle, top), strict=True):
+        make(tree, disc / f"{name}.squashfs")
+    run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(iso), str(tmp_path / "disc")])
+    with overlaid(iso, tmp_path / "before") as root:
+        shown = {str(path.relative_to(root)) for path in root.rglob("*")}
+    cosremaster.remaster(iso, tmp_path / "out.tar")
+    assert {name.rstrip("/") for name in run(["tar", "-tf", tmp_path / "out.tar"]).decode().split()} - {"."} == shown
+    for name in names:
+        for path in ("sub/low", "sub/deep/low"):
+            assert f"{name}/{path}" not in shown
+            with pytest.raises(OverlayError, match="cannot be removed: it is not there"):
+                cosremaster.remaster(iso, out, remove=[f"/{name}/{path}"])
+    site = write_tree(tmp_path / "site", {f"{name}/sub/low": "low\n" for name in names})
+    cosremaster.remaster(iso, out, add=[site])
+    with overlaid(out, tmp_path / "after") as root:
+        after = {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert after == shown | {f"{name}/sub/low" for name in names}
+
+
 def test_which_layer_of_a_stack_is_meant(stack: Path, tmp_path: Path) -> None:
     site, out = write_tree(tmp_path / "site", {"etc/site": "s\n"}), tmp_path / "out.iso"
     assert cosremaster.remaster(stack, out, add=[site]).layer == "casper/minimal.standard.live.squashfs"
