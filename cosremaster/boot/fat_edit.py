@@ -24,10 +24,12 @@ from cosremaster.boot.fat_names import (
     ENTRY_SIZE,
     LONG_NAME,
     find_name_fault,
+    fold_path,
+    fold_paths,
     make_entries,
     pack_time,
 )
-from cosremaster.errors import ImageError, SizeError, UnsupportedError
+from cosremaster.errors import ImageError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.records import Struct, field
 
@@ -195,10 +197,11 @@ class _FatDraft:
         """Begin with no changes. ``files``: all files and directories."""
         self._fat = fat
         self._files = {file.path: file for file in files}
+        self._names = fold_paths(self._files)
         self._table = bytearray(fat.first_fat)
         self._directories = dict[bytes, _Directory]()
         self._contents = list[Patch]()
-        self._cleared = set[int]()
+        self._cleared, self._reused = set[int](), set[int]()
         self._free_from, self._freed = 2, 0
 
     def find(self, path: bytes) -> FatFile:
@@ -212,12 +215,14 @@ class _FatDraft:
         removed = self.find(path)
         for below in [name for name in self._files if name.startswith(path + b"/")] if removed.is_directory else ():
             self._release(_read_chain(self._fat, self._files.pop(below)))
+            self._names.pop(fold_path(below), None)
             self._directories.pop(below, None)
         self._directories.pop(path, None)
         parent = self._open_directory(path.rpartition(b"/")[0])
         for offset in (*removed.long_offsets, removed.entry_offset):
             parent.data[parent.index_of(offset)] = DELETED
         self._release(_read_chain(self._fat, self._files.pop(path)))
+        self._names.pop(fold_path(path), None)
 
     def replace(self, path: bytes, table: PieceTable) -> None:
         """Give the file at ``path`` the bytes ``table``."""
@@ -237,6 +242,8 @@ class _FatDraft:
         place = self._fat.place.inside(new.path)
         if fault := find_name_fault(name):
             raise UnsupportedError(f"its name {fault}", place)
+        if namesake := self._names.get(fold_path(new.path)):
+            raise UnsupportedError(f"is the same name as {printable(namesake)} in a FAT file system", place)
         parent = self._open_directory(parent_path)
         if new.table is None:
             chain = self._allocate(1, new.path)
@@ -253,6 +260,7 @@ class _FatDraft:
         parent.write(at, entries)
         offset = parent.offset_of(at + len(entries) - ENTRY_SIZE)
         self._files[new.path] = FatFile(new.path, offset, first, size, new.table is None)
+        self._names[fold_path(new.path)] = new.path
 
     def list_patches(self) -> Iterator[Patch]:
         """Yield the patches that all changes make, none of which overlap."""
@@ -322,8 +330,10 @@ class _FatDraft:
         at = 0
         for start, length in self._fat.cluster_runs(chain):
             part = table.cut(at, min(at + length, table.length))
-            self._contents.append((start, part))
             at += part.length
+            if part.length < length and chain[-1] in self._reused:  # behind the end are bytes of a removed file
+                part = PieceTable([*part.pieces, Zeros(length - part.length)])
+            self._contents.append((start, part))
         return chain
 
     def _resize(self, old: tuple[int, ...], count: int, path: bytes) -> tuple[int, ...]:
@@ -358,6 +368,7 @@ class _FatDraft:
             )
         self._free_from = cluster if clusters else self._free_from
         self._freed -= len(clusters)
+        self._reused.update(self._cleared.intersection(clusters))
         self._cleared.difference_update(clusters)
         for cluster in clusters:
             _set_entry(self._table, cluster, _LAST_CLUSTER[bits], bits)

@@ -229,6 +229,34 @@ def test_removed_files_are_gone_and_their_bytes_are_zeros(made: Path, tmp_path: 
     assert int(re.sub(rb"\D", b"", after)) > int(re.sub(rb"\D", b"", before))
 
 
+def test_a_new_file_shows_nothing_of_a_removed_one_whose_clusters_it_takes(made: Path, tmp_path: Path) -> None:
+    """Behind its end the removed file's bytes stood to the end of the cluster."""
+    out, path = tmp_path / "out.img", "EFI/BOOT/BOOTX64.EFI"
+    for name, size in ((path, 3), ("EFI/BOOT/new.cfg", 600), ("EFI/BOOT/other", 0)):
+        added = (entry(name, b"n" * size),)
+        out.write_bytes(edited(made.read_bytes(), FatEdits(removed=(path.encode(),), added=added)))
+        run(["fsck.fat", "-n", out])
+        assert run(["mtype", "-i", out, f"::/{name}"]) == b"n" * size
+        data = out.read_bytes()[: 4 << 20]  # files stand at its start
+        assert not [at for at in range(0, len(PROGRAM) - 16, 16) if PROGRAM[at : at + 16] in data]
+
+
+def test_names_that_are_one_in_a_fat_file_system_are_refused(made: Path, tmp_path: Path) -> None:
+    """Both were written, and no system finds the second one: fsck.fat says that it is there twice."""
+    raw, out = made.read_bytes(), tmp_path / "out.img"
+    folder = (entry("one", None), entry("one/a", b"1"), entry("ONE", None), entry("ONE/b", b"2"))
+    for added in ((entry("Näme.txt", b"1"), entry("NÄME.TXT", b"2")), folder):
+        with pytest.raises(UnsupportedError, match="is the same name as"):
+            edited(raw, FatEdits(added=added))
+    with pytest.raises(UnsupportedError, match=r"GRUB\.CFG: is the same name as boot/grub/grub\.cfg in a FAT file"):
+        edited(raw, FatEdits(added=(entry("boot/grub/GRUB.CFG", b"1"),)))
+    removed = (b"boot/grub/grub.cfg", b"EFI/BOOT")
+    again = (entry("boot/grub/GRUB.CFG", b"1"), entry("EFI/boot", None), entry("EFI/boot/bootx64.efi", b"2"))
+    out.write_bytes(edited(raw, FatEdits(removed=removed, added=again)))
+    run(["fsck.fat", "-n", out])
+    assert listed(out) == ["EFI/", "EFI/boot/", "EFI/boot/bootx64.efi", "boot/", "boot/grub/", "boot/grub/GRUB.CFG"]
+
+
 def test_a_directory_grows_by_clusters(made: Path, tmp_path: Path) -> None:
     out, count = tmp_path / "out.img", 150
     names = [f"EFI/BOOT/a name of some length, number {number}.conf" for number in range(count)]
