@@ -8,6 +8,7 @@ import os
 import random
 import stat
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,20 @@ def test_no_byte_of_a_removed_file_stays(holder: str, tree: Path, tmp_path: Path
     remaster(image, edited, remove=REMOVED, layer=layer)
     remaster(edited, repacked, layer=layer, repack=True)
     assert [secret for secret in SECRETS if secret in repacked.read_bytes()] == []
+
+
+def test_a_tail_without_which_its_block_is_as_long_goes_too(tmp_path: Path) -> None:
+    """Nothing else was dead, and the new block had as many bytes: so all stayed as it was."""
+    tools.require("mksquashfs", "unsquashfs")
+    root = write_tree(tmp_path / "root", {"a": "a" * 3000, "b": "a" * 30, "c": "a" * 3100})
+    image, first, out = make(root, tmp_path / "in.sqfs"), tmp_path / "first.sqfs", tmp_path / "out.sqfs"
+    assert len(zlib.compress(b"a" * 6130, 9)) == len(zlib.compress(b"a" * 6100, 9))
+    for source, target, size, mode in ((image, first, 6130, "repack_metadata"), (first, out, 6100, "repack")):
+        remaster(source, target, remove=["/b"] if source == image else [], **{mode: True})
+        assert zlib.decompressobj().decompress(target.read_bytes()[96:]) == b"a" * size
+    assert [seen[6] for seen in look_at_squashfs(out, tmp_path / "m").values() if isinstance(seen[6], bytes)] == [
+        hashlib.sha256(b"a" * size).digest() for size in (3000, 3100)
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

@@ -63,6 +63,11 @@ class MovedData(Struct):
     moved: dict[int, MovedFragment]
     ranges: CompactedRanges | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether no tail is packed again: a block without some tails may be as long as it was with them."""
+        return all(moved.tails is None for moved in self.moved.values())
+
     def move(self, inode: Inode, block_size: int) -> Inode:
         """Return the file ``inode`` with its data at their new places."""
         start, fragment, offset = 0, NO_FRAGMENT, 0
@@ -93,7 +98,8 @@ def repack(
     live = find_live_parts(filesystem)
     if resources.repacking >= Repacking.DATA:
         data = _DataMover(filesystem, live, resources).move()
-        is_same = data.end == filesystem.superblock.inode_table and len(data.fragments) == len(filesystem.fragments)
+        is_same = data.is_kept and data.end == filesystem.superblock.inode_table
+        is_same = is_same and len(data.fragments) == len(filesystem.fragments)
     else:
         data, is_same = _keep_data(filesystem, live), True
     if is_same and not _has_dead_metadata(filesystem, live):
