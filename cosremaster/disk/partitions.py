@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 from cosremaster.boot.gpt import PRIMARY, Gpt, choose_copy, format_guid, read_gpt
 from cosremaster.boot.mbr import Mbr, MbrPartition
@@ -57,15 +58,15 @@ def read_partitions(read: Read, size: int, place: Place) -> tuple[DiskPartition,
     mbr = Mbr.parse(read(0, SECTOR).ljust(SECTOR, b"\0"))
     if mbr is None:
         return ()
+    if not mbr.announces_gpt and _is_partition_table(mbr, size):  # a GPT that is there too is one of before
+        return tuple(_mbr_partitions(mbr, read, size, place))
     for sector_size in _SECTOR_SIZES:
         gpt = _read_gpt(read, size, sector_size, place)
         if gpt is not None:
             return tuple(_gpt_partitions(gpt, sector_size, size, place))
     if mbr.announces_gpt:
         raise ImageError("announces a GPT, and neither of its copies can be read", place.at(SECTOR))
-    if not _is_partition_table(mbr, size):
-        return ()
-    return tuple(_mbr_partitions(mbr, read, size, place))
+    return ()
 
 
 def _read_gpt(read: Read, size: int, sector_size: int, place: Place) -> Gpt | None:
@@ -110,22 +111,28 @@ def _mbr_partitions(mbr: Mbr, read: Read, size: int, place: Place) -> Iterator[D
         if partition.type in _EXTENDED:
             continue
         yield _from_record(number, partition, Sector(0), size, place)
+    numbers = count(_FIRST_LOGICAL)
     for _, partition in mbr.used_partitions:
         if partition.type in _EXTENDED:
-            yield from _logical_partitions(partition.start, read, size, place)
+            yield from _logical_partitions(partition.start, numbers, read, size, place)
 
 
-def _logical_partitions(extended: Sector, read: Read, size: int, place: Place) -> Iterator[DiskPartition]:
-    """Yield the partitions in the extended one that begins at sector ``extended``. :raises ImageError: a bad chain."""
+def _logical_partitions(
+    extended: Sector, numbers: Iterator[int], read: Read, size: int, place: Place
+) -> Iterator[DiskPartition]:
+    """Yield the partitions in the extended one that begins at sector ``extended``; each takes the next of ``numbers``.
+
+    A record that has none counts for nothing, as in Linux (block/partitions/msdos.c). :raises ImageError: a bad chain.
+    """
     at, seen = extended, set[int]()
-    for number in range(_FIRST_LOGICAL, _FIRST_LOGICAL + _MOST_LOGICAL):
+    for _ in range(_MOST_LOGICAL):
         record = Mbr.parse(read(at * SECTOR, SECTOR).ljust(SECTOR, b"\0"))
         if record is None or at in seen:
             raise ImageError("the chain of logical partitions is damaged", place.at(at * SECTOR))
         seen.add(at)
         logical, following = record.partitions[:2]
         if logical.is_used:
-            yield _from_record(number, logical, at, size, place)
+            yield _from_record(next(numbers), logical, at, size, place)
         if not following.is_used:
             return
         at = Sector(extended + following.start)

@@ -369,6 +369,41 @@ def test_mbr_and_logical_partitions(tree: Path, tmp_path: Path, capsys: pytest.C
         cosremaster.ls(str(image))
 
 
+def test_a_gpt_of_before_does_not_count(disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its partitions were shown, and exported, where the table that counts is one of DOS (UEFI 2.10, 5.2.3)."""
+    tools.require("sfdisk")
+    image, script = tmp_path / "disk.raw", b"label: dos\nstart=8192, size=2048, type=c\n"
+    image.write_bytes(disk.read_bytes())
+    run(["sfdisk", "-q", "--wipe", "never", image], stdin=script)
+    assert image.read_bytes()[512:520] == b"EFI PART"
+    assert b"type=c" in run(["sfdisk", "-d", image])
+    assert main(["ls", str(image)]) == 0
+    assert capsys.readouterr().out.split() == ["@mbr1"]
+    data = bytearray(image.read_bytes())
+    data[446:510] = disk.read_bytes()[446:510]
+    image.write_bytes(data)
+    assert main(["ls", str(image)]) == 0
+    assert capsys.readouterr().out.split() == ["@gpt1", "@gpt14", "@gpt15"]
+
+
+def test_records_without_a_logical_partition_take_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DOS leaves such records when a partition is deleted; Linux numbers those that there are."""
+    tools.require("sfdisk")
+    image = tmp_path / "disk.raw"
+    with image.open("wb") as file:
+        file.truncate(40 << 20)
+    sizes = {1: "4M,type=c", 2: "30M,type=5", 5: "2M,type=83", 6: "3M,type=83", 7: "4M,type=83"}
+    script = "".join(f"{image}{number} : size={words}\n" for number, words in sizes.items())
+    run(["sfdisk", "-q", image], stdin=f"label: dos\n{script}".encode())
+    extended = int(run(["sfdisk", "-d", image]).decode().split("type=5")[0].split("start=")[-1].split(",")[0])
+    with image.open("r+b") as file:
+        file.seek(extended * 512 + 446)
+        file.write(bytes(16))
+    assert run(["partx", "-g", "-o", "NR", image]).split() == [b"1", b"2", b"5", b"6"]
+    assert main(["ls", str(image)]) == 0
+    assert capsys.readouterr().out.split() == ["@mbr1", "@mbr5", "@mbr6"]
+
+
 def test_a_disk_with_sectors_of_4096_bytes_and_a_damaged_first_table(disk: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.raw"
     data = bytearray(disk.read_bytes())
