@@ -12,6 +12,7 @@ from cosremaster.io.streams import ByteReader, count_chunks
 from cosremaster.layers.identify import identify
 from cosremaster.layers.scan import ScannedStream, ScanOptions, scan_streams
 from cosremaster.progress import DECODE, Progress, begin_work
+from cosremaster.tree.paths import has_parent_parts
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
@@ -61,7 +62,8 @@ def list_names(source: ByteSource, max_expand: int, progress: Progress) -> Names
         reader = ByteReader(count_chunks(source.chunks(identification.prefix, size), advance), source.place)
         streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
         names = group_names(_list_paths(streams, links))
-    return None if any(link in names for link in links) else names
+    # A directory whose name has ".." in it is another one.
+    return None if any(link in names for link in links) or has_parent_parts(names) else names
 
 
 def _list_paths(streams: Iterable[ScannedStream], links: list[bytes]) -> Iterator[bytes]:

@@ -260,6 +260,14 @@ class ArchiveIndex(Protocol):
         """
         return DeadBytes(0, 0)
 
+    def check_row(self, layer: Layer, changes: Mapping[Address, Edits]) -> None:
+        """Check that after ``changes``, by address, the archives up to ``layer`` unpack to what these say.
+
+        Of several archives in a file, ``layer`` is the last. :raises OverlayError: they do not, as entries of one
+        depend on those of another.
+        """
+        return
+
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of the stream of ``layer`` after ``edits``.
 

@@ -188,6 +188,10 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """The nodes, as the format makes them."""
         return self.index.tree(self)
 
+    def check_row(self, changes: Mapping[Address, Edits]) -> None:
+        """Check what its file, whose last archive it is, unpacks to then (:meth:`ArchiveIndex.check_row`)."""
+        self.index.check_row(self, changes)
+
     def edit(self, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of its stream after ``edits``; ``resources``: for what the format packs by itself.
 

@@ -41,7 +41,7 @@ from cosremaster.remastering.select_layers import (
     read_layers,
     select_layers,
 )
-from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of, spread_edits, takes_early_files
+from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of, check_rows, spread_edits, takes_early_files
 from cosremaster.remastering.supersede_entries import KernelUse, plan_superseding, superseding_warnings
 from cosremaster.tree.limits import ANY_LAYER, Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
@@ -219,6 +219,7 @@ def plan_file(
     find_facts = context.find_facts or partial(facts_of_layers, image, layers)
     kernel_use = KernelUse(image, group.paths, find_facts)
     archives = [*plan_superseding(archives, group.targets, layers.layers, request.supersede, kernel_use)]
+    check_rows(archives, layers.layers)
     context.warnings.extend(superseding_warnings(archives, request.supersede))
     packed: tuple[RepackedLayer, ...] = ()
     if archives:

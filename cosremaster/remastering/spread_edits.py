@@ -24,6 +24,23 @@ def archives_of(layer: Layer) -> tuple[Layer, ...]:
     return (*layer.preceding, layer)
 
 
+def check_rows(changes: Sequence[ArchiveEdits], layers: Sequence[Layer]) -> None:
+    """Check that files of several archives, of which ``changes`` are edits, unpack to what these say.
+
+    ``layers``: all of the image. :raises OverlayError: one does not, as entries of one archive depend on another's.
+    """
+    edits = {change.layer.address: change.edits for change in changes}
+    rows = [_find_last(change.layer, layers) for change in changes]
+    for last in {last.address: last for last in rows}.values():
+        last.check_row(edits)
+
+
+def _find_last(layer: Layer, layers: Sequence[Layer]) -> Layer:
+    """Return the last archive of the file that ``layer`` is in."""
+    following = [other for other in layers if any(layer is earlier for earlier in other.preceding)]
+    return max(following, key=lambda other: len(other.preceding), default=layer)
+
+
 def takes_early_files(layer: Layer) -> bool:
     """Return whether the kernel reads ``layer``, the first archive of a file, before it unpacks anything."""
     return layer.parameters.is_identity and not layer.is_converted

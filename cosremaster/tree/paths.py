@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MAX_LINKS = 40
 """Symlinks followed in one path before it counts as a loop; the kernel's own limit (path_resolution(7))."""
@@ -28,6 +28,11 @@ def tree_order(path: bytes) -> bytes:
     Bytes alone put ``lib/python3.11`` between ``lib/python3`` and ``lib/python3/a``.
     """
     return path.replace(b"/", b"\0")
+
+
+def has_parent_parts(paths: Iterable[bytes]) -> bool:
+    """Return whether one of ``paths`` has the part ``..``."""
+    return any(b".." in path.split(b"/") for path in paths if b".." in path)
 
 
 def join(directory: bytes, path: bytes) -> bytes:

@@ -107,14 +107,14 @@ def test_a_replaced_file_needs_no_look_at_the_entries(monkeypatch: pytest.Monkey
     items += [regular(b"etc/hostname", b"later")] * is_again
     layer = read_layer(items)
     expected = read_layer(items)
-    monkeypatch.setattr(edit, "_select_kept", None)
+    monkeypatch.setattr(edit, "select_kept", None)
     for superseding in (Superseding(), Superseding(paths=frozenset([b"etc/hostname"]))):
         edits = make_edits({b"etc/hostname"}, [b"etc/hostname"], superseding)
         quick = outcome(layer, edits)
         monkeypatch.undo()
         with patch.object(edit, "find_dropped", lambda *_: None):
             assert quick == outcome(expected, edits)
-        monkeypatch.setattr(edit, "_select_kept", None)
+        monkeypatch.setattr(edit, "select_kept", None)
     assert not list(_walked(layer, {b"etc/hostname"})), "nor for the memory that it takes"
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import cast
+from typing import TypeAlias, cast
 
 from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros, join_neighbours
@@ -19,7 +19,7 @@ from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.model import Layer
 from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-from cosremaster.tree.paths import normal_name
+from cosremaster.tree.paths import SymlinkLoopError, normal_name, parent_of, resolve_in_root
 from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.superseding import Superseding
 
@@ -31,6 +31,10 @@ class PlacedEntry(Struct, frozen=True):
     pieces: tuple[Piece, ...]
 
 
+KeptEntry: TypeAlias = tuple[int, Member, bytes, bytes]
+"""An entry that stays: its number, the member, the path that it unpacks to, and the name that it has from now on."""
+
+
 def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     """Return the plain bytes of the stream of ``layer`` after ``edits``.
 
@@ -39,13 +43,8 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     """
     tree = cast("CpioTree", layer.tree())
     index = index_of(layer)
-    lasting = find_lasting_directories(tree, edits)
-    superseding = edits.superseding
-    if superseding.drops_dead:  # a directory that is there twice gets in each entry what counts
-        lasting = {path: tree[path] for path in tree.superseded_directories - edits.removed_paths} | lasting
-    lasting = {path: node for path, node in lasting.items() if path not in superseding.paths}
-    nodes = [node for node, _ in edits.additions if node.path not in lasting]
-    new = list(_place_new(layer, tree, nodes, superseding))
+    lasting, superseding = find_renewed_directories(tree, edits), edits.superseding
+    new = list(place_new(layer, tree, [node for node, _ in edits.additions if node.path not in lasting], superseding))
     is_renewed = superseding.drops_dead or bool(superseding.paths and tree.superseding_numbers)
     gone = edits.removed_paths.difference(lasting)
     dropped = find_dropped(layer, tree, gone, superseding) if not lasting else None
@@ -53,8 +52,8 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
         checked = CheckedEntries((entry.final for entry in new), tree.checked_entries, dropped=dropped.paths)
         pieces = list(select_remaining(layer, dropped))
     elif is_renewed or edits.removed_paths != superseding.paths:
-        kept = partial(_select_kept, layer, tree, gone, superseding)  # made anew each time, as there may be a million
-        carriers = _find_new_carriers(layer, (member for member, _ in kept()))
+        kept = partial(select_kept, layer, tree, gone, superseding)  # made anew each time, as there may be a million
+        carriers = find_new_carriers(layer, (member for _, member, _, _ in kept()))
         pieces = []
         remaining = _collect_pieces(_place_kept(layer, kept(), carriers, lasting), pieces)
         checked = CheckedEntries(chain(remaining, (entry.final for entry in new)), earlier=tree.preceding_entries)
@@ -65,19 +64,55 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     return _finish_archive(layer, [*pieces, *(piece for entry in new for piece in entry.pieces)])
 
 
-def _select_kept(
-    layer: Layer, tree: CpioTree, gone: Collection[bytes], superseding: Superseding
-) -> Iterator[tuple[Member, bytes]]:
-    """Yield each entry that stays when the paths ``gone`` go, with its path: of a superseded path the first entry."""
+def find_renewed_directories(tree: CpioTree, edits: Edits) -> dict[bytes, Node]:
+    """Return, by path, what directories are from now on whose entries stay in their places."""
+    lasting = find_lasting_directories(tree, edits)
+    if edits.superseding.drops_dead:  # a directory that is there twice gets in each entry what counts
+        lasting = {path: tree[path] for path in tree.superseded_directories - edits.removed_paths} | lasting
+    return {path: node for path, node in lasting.items() if path not in edits.superseding.paths}
+
+
+def select_kept(layer: Layer, tree: CpioTree, gone: Collection[bytes], superseding: Superseding) -> Iterator[KeptEntry]:
+    """Yield each entry that stays when the paths ``gone`` go: of a superseded path the first entry.
+
+    Those whose names lead through a symlink that goes are called by their paths.
+    """
     dead = tree.superseded_numbers if superseding.drops_dead else frozenset[int]()
     seen: set[bytes] = set()
+    named, lost = index_of(layer).paths, _find_lost_ways(layer, tree, gone)
     for number, (member, path) in enumerate(zip(index_of(layer).members, layer.paths, strict=True)):
+        is_renamed = lost and named[number] != path and parent_of(named[number]) in lost
+        name = tree.name_prefix + path if is_renamed else member.entry.name
         if path in superseding.paths:
             if path not in seen:
-                yield member, path
+                yield number, member, path, name
             seen.add(path)
         elif path not in gone and number not in dead:
-            yield member, path
+            yield number, member, path, name
+
+
+def _find_lost_ways(layer: Layer, tree: CpioTree, gone: Collection[bytes]) -> set[bytes]:
+    """Return the directories, as ``layer`` names them, that lead elsewhere without the symlinks among ``gone``."""
+    archives, named = (*layer.preceding, layer), index_of(layer).paths
+    links = (archive.paths[number] for archive in archives for number in index_of(archive).members.targets)
+    if named is layer.paths or not any(link in gone for link in links):
+        return set()
+
+    def link_target(path: bytes) -> bytes | None:
+        """Return the text of the symlink at ``path`` that stays, None for no such symlink."""
+        node = None if path in gone else tree.get(path)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    ways = {(parent_of(name), parent_of(path)) for name, path in zip(named, layer.paths, strict=True) if name != path}
+    lost = set[bytes]()
+    for way, real in ways:
+        try:
+            if resolve_in_root(way, link_target) == real:
+                continue
+        except SymlinkLoopError:
+            pass
+        lost.add(way)
+    return lost
 
 
 def replace_entry_data(layer: Layer, entry: cpio.NewcEntry, data: PieceTable) -> PieceTable:
@@ -119,47 +154,47 @@ def _collect_pieces(entries: Iterable[PlacedEntry], pieces: list[Piece]) -> Iter
 
 
 def _place_kept(
-    layer: Layer, kept: Iterable[tuple[Member, bytes]], carriers: Mapping[int, Member], lasting: Mapping[bytes, Node]
+    layer: Layer, kept: Iterable[KeptEntry], carriers: Mapping[int, Member], lasting: Mapping[bytes, Node]
 ) -> Iterator[PlacedEntry]:
-    """Yield the entries of ``kept``, members and paths; hard-linked data move to another name where their carrier goes.
+    """Yield the entries of ``kept``; hard-linked data move to another name where their carrier goes.
 
     ``carriers``: by the offset of such an entry, the old member; ``lasting``: by path, what a directory is from now on.
     """
-    for member, path in kept:
+    for _, member, path, name in kept:
         entry = member.entry
         if path in lasting:
-            yield _renew_directory(entry, lasting[path])
+            yield _renew_directory(entry, lasting[path], name)
             continue
         carrier = carriers.get(entry.offset)
-        if carrier is None:
+        if carrier is None and name == entry.name:
             whole = Range(layer.decoded, entry.offset, entry.end - entry.offset)
             yield PlacedEntry(FinalEntry(entry.name, entry.header.fields, member.target), (whole,))
             continue
-        source = carrier.entry
+        source = entry if carrier is None else carrier.entry
         header = entry.header.with_data(source.header.size, source.header.check)
         name_start = entry.offset + cpio.HEADER_SIZE
+        old_name = Range(layer.decoded, name_start, entry.data_offset - name_start)
+        head: tuple[Piece, ...] = (Literal(header.raw), old_name)
+        if name != entry.name:
+            header = header.with_name(name)
+            head = (Literal(cpio.encode_head(header, name)),)
+        data = Range(layer.decoded, source.data_offset, source.header.size)
         yield PlacedEntry(
-            FinalEntry(entry.name, header.fields),
-            (
-                Literal(header.raw),
-                Range(layer.decoded, name_start, entry.data_offset - name_start),
-                Range(layer.decoded, source.data_offset, source.header.size),
-                Zeros(cpio.padding_size(source.header.size)),
-            ),
+            FinalEntry(name, header.fields, member.target), (*head, data, Zeros(cpio.padding_size(source.header.size)))
         )
 
 
-def _renew_directory(entry: cpio.NewcEntry, node: Node) -> PlacedEntry:
-    """Return the entry of a directory with the mode, owner and time of ``node``."""
+def _renew_directory(entry: cpio.NewcEntry, node: Node, name: bytes) -> PlacedEntry:
+    """Return the entry of a directory called ``name`` with the mode, owner and time of ``node``."""
     old = entry.header
     header = cpio.HeaderFields(
         ino=old.ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=old.nlink, mtime=node.mtime,
-        name_size=len(entry.name) + 1,
+        name_size=len(name) + 1,
     ).encode(old.magic)  # fmt: skip
-    return PlacedEntry(FinalEntry(entry.name, header.fields), (Literal(cpio.encode_head(header, entry.name)),))
+    return PlacedEntry(FinalEntry(name, header.fields), (Literal(cpio.encode_head(header, name)),))
 
 
-def _find_new_carriers(layer: Layer, members: Iterable[Member]) -> dict[int, Member]:
+def find_new_carriers(layer: Layer, members: Iterable[Member]) -> dict[int, Member]:
     """Return, by the offset of a kept entry, the old member whose data the entry has to carry.
 
     Where a group of hard links loses its only data, its last kept name in the archive's order gets them.
@@ -178,7 +213,7 @@ def _find_new_carriers(layer: Layer, members: Iterable[Member]) -> dict[int, Mem
     return {heir.entry.offset: old[key] for key, heir in last.items() if key not in supplied and key in old}
 
 
-def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node], superseding: Superseding) -> Iterator[PlacedEntry]:
+def place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node], superseding: Superseding) -> Iterator[PlacedEntry]:
     """Yield entries for ``nodes``: names begin as the archive's do, inode numbers are unused ones."""
     prefix, magic = tree.name_prefix, index_of(layer).trailer.header.magic
     link_counts = Counter(node.link for node in nodes if node.link is not None)

@@ -105,6 +105,11 @@ class Header(NamedTuple):
         raw = self.raw
         return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
 
+    def with_name(self, name: bytes) -> Header:
+        """Return this header for an entry called ``name``."""
+        raw = self.raw
+        return Header(raw[:94] + b"%08X" % (len(name) + 1) + raw[102:])
+
     @property
     def magic(self) -> bytes:
         """070701 or 070702."""

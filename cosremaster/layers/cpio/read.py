@@ -16,7 +16,7 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import DottedNames, Member, Members
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources
-from cosremaster.tree.paths import normal_name, normal_names
+from cosremaster.tree.paths import has_parent_parts, normal_name, normal_names
 
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable, Source
@@ -85,7 +85,7 @@ class CpioIndex(ArchiveIndex):
 
     def unpacked_paths(self, layer: Layer) -> Sequence[bytes]:
         """Return the path that each entry unpacks to: a directory in its name may be a symlink."""
-        if self.counted or not (self.members.targets or layer.preceding):
+        if self.counted or not (self.members.targets or layer.preceding or has_parent_parts(self.paths)):
             return self.paths
         from cosremaster.layers.cpio.paths import unpacked_paths  # noqa: PLC0415 - imports this module
 
@@ -129,6 +129,12 @@ class CpioIndex(ArchiveIndex):
         from cosremaster.layers.cpio.edit import apply_edits  # noqa: PLC0415 - only edits need it
 
         return apply_edits(layer, edits)
+
+    def check_row(self, layer: Layer, changes: Mapping[Address, Edits]) -> None:
+        """Check that the archives up to ``layer`` unpack to what ``changes`` say. :raises OverlayError: they do not."""
+        from cosremaster.layers.cpio.check_row import check_row  # noqa: PLC0415 - only edits need it
+
+        check_row(layer, changes)
 
     def replace(self, layer: Layer, entry: ContainerEntry, data: PieceTable) -> PieceTable:
         """Return the plain bytes of the stream with ``data`` in ``entry``. :raises SizeError: they do not fit."""

@@ -90,7 +90,7 @@ def _supersede(
 ) -> Superseding:
     """Return how ``edits`` of ``layer`` supersede, by the arguments of :func:`plan_superseding`."""
     unpacker = find_unpacker(layer, changes) if is_booted and edits.removed_paths else UNKNOWN
-    if not edits.removed_paths or unpacker.keeps_first:
+    if not edits.removed_paths or unpacker.keeps_first or cast("CpioTree", layer.tree()).has_met_entries:
         return NO_SUPERSEDING
     if not (is_always or (unpacker.name and _saves_encoding(layer))):
         return NO_SUPERSEDING

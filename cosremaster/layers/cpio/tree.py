@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
+from cosremaster.layers.cpio.kernel import unpack_row
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.newc import POSTDATED
 from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
@@ -20,17 +21,21 @@ from cosremaster.tree.nodes import ArchiveTree, Node, NodeKind, resolve_links
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of
 
 if TYPE_CHECKING:
+    from cosremaster.layers.cpio.kernel import KernelFile
     from cosremaster.layers.cpio.newc import Header
     from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
+
+_TYPE = 0o170000
+_DEVICES = frozenset((NodeKind.CHAR, NodeKind.BLOCK))
 
 
 class CpioTree(ArchiveTree):
     """The nodes of ``layer`` by path, each made when it is read; and what edits need to know of all entries, made once.
 
     Archives that are unpacked before it from the same file count too. Of two entries with one name that counts which
-    its unpacker keeps: the last for the kernel, the first for busybox cpio, unless a later one is postdated or the
-    holder's ``/init`` says otherwise (:mod:`cosremaster.layers.cpio.unpackers`). A directory that no entry names is
-    missing.
+    its unpacker keeps: the last for the kernel, but where entries meet (:mod:`cosremaster.layers.cpio.kernel`); the
+    first for busybox cpio, unless a later one is postdated or the holder's ``/init`` says otherwise
+    (:mod:`cosremaster.layers.cpio.unpackers`). A directory that no entry names is missing.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -49,15 +54,47 @@ class CpioTree(ArchiveTree):
                     self._numbers.setdefault(path, number)
         if layer.is_in_archive and len(self._numbers) < sum(counts):
             self._numbers.update(self._choose_entries(find_unpacker(layer)))
+        self._met = self._find_met()
+        if self._met is not None:
+            self._numbers = {path: file.attributes for path, file in self._met.items()}
+
+    @property
+    def has_met_entries(self) -> bool:
+        """Whether the kernel unpacks it, and entries meet so that not simply the last of a path counts."""
+        return self._met is not None
+
+    def _find_met(self) -> Mapping[bytes, KernelFile] | None:
+        """Return what the kernel makes of all entries; None where the last of each path counts, or another unpacks."""
+        if self.layer.is_in_archive:
+            return None
+        is_met = "kernel" in self.layer.derived  # names lead through symlinks
+        is_met = is_met or not all(index_of(archive).has_trailer for archive in self.layer.preceding)
+        if is_met or (self._has_repeated and any(map(self._do_meet, self._repeated.values()))):
+            return unpack_row(self.layer).files
+        return None
+
+    def _do_meet(self, numbers: Sequence[int]) -> bool:
+        """Return whether the kernel makes something else of entries of one path than the last of them says."""
+        headers = [self._header(number) for number in numbers]
+        kinds = {header.mode & _TYPE for header in headers}
+        if len(kinds) > 1:
+            return NodeKind.DIRECTORY in kinds or any(map(_is_linked, headers))
+        if kinds & _DEVICES and len({header.rdev for header in headers}) > 1:
+            return True
+        return any(map(_is_linked, headers))
 
     @cached_property
     def _repeated(self) -> dict[bytes, list[int]]:
         """By each path that several entries have: their numbers, counted through all archives."""
+        seen, repeated = set[bytes](), set[bytes]()
+        for path in chain.from_iterable(archive.paths for archive in self._archives):
+            (repeated if path in seen else seen).add(path)
         numbers: dict[bytes, list[int]] = defaultdict(list)
         for archive, start in zip(self._archives, self._starts, strict=True):
             for number, path in enumerate(archive.paths, start):
-                numbers[path].append(number)
-        return {path: listed for path, listed in numbers.items() if len(listed) > 1}
+                if path in repeated:
+                    numbers[path].append(number)
+        return dict(numbers)
 
     def _choose_entries(self, unpacker: CpioUnpacker) -> dict[bytes, int]:
         """Return by each path that several entries have the number of that which ``unpacker`` takes."""
@@ -84,8 +121,8 @@ class CpioTree(ArchiveTree):
 
     def _header(self, number: int) -> Header:
         """Return the header of the entry whose number is counted through all archives."""
-        archive = bisect_right(self._starts, number) - 1
-        return index_of(self._archives[archive]).members[number - self._starts[archive]].entry.header
+        _, member = self._read_member(number)
+        return member.entry.header
 
     @cached_property
     def superseding_numbers(self) -> frozenset[int]:
@@ -127,11 +164,21 @@ class CpioTree(ArchiveTree):
 
     def own_numbers_at(self, path: bytes) -> list[int]:
         """Return the numbers, in the layer's own archive, of all its entries at ``path``."""
+        if self._met is not None:
+            return self._own_numbers.get(path, [])
         start = self._starts[-1]
         listed = self._repeated.get(path) if self._has_repeated else None
         if listed is None:
             listed = [self._numbers[path]] if path in self._numbers else []
         return [number - start for number in listed if number >= start]
+
+    @cached_property
+    def _own_numbers(self) -> dict[bytes, list[int]]:
+        """By path: the numbers of its entries in the layer's own archive."""
+        numbers: dict[bytes, list[int]] = defaultdict(list)
+        for number, path in enumerate(self.layer.paths):
+            numbers[path].append(number)
+        return dict(numbers)
 
     @property
     def _has_repeated(self) -> bool:
@@ -149,7 +196,8 @@ class CpioTree(ArchiveTree):
     def _count_repeated(self) -> int:
         """Return how many entries of the layer's own archive have the path of one before them."""
         paths = self.layer.paths
-        return len(paths) - len(set(paths) if self.layer.preceding else self._numbers)
+        is_alone = not self.layer.preceding and self._met is None
+        return len(paths) - len(self._numbers if is_alone else set(paths))
 
     def _own_number(self, path: bytes) -> int:
         """Return the number, in the layer's own archive, of the entry that counts for ``path``; 0 for none."""
@@ -197,17 +245,26 @@ class CpioTree(ArchiveTree):
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. :raises KeyError: no entry has this path."""
         number = self._numbers[path]
+        layer, member = self._read_member(number)
+        if self._met is not None:
+            data_layer, carrier = self._read_member(self._met[path].data)
+            key: object = ("kernel", number) if number in self._shared_numbers else None
+            return _make_node(path, member, carrier, data_layer, key)
+        key = _layer_link_key(layer, member)
+        return _make_node(path, member, self._carriers.get(key, member) if key else member, layer, key)
+
+    def _read_member(self, number: int) -> tuple[Layer, Member]:
+        """Return the member whose number is counted through all archives, and its archive."""
         archive = bisect_right(self._starts, number) - 1
         layer = self._archives[archive]
-        member = index_of(layer).members[number - self._starts[archive]]
-        header, key = member.entry.header, _layer_link_key(layer, member)
-        kind = NodeKind(header.mode & 0o170000)
-        carrier = self._carriers.get(key, member) if key else member
-        return Node(
-            path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
-            mtime=header.source_mtime, target=member.target, rdev=header.rdev,
-            content=_content(layer, carrier) if kind is NodeKind.FILE else None, link=key,
-        )  # fmt: skip
+        return layer, index_of(layer).members[number - self._starts[archive]]
+
+    @cached_property
+    def _shared_numbers(self) -> frozenset[int]:
+        """Where entries meet: the numbers of those that gave its attributes to a file with several names."""
+        assert self._met is not None
+        counts = Counter(file.attributes for file in self._met.values() if file.kind == NodeKind.FILE)
+        return frozenset(number for number, count in counts.items() if count > 1)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield every path."""
@@ -241,6 +298,22 @@ class CpioTree(ArchiveTree):
     def preceding_entries(self) -> Iterator[FinalEntry]:
         """The entries of the archives before this one in the file."""
         return (entry for layer in self.layer.preceding for entry in _final_entries(layer))
+
+
+def _make_node(path: bytes, member: Member, carrier: Member, data_layer: Layer, link: object) -> Node:
+    """Return the node at ``path`` with the attributes of ``member``, and what ``carrier`` in ``data_layer`` holds."""
+    header = member.entry.header
+    kind = NodeKind(header.mode & _TYPE)
+    return Node(
+        path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid, mtime=header.source_mtime,
+        target=carrier.target, rdev=(header if kind is NodeKind.FILE else carrier.entry.header).rdev,
+        content=_content(data_layer, carrier) if kind is NodeKind.FILE else None, link=link,
+    )  # fmt: skip
+
+
+def _is_linked(header: Header) -> bool:
+    """Return whether ``header`` is of a name that may be one of several, but for directories."""
+    return header.nlink > 1 and header.mode & _TYPE not in (NodeKind.DIRECTORY, NodeKind.SYMLINK)
 
 
 def _attributes(member: Member) -> tuple[int, ...]:
