@@ -222,3 +222,21 @@ def test_additions_go_into_the_directory_that_stays(tmp_path: Path) -> None:
         cosremaster.remaster(image, out, remove=[f"/{name}/d/x", f"/{name}/d/y"], force=True)
     cosremaster.remaster(image, out, remove=[f"/{name}/d"], force=True)
     assert shown(out, f"{name}/") == {"u": "d 755 0:0 "}
+
+
+# Microcode
+
+
+def test_microcode_has_the_name_that_the_kernel_looks_for(tmp_path: Path) -> None:
+    """It compares names with a text without `./` (lib/earlycpio.c), whatever the other names begin with."""
+    tools.require("cpio")
+    path = b"kernel/x86/microcode/GenuineIntel.bin"
+    folders = [b"./kernel", b"./kernel/x86", b"./kernel/x86/microcode"]
+    early = build_archive([directory(b"."), *map(directory, folders), regular(b"./" + path, b"old")])
+    image = write_row(tmp_path, early, build_archive([directory(b"./etc"), regular(b"./etc/x", b"x")]))
+    cosremaster.remaster(image, tmp_path / "out", add=[cosremaster.InlineFile(f"/{path.decode()}", b"new")])
+    names = run(["cpio", "-it", "--quiet"], stdin=(tmp_path / "out").read_bytes()).split()
+    assert path in names
+    assert (tmp_path / "out").read_bytes().count(path) == 1
+    assert b"./" + path not in (tmp_path / "out").read_bytes()
+    assert unpack_row(tmp_path / "out", tmp_path / "unpacked") == {path.decode(): "new", "etc/x": "x"}

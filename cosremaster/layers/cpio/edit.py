@@ -17,6 +17,7 @@ from cosremaster.layers.cpio.read import index_of, link_key
 from cosremaster.layers.cpio.rules import DOUBLE_NAME, BrokenRule, CheckedEntries, FinalEntry, InodeNumbers
 from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.model import Layer
+from cosremaster.layers.segments import EARLY
 from cosremaster.records import Struct
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, parent_of, resolve_in_root
@@ -230,7 +231,8 @@ def place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node], superseding: 
         nlink = link_counts[node.link] if is_linked else 2 if node.kind is NodeKind.DIRECTORY else 1
         # New hard links carry their data once, on the last name.
         data = PieceTable([]) if is_linked and remaining[node.link] else _data_of(node)
-        name = prefix + node.path or b"."
+        # The kernel looks for microcode by a name without anything before it (lib/earlycpio.c).
+        name = node.path if node.path.startswith(EARLY) else prefix + node.path or b"."
         layer.limits.check_file_size(data.length, layer.place.inside(name))
         header = cpio.HeaderFields(
             ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink,
