@@ -12,6 +12,7 @@ from cosremaster.errors import CosremasterError, printable
 from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.paths import parent_of
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
@@ -39,13 +40,14 @@ def load_order_warnings(
 
     ``find_facts``: returns what the image boots.
     """
-    if layer.parent is not None or layer.format.random_access or not edits.additions:
+    if layer.parent is not None or layer.format.random_access or edits.is_empty:
         return
     name = format_address(layer.file_address)
     for path, tree, is_later in _list_neighbours(paths, find_facts):
         file = printable(path)
         if is_later:
             yield from _shadowing_warnings(tree, edits, file)
+            yield from _obstructing_warnings(tree, edits, file, name)
         else:
             yield from _overwriting_warnings(tree, edits, file, name)
 
@@ -55,6 +57,27 @@ def _shadowing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str) ->
     for node, _ in edits.additions:
         if node.kind is not NodeKind.DIRECTORY and node.path in later:
             yield f"{printable(node.path)} stands in {file} too, which boot entries load later, and which counts"
+
+
+def _obstructing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str, name: str) -> Iterator[str]:
+    """Yield a warning for each path of ``later``, the tree of ``file``, that is not unpacked any more after ``edits``.
+
+    ``name``: of the file that they change.
+    """
+    for node, _ in edits.additions:
+        old = later.get(node.path)
+        if node.kind is NodeKind.DIRECTORY and old is not None and old.kind is not NodeKind.DIRECTORY:
+            yield (
+                f"{printable(node.path)} is a {old.kind.noun} in {file}, which boot entries load later: the kernel"
+                f" leaves the directory of {name} in its place"
+            )
+    folders = {node.path for node, _ in edits.additions if node.kind is NodeKind.DIRECTORY}
+    gone = {path for path in edits.removed_paths - folders if path not in later}
+    for path in sorted(gone.intersection(map(parent_of, later))) if gone else ():
+        yield (
+            f"{printable(path)} is removed or replaced in {name}, and {file}, which boot entries load later, has files"
+            " in it without an entry for it: the kernel leaves them out, or puts them elsewhere"
+        )
 
 
 def _overwriting_warnings(earlier: Mapping[bytes, Node], edits: Edits, file: str, name: str) -> Iterator[str]:

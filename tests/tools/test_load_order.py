@@ -91,3 +91,23 @@ def test_what_other_files_of_a_boot_entry_have(tmp_path: Path, archives: tuple[b
     os.utime(plain)
     for layer in ("a.gz", "b.gz"):
         assert cosremaster.remaster(image, tmp_path / f"{layer}.iso", add=[plain], layer=layer).warnings == ()
+
+
+def test_what_later_files_of_a_boot_entry_need(tmp_path: Path) -> None:
+    """A directory in the place of a symlink that comes later, and one that goes though files come into it."""
+    tools.require("cpio", "fakeroot", "gzip", "genisoimage", "isoinfo")
+    first, second = Tree(tmp_path / "first"), Tree(tmp_path / "second")
+    first.file("etc/early", b"early\n")
+    first.file("opt/early", b"early\n")
+    second.file("usr/lib/libc", b"libc\n")
+    second.symlink("lib", "usr/lib")
+    second.file("opt/late", b"late\n")
+    names = b"usr\nusr/lib\nusr/lib/libc\nlib\nopt/late\n"
+    later = run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=tmp_path / "second", stdin=names)
+    image = disc(tmp_path, (packed(first, tmp_path / "first.cpio"), run(["gzip", "-n"], stdin=later)))
+    new = site(tmp_path / "new", "lib/firmware")
+    (directory,) = cosremaster.remaster(image, tmp_path / "out.iso", add=[new], layer="a.gz").warnings
+    assert directory.startswith("lib is a symlink in b.gz, which boot entries load later: the kernel leaves the")
+    (gone,) = cosremaster.remaster(image, tmp_path / "out2.iso", remove=["/opt"], layer="a.gz").warnings
+    assert gone.startswith("opt is removed or replaced in a.gz, and b.gz, which boot entries load later, has files")
+    assert cosremaster.remaster(image, tmp_path / "out3.iso", remove=["/etc"], layer="a.gz").warnings == ()
