@@ -9,7 +9,9 @@ from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.layers.scan import MemberScanner, ScanOptions
 from cosremaster.records import Struct
 
-EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
+ACPI_TABLES = b"kernel/firmware/acpi/"
+"""Of which the kernel takes all that it finds, under one name too (drivers/acpi/tables.c)."""
+EARLY = (b"kernel/x86/microcode/", ACPI_TABLES)
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
 _MAX_PLAIN = 1 << 24
 """Bytes of an archive that are read to find its end."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer
+from cosremaster.layers.segments import ACPI_TABLES, EARLY
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-from cosremaster.tree.paths import parent_of
+from cosremaster.tree.paths import ancestors, parent_of
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
@@ -50,13 +51,21 @@ def load_order_warnings(
             yield from _obstructing_warnings(tree, edits, file, name)
         else:
             yield from _overwriting_warnings(tree, edits, file, name)
+        yield from _staying_warnings(tree, edits, file)
 
 
 def _shadowing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str) -> Iterator[str]:
-    """Yield a warning for each addition of ``edits`` that ``later``, the tree of ``file``, has too."""
+    """Yield a warning for each addition of ``edits`` that ``later``, the tree of ``file``, has too.
+
+    Of microcode the first counts, which the kernel takes before it unpacks anything.
+    """
     for node, _ in edits.additions:
-        if node.kind is not NodeKind.DIRECTORY and node.path in later:
+        if node.kind is NodeKind.DIRECTORY or node.path not in later:
+            continue
+        if not node.path.startswith(EARLY):
             yield f"{printable(node.path)} stands in {file} too, which boot entries load later, and which counts"
+        elif node.path.startswith(ACPI_TABLES):
+            yield f"{printable(node.path)} stands in {file} too, which boot entries load later: the kernel takes both"
 
 
 def _obstructing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str, name: str) -> Iterator[str]:
@@ -81,23 +90,66 @@ def _obstructing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str, 
 
 
 def _overwriting_warnings(earlier: Mapping[bytes, Node], edits: Edits, file: str, name: str) -> Iterator[str]:
-    """Yield a warning for each addition of ``edits`` that changes more of ``earlier``, the tree of ``file``.
+    """Yield a warning for each addition of ``edits`` that changes more of ``earlier``, the tree of ``file``, or none.
 
     ``name``: of the file with the additions.
     """
+    folders = _list_folders(earlier) if edits.additions else frozenset[bytes]()
+    order = f"which boot entries load before {name}: the kernel"
     for node, _ in edits.additions:
-        old = earlier.get(node.path)
-        if node.kind is NodeKind.DIRECTORY and old is not None and old.kind is NodeKind.SYMLINK:
+        old, path = earlier.get(node.path), printable(node.path)
+        if old is None:
+            continue
+        if node.kind is NodeKind.DIRECTORY and old.kind is NodeKind.SYMLINK:
             yield (
-                f"{printable(node.path)} is a symlink in {file}, which boot entries load before {name}: the kernel"
-                " puts an empty directory in its place, and what it led to is no longer found there"
-                f" (--layer {file} follows it)"
+                f"{path} is a symlink in {file}, {order} puts an empty directory in its place, and what it led to is no"
+                f" longer found there (--layer {file} follows it)"
             )
-    for path, other in list_shared_files(earlier, edits):
+        elif node.kind is NodeKind.DIRECTORY and old.kind is not NodeKind.DIRECTORY:
+            yield f"{path} is a {old.kind.noun} in {file}, {order} puts a directory in its place"
+        elif node.kind is NodeKind.DIRECTORY and _attributes(node) != _attributes(old):
+            yield (
+                f"{path} has {_attributes(old)} in {file}, {order} gives it {_attributes(node)}"
+                f" (--layer {file} leaves it as it is)"
+            )
+        elif old.kind is NodeKind.DIRECTORY and node.kind is not NodeKind.DIRECTORY and node.path in folders:
+            yield f"{path} is a directory in {file}, {order} leaves that, and the {node.kind.noun} is not unpacked"
+        elif node.path.startswith(EARLY):
+            yield f"{path} stands in {file} too, {order} takes {describe_taken(node.path)}"
+    for other_path, other in list_shared_files(earlier, edits):
         yield (
-            f"{printable(path)} is one file with {printable(other)} in {file}, which boot entries load before"
-            f" {name}: the kernel changes it under all its names (--layer {file} changes one)"
+            f"{printable(other_path)} is one file with {printable(other)} in {file}, {order} changes it under all its"
+            f" names (--layer {file} changes one)"
         )
+
+
+def _staying_warnings(tree: Mapping[bytes, Node], edits: Edits, file: str) -> Iterator[str]:
+    """Yield a warning where ``tree``, that of ``file``, still has what ``edits`` remove."""
+    if not edits.removed:
+        return
+    folders = _list_folders(tree)
+    staying = [path for path in edits.removed if path in tree or path in folders]
+    if staying:
+        more = f" and {len(staying) - 1:,} more" if len(staying) > 1 else ""
+        yield (
+            f"{printable(staying[0])}{more}: as far as {file} has it, which boot entries load too, it stays in the"
+            f" running system (--layer {file} removes it there)"
+        )
+
+
+def describe_taken(path: bytes) -> str:
+    """Return for people which of two files called ``path`` the kernel takes before it unpacks anything."""
+    return "both" if path.startswith(ACPI_TABLES) else "that, the first"
+
+
+def _list_folders(tree: Mapping[bytes, Node]) -> frozenset[bytes]:
+    """Return the paths of the directories of ``tree`` that have something in them."""
+    return frozenset(folder for path in tree for folder in ancestors(path))
+
+
+def _attributes(node: Node) -> str:
+    """Return the mode and the owner of ``node`` for people."""
+    return f"the mode {node.mode:04o} and the owner {node.uid}:{node.gid}"
 
 
 def _list_neighbours(

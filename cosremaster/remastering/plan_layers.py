@@ -30,7 +30,7 @@ from cosremaster.progress import ENCODE, PROOF, expect_work
 from cosremaster.records import Struct, replace
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.load_order import list_shared_files, load_order_warnings
+from cosremaster.remastering.load_order import describe_taken, list_shared_files, load_order_warnings
 from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file, with_containers
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import (
@@ -449,19 +449,39 @@ def shadowing_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -
     layer = target.layer
     following = [other for other in layers.layers if any(layer is earlier for earlier in other.preceding)]
     shadows = {path: other for other in following for path in other.paths}
-    is_late = bool(layer.preceding) and not (target.is_whole and takes_early_files(layer.preceding[0]))
     for node, _ in edits.additions:
         if node.kind is NodeKind.DIRECTORY:
             continue
         shadow = shadows.get(node.path)
-        if shadow is not None:
+        if shadow is not None and not node.path.startswith(EARLY):
             yield (
                 f"{printable(node.path)} stands in {format_address(shadow.address)} too,"
                 " which is unpacked later and counts"
             )
-        if is_late and node.path.startswith(EARLY):
-            first = format_address(layer.preceding[0].address)
-            yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+        if node.path.startswith(EARLY) and layer.parent is None and layer.format.is_initramfs:
+            yield from _early_warnings(target, node.path)
+
+
+def _early_warnings(target: LayerTarget, path: bytes) -> Iterator[str]:
+    """Yield a warning where the kernel does not find ``path``, which it takes before it unpacks, in ``target``.
+
+    It looks through archives that are not compressed, from the front of the file to the first other one.
+    """
+    archives = archives_of(target.layer)
+    first = format_address(archives[0].address)
+    if all(map(takes_early_files, archives[:1] if target.is_whole else archives)):
+        earlier = () if target.is_whole else [archive for archive in archives[:-1] if path in archive.paths]
+        for archive in earlier[:1]:
+            taken = describe_taken(path)
+            yield f"{printable(path)} stands in {format_address(archive.address)} too: the kernel takes {taken}"
+        return
+    if takes_early_files(archives[0]):
+        yield f"{printable(path)}: the kernel looks for it in the first archive alone (--layer {first})"
+    else:
+        yield (
+            f"{printable(path)}: the kernel looks for it before it decompresses anything, and {first} is compressed; an"
+            " archive that is not has to stand before it (cat early.cpio initrd > new)"
+        )
 
 
 def check_sole_names(image: SourceImage, targets: Iterable[LayerTarget]) -> None:

@@ -11,6 +11,7 @@ import cosremaster
 from cosremaster.cli import main
 from tests.fixtures import tools
 from tests.fixtures.tools import Tree, run
+from tests.support.archives_of_trees import unpack
 
 MENU = "menuentry x {\n linux /vmlinuz quiet\n initrd /a.gz /b.gz\n}\n"
 
@@ -111,3 +112,135 @@ def test_what_later_files_of_a_boot_entry_need(tmp_path: Path) -> None:
     (gone,) = cosremaster.remaster(image, tmp_path / "out2.iso", remove=["/opt"], layer="a.gz").warnings
     assert gone.startswith("opt is removed or replaced in a.gz, and b.gz, which boot entries load later, has files")
     assert cosremaster.remaster(image, tmp_path / "out3.iso", remove=["/etc"], layer="a.gz").warnings == ()
+
+
+def plain(folder: Path, *names: str) -> bytes:
+    """An initramfs with files that have their names in them, and with /tmp."""
+    tools.require("cpio", "fakeroot")
+    tree = Tree(folder)
+    tree.directory("tmp", 0o1777)
+    for name in names:
+        tree.file(name, f"{folder.name} {name}\n".encode())
+    archive = tree.pack(folder.with_suffix(".cpio"), dot_slash=False)
+    return archive + bytes(-len(archive) % 4)
+
+
+def zipped(archive: bytes) -> bytes:
+    packed = run(["gzip", "-n"], stdin=archive)
+    return packed + bytes(-len(packed) % 4)
+
+
+def two_files(folder: Path, first: list[str], second: list[str]) -> Path:
+    """An ISO whose boot entry loads an initramfs with the first files and one with the second."""
+    tools.require("genisoimage", "gzip")
+    return disc(folder, (zipped(plain(folder / "one", *first)), zipped(plain(folder / "two", *second))))
+
+
+def unpacked(iso: Path, folder: Path) -> dict[str, str]:
+    """What both files unpack to one behind the other, by GNU cpio."""
+    tools.require("bsdtar")
+    result = dict[str, str]()
+    for name in ("a.gz", "b.gz"):
+        result = unpack(run(["gzip", "-dc"], stdin=run(["bsdtar", "-xOf", str(iso), name])), folder)
+    return result
+
+
+@pytest.mark.parametrize(("layer", "other"), [("a.gz", "b.gz"), ("b.gz", "a.gz")])
+def test_what_is_removed_from_one_file_and_stays_in_another(tmp_path: Path, layer: str, other: str) -> None:
+    image = two_files(tmp_path, ["etc/both", "etc/first", "opt/x/1", "init"], ["etc/both", "etc/second", "opt/x/2"])
+    out = tmp_path / "out.iso"
+    result = cosremaster.remaster(image, out, remove=["/etc/both", "/opt/x"], layer=layer)
+    assert result.warnings == (
+        f"etc/both and 1 more: as far as {other} has it, which boot entries load too, it stays in the running system"
+        f" (--layer {other} removes it there)",
+    )
+    assert {"etc/both", "opt/x/1" if other == "a.gz" else "opt/x/2"} <= unpacked(out, tmp_path / "tree").keys()
+    own = "/etc/first" if layer == "a.gz" else "/etc/second"
+    assert cosremaster.remaster(image, out, remove=[own], layer=layer, force=True).warnings == ()
+
+
+def late(folder: Path) -> bytes:
+    """An initramfs without directories."""
+    tree = Tree(folder / "late")
+    tree.file("late", b"late\n")
+    return zipped(tree.pack(folder / "late.cpio", dot_slash=False))
+
+
+def test_directories_of_an_earlier_file(tmp_path: Path) -> None:
+    """The kernel gives a directory that is there the attributes of the entry, and leaves one that is not empty."""
+    image = disc(tmp_path, (zipped(plain(tmp_path / "one", "etc/conf/x", "etc/plain", "init")), late(tmp_path)))
+    new = site(tmp_path / "new", "tmp/mine", "etc/conf", "etc/plain/mine")
+    result = cosremaster.remaster(image, tmp_path / "out.iso", add=[new], layer="b.gz")
+    conf, file, directory = result.warnings
+    assert conf.startswith("etc/conf is a directory in a.gz, which boot entries load before b.gz: the kernel leaves")
+    assert file.startswith("etc/plain is a file in a.gz, which boot entries load before b.gz: the kernel puts a dir")
+    assert directory == (
+        "tmp has the mode 1777 and the owner 0:0 in a.gz, which boot entries load before b.gz: the kernel gives it the"
+        " mode 0755 and the owner 0:0 (--layer a.gz leaves it as it is)"
+    )
+    inside = site(tmp_path / "inside", "etc/plain", "init")
+    assert cosremaster.remaster(image, tmp_path / "out2.iso", add=[inside], layer="a.gz").warnings == ()
+
+
+MICROCODE = "kernel/x86/microcode/GenuineIntel.bin"
+
+
+TABLE = "kernel/firmware/acpi/dsdt.aml"
+
+
+@pytest.mark.parametrize(
+    ("name", "later", "earlier"),
+    [
+        (MICROCODE, (), "that, the first"),
+        (TABLE, (f"{TABLE} stands in b.gz too, which boot entries load later: the kernel takes both",), "both"),
+    ],
+)
+def test_of_microcode_the_first_counts_and_all_tables(
+    tmp_path: Path, name: str, later: tuple[str, ...], earlier: str
+) -> None:
+    image = disc(tmp_path, (plain(tmp_path / "one", name, "init"), plain(tmp_path / "two", name)))
+    new = site(tmp_path / "new", name)
+    assert cosremaster.remaster(image, tmp_path / "out.iso", add=[new], layer="a.gz").warnings == later
+    result = cosremaster.remaster(image, tmp_path / "out.iso", add=[new], layer="b.gz", force=True)
+    assert result.warnings == (
+        f"{name} stands in a.gz too, which boot entries load before b.gz: the kernel takes {earlier}",
+    )
+
+
+def test_microcode_where_the_kernel_looks_for_none(tmp_path: Path) -> None:
+    tools.require("gzip")
+    early, other = plain(tmp_path / "early", MICROCODE), plain(tmp_path / "other", "early_cpio")
+    last = zipped(plain(tmp_path / "main", "init"))
+    new = site(tmp_path / "new", MICROCODE)
+
+    def warnings(archive: bytes, layer: str = "in.img") -> tuple[str, ...]:
+        (tmp_path / "in.img").write_bytes(archive)
+        out = tmp_path / "out.img"
+        return cosremaster.remaster(tmp_path / "in.img", out, add=[new], layer=layer, force=True).warnings
+
+    compressed = (
+        f"{MICROCODE}: the kernel looks for it before it decompresses anything, and {{}} is compressed; an archive that"
+        " is not has to stand before it (cat early.cpio initrd > new)"
+    )
+    assert warnings(last) == (compressed.format("in.img"),)
+    assert warnings(last + last) == (compressed.format("in.img::#1"),)
+    assert warnings(early) == warnings(early + last) == warnings(other + early + last, "in.img::#2") == ()
+    assert warnings(early + last, "in.img::#2") == (
+        f"{MICROCODE}: the kernel looks for it in the first archive alone (--layer in.img::#1)",
+    )
+    assert warnings(early + other + last, "in.img::#2") == (
+        f"{MICROCODE} stands in in.img::#1 too: the kernel takes that, the first",
+    )
+
+
+def test_microcode_has_the_name_that_the_kernel_looks_for(tmp_path: Path) -> None:
+    """In an archive whose names begin with ./ too: the kernel compares the first bytes of a name (lib/earlycpio.c)."""
+    tools.require("cpio", "fakeroot")
+    tree = Tree(tmp_path / "tree")
+    tree.file("init", b"i\n")
+    (tmp_path / "in.cpio").write_bytes(tree.pack(tmp_path / "tree.cpio", dot_slash=True))
+    new = site(tmp_path / "new", MICROCODE, "etc/site")
+    cosremaster.remaster(tmp_path / "in.cpio", tmp_path / "out.cpio", add=[new])
+    out = (tmp_path / "out.cpio").read_bytes()
+    assert b"\0" + MICROCODE.encode() + b"\0" not in out and b"/" + MICROCODE.encode() not in out
+    assert MICROCODE.encode() + b"\0" in out and b"./etc/site\0" in out
