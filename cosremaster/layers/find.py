@@ -20,6 +20,7 @@ from cosremaster.layers.scan import ScanOptions
 from cosremaster.layers.segments import Segment, find_segments
 from cosremaster.layers.system_images import (
     FILESYSTEMS,
+    INITRAMFS_ROOTS,
     NESTED_ROOTS,
     ForeignFile,
     SystemImages,
@@ -41,6 +42,9 @@ _MAX_AROUND_DISK = 8
 
 _DISK_HEAD = 4104
 """Bytes up to the end of a GPT's magic behind a first sector of 4,096 bytes."""
+
+_IN_INITRAMFS = frozenset((path,) for path in INITRAMFS_ROOTS)
+"""What follows the file in the addresses of such file systems."""
 
 QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
@@ -270,7 +274,7 @@ def choose_layer(
         meant = format_suggestion(find_similar(format_address(address), addresses, 1, PATH_CUTOFF))
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}{meant}", image.place)
     _check_readable(layers.layers, None)
-    candidates = _most_likely(without_side_images(image, layers))
+    candidates = _most_likely(_without_initramfs_roots(image, layers))
     if not candidates and image.is_single_file:  # in a file of its own there is nothing else that can be meant
         candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
         _check_no_lone_disk(image, candidates)
@@ -458,6 +462,25 @@ def without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
         for layer in layers.layers
         if (layer.address[0] in roots if _is_image(layer) else layer.format.is_initramfs)
     ]
+
+
+def _without_initramfs_roots(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+    """Return the layers that may be the root of the running system.
+
+    Where a file of the image looks so, a file system that holds the rest of an initramfs is none.
+    """
+    likely = without_side_images(image, layers)
+    if not any(map(_is_initramfs_root, likely)):
+        return likely
+    foreign = [file for file in list_system_images(image, layers).roots if file in layers.foreign_files]
+    if not (foreign or _most_likely(_root_images(image, layers))):
+        return likely
+    return [layer for layer in likely if not _is_initramfs_root(layer)]
+
+
+def _is_initramfs_root(layer: Layer) -> bool:
+    """Return whether ``layer`` is a file system in an initramfs that holds the rest of that."""
+    return without_numbers(layer.address)[1:] in _IN_INITRAMFS
 
 
 def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:

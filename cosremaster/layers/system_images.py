@@ -26,6 +26,9 @@ _ROOT_NAME = lazy_regex(rb"(?:.*/)?(?:root|rootfs|filesystem|airootfs|live)[^/]*
 NESTED_ROOTS = (b"LiveOS/rootfs.img", b"LiveOS/ext3fs.img")
 """Files of a squashfs that dracut mounts as the root instead of it (dmsquash-live-root.sh)."""
 
+INITRAMFS_ROOTS = (b"squash-root.img", b"squash/root.img", b"squashfs-root.img", b"erofs-root.img")
+"""File systems in an initramfs that hold the rest of that alone (dracut, modules squash and squash-erofs)."""
+
 _PARTS_OF_SYSTEMS = (b".snap", b".tcz", b".dotstar", b".verity", b".fec")
 """Ends of names: packages that a running system mounts beside its root."""
 

@@ -189,6 +189,31 @@ def test_a_layer_inside_an_initramfs_is_the_root(tmp_path: Path) -> None:
     assert result.layer == "boot/tool.gz::rootfs.cxz"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("squash/root.img", "gzip"), ("squash-root.img", "xz"), ("squashfs-root.img", "xz"), ("erofs-root.img", "erofs")],
+)
+def test_a_file_system_with_the_rest_of_the_initramfs_is_not_the_root(tmp_path: Path, name: str, kind: str) -> None:
+    """dracut's module squash: an init that mounts such a file, in which systemd of the initramfs is."""
+    image, out = _image(tmp_path, "gzip", "LiveOS/squashfs.img", "images/pxeboot/initrd.img"), tmp_path / "out.iso"
+    inner, disc = write_tree(tmp_path / "inner", {"init": "#!/bin/sh\n", "bin/busybox": "b\n"}), tmp_path / "disc"
+    rest = {"etc/initrd-release": "dracut\n", "usr/lib/systemd/systemd": "s\n", "init": "-> usr/lib/systemd/systemd"}
+    _file_system(kind, write_tree(tmp_path / "rest", rest), inner / name)
+    early = pack_tree(write_tree(tmp_path / "early", {"kernel/x86/microcode/AuthenticAMD.bin": "m\n"}), "plain")
+    initrd = disc / "images/pxeboot/initrd.img"
+    initrd.write_bytes(early + pack_tree(inner))
+    run(["genisoimage", "-quiet", "-R", "-o", str(image), str(disc)])
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    assert cosremaster.remaster(image, out, add=[site]).layer == "LiveOS/squashfs.img"
+    alone = cosremaster.remaster(initrd, tmp_path / "initrd", add=[site])
+    assert alone.layer == f"initrd.img::#2::{name}"
+    (disc / "LiveOS/squashfs.img").unlink()
+    _file_system("ext4", write_tree(tmp_path / "ext", ROOT), disc / "LiveOS/rootfs.img")
+    run(["genisoimage", "-quiet", "-R", "-o", str(image), str(disc)])
+    with pytest.raises(LayerError, match=r"is LiveOS/rootfs\.img .*, which cannot be changed"):
+        cosremaster.remaster(image, out, add=[site], force=True)
+
+
 @pytest.mark.parametrize("kind", ["gzip", "erofs"])
 def test_a_root_in_an_archive_behind_the_initramfs(tmp_path: Path, kind: str) -> None:
     """CoreOS: images/pxeboot/rootfs.img is a cpio archive with root.squashfs (or root.erofs) in it."""
