@@ -110,7 +110,8 @@ def _boot_line(entry: LocatedEntry, folded: dict[bytes, bytes]) -> BootLine:
         spelled = (folded.get(path.lower()) for path in list_paths(entry.located, file.path))
         paths.append(next((path for path in spelled if path is not None), b""))
     places = list(zip(entry.entry.files, paths, strict=True))
+    initrds = [path for file, path in places if file is not kernel]
     return BootLine(
         title=entry.title, kernel=next(path for file, path in places if file is kernel), arguments=kernel.arguments,
-        initrds=tuple(path for file, path in places if file is not kernel and path),
+        initrds=tuple(filter(None, initrds)), lacks_initrd=not all(initrds),
     )  # fmt: skip

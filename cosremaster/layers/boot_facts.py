@@ -23,18 +23,21 @@ class BootLine(Struct, frozen=True, kw_only=True):
     """An entry of a boot menu.
 
     ``title``: for people; ``kernel``: its path on the image, empty where it is not there; ``arguments``: of its kernel;
-    ``initrds``: paths on the image of what is unpacked for it, in that order.
+    ``initrds``: paths on the image of what is unpacked for it, in that order. ``lacks_initrd``: it loads more, which is
+    not on the image's tree or is put into the initramfs as a file (``newc:`` of GRUB).
     """
 
     title: str = ""
     kernel: bytes = b""
     arguments: tuple[bytes, ...] = ()
     initrds: tuple[bytes, ...] = ()
+    lacks_initrd: bool = False
 
     def value(self, *names: bytes) -> bytes | None:
         """Return the value of the argument called one of ``names``; of several the last counts. None for none."""
         found = [
-            value.strip(b'"') for name, equals, value in (word.partition(b"=") for word in self.arguments)
+            value.strip(b'"')
+            for name, equals, value in (word.removeprefix(b'"').partition(b"=") for word in self.arguments)
             if equals and name in names
         ]  # fmt: skip
         return found[-1] if found else None

@@ -13,7 +13,7 @@ from cosremaster.records import replace
 from cosremaster.remastering.pack import with_containers
 from cosremaster.remastering.select_layers import LayerTarget
 from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of
-from cosremaster.tree.nodes import Edits
+from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import NO_EDITS
 from cosremaster.tree.superseding import SupersedeMode
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts, BootLine
 
 _INIT = b"init"
+_PROGRAMS = (b"cpio", b"busybox")
+"""Names of programs by which an ``/init`` may unpack archives."""
 
 
 def plan_superseding(
@@ -93,8 +95,13 @@ def check_boots(image: SourceImage, old: BootFacts, new: BootFacts, changed: Col
 
 
 def _situation_of(line: BootLine) -> tuple[bool, tuple[bytes, ...]]:
-    """Return what tells which ``/init`` the boot entry ``line`` starts: whether it names another, and the initramfs."""
-    return line.value(b"rdinit") is not None, line.initrds
+    """Return what says which ``/init`` the boot entry ``line`` starts: whether it may be another, and the initramfs."""
+    return _may_start_another(line), line.initrds
+
+
+def _may_start_another(line: BootLine) -> bool:
+    """Return whether the boot entry ``line`` names another ``/init``, or loads an initramfs that may have one."""
+    return line.value(b"rdinit") is not None or line.lacks_initrd
 
 
 def _check_boot(layer: Layer, old: KernelUse, new: KernelUse) -> None:
@@ -137,14 +144,24 @@ class KernelUse:
     def _starts_init(self, facts: BootFacts, line: BootLine, layer: Layer) -> bool:
         """Return whether the kernel of ``line`` starts ``/init`` of the archive around ``layer``, and it unpacks that.
 
-        ``rdinit=`` names another program, and another initramfs may have another ``/init``, or another such file.
+        ``rdinit=`` names another program. Another initramfs behind it may have another ``/init`` or another such file,
+        or another shell or cpio for it.
         """
-        if line.value(b"rdinit") is not None:
+        if _may_start_another(line):
             return False
         last = max(number for number, path in enumerate(line.initrds) if path in self._paths)
         names = {_INIT} | ({normal_name(layer.container_entry.name)} if layer.container_entry else set())
+        own: Mapping[bytes, Node] = {} if layer.parent is None else layer.parent.tree()
         trees = [facts.tree(path) for path in line.initrds[last + 1 :]]
-        return all(tree and names.isdisjoint(tree) for tree in trees)
+        return all(tree and names.isdisjoint(tree) and not _changes_programs(tree, own) for tree in trees)
+
+
+def _changes_programs(later: Mapping[bytes, Node], own: Mapping[bytes, Node]) -> bool:
+    """Return whether ``later``, unpacked over ``own``, may have another program run there, or in its place."""
+    if any(path.rpartition(b"/")[2] in _PROGRAMS for path in later):
+        return True
+    kinds = ((later[path].kind, own[path].kind) for path in later if path in own)
+    return any(pair != (NodeKind.DIRECTORY, NodeKind.DIRECTORY) for pair in kinds)
 
 
 def superseding_warnings(archives: Iterable[ArchiveEdits], mode: SupersedeMode) -> Iterator[str]:

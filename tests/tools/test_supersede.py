@@ -433,6 +433,10 @@ def master(folder: Path, files: dict[str, Path], *menus: tuple[str, str]) -> Pat
         ([("quiet", "/in.cgz /other.cgz")], False),
         ([("quiet", "/other.cgz /in.cgz")], True),
         ([("quiet", "/in.cgz /firmware.cgz")], True),
+        ([("quiet", "/in.cgz /tools.cgz")], False),
+        ([("quiet", "/in.cgz /lost.cgz")], False),
+        ([("quiet", "/in.cgz newc:init:/boot/grub/grub.cfg")], False),
+        ([('quiet "rdinit=/other program"', "/in.cgz")], False),
     ],
 )
 def test_what_the_menus_start(tmp_path: Path, menus: list[tuple[str, str]], *, superseded: bool) -> None:
@@ -442,7 +446,9 @@ def test_what_the_menus_start(tmp_path: Path, menus: list[tuple[str, str]], *, s
     firmware.file("lib/firmware/x", b"x")
     packed = tmp_path / "firmware.cgz"
     packed.write_bytes(run(["gzip", "-n"], stdin=firmware.pack(tmp_path / "firmware.cpio", dot_slash=False)))
-    iso = master(tmp_path, {"in.cgz": image, "other.cgz": other, "firmware.cgz": packed}, *menus)
+    programs = packed_folder(tmp_path / "tools", {"usr/bin/cpio": b"Toybox"})
+    files = {"in.cgz": image, "other.cgz": other, "firmware.cgz": packed, "tools.cgz": programs}
+    iso = master(tmp_path, files, *menus)
     result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[new], layer=LAYER)
     assert bool(result.layers[0].superseded) == superseded
 
