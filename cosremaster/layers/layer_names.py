@@ -14,7 +14,7 @@ _NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MAX_NAME = 64
 _BUNDLES = (b".sb", b".xzm")
 _PREFIX = b"z"
-_FURTHER = (b".squashfs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2", b".dir", b".sb", b".xzm")
+_FURTHER = (b".squashfs", b".erofs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2", b".dir", b".sb", b".xzm")
 """Ends of names that live systems mount: a new layer has to come behind all of them."""
 
 

@@ -6,11 +6,12 @@ Each scheme is read from the script of the initramfs that mounts them:
   ``minimal.standard.live.squashfs`` are that file and what is left when parts are taken off its name; without, all
   ``*.ext2`` and then all ``*.squashfs`` of the directory ``live-media-path=`` by name, the last on top;
 - live-boot (9990-overlay.sh): the files that ``filesystem.NAME.module`` or ``NAME.module`` lists (``module=NAME``,
-  else ``filesystem``), else all by name, the last on top;
+  else ``filesystem``), else all by name, the last on top; EROFS since 2024;
 - dracut (dmsquash-live-root.sh): ``rd.live.dir=``/``rd.live.squashimg=`` alone, else ``rootfs.img``;
-- archiso (mkinitcpio-archiso): ``archisobasedir=``/ARCH/``airootfs.sfs`` or ``.erofs`` alone;
+- archiso (mkinitcpio-archiso): ``archisobasedir=``/ARCH/``airootfs.sfs`` or ``.erofs`` alone; of SystemRescue also the
+  modules ``archisobasedir=``/``*.srm`` over it, with ``loadsrm`` (system-rescue.org/Modules);
 - Linux Live Kit of Slax (livekitlib, union_append_bundles): ``*.sb`` of its directory by number, then ``modules/``;
-  Porteus likewise ``base/*.xzm``, then ``modules/``.
+  Porteus likewise ``base/*.xzm``, then ``modules/``. Both copy ``rootcopy/`` over all of it (copy_rootcopy_content).
 """
 
 from __future__ import annotations
@@ -35,9 +36,14 @@ _MOUNTPOINT = b"/cdrom/"
 """Where casper mounts the image."""
 LAYERFS_PATH, LAYERFS_ARGUMENT = b"LAYERFS_PATH", b"layerfs-path"
 _CASPER_SKIPS = (b"ltsp.squashfs", b"server.squashfs")
-_LIVE_BOOT_ENDS = (b".squashfs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2")
+_LIVE_BOOT_ENDS = (b".squashfs", b".erofs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2")
 _ARCHITECTURES = (b"x86_64", b"aarch64", b"i686", b"riscv64", b"loong64", b"armv7h")
 _NUMBER = lazy_regex(rb"[ \t]*(\d+)")
+_SETTINGS = lazy_regex(rb"sysrescue\.d/[^/]+\.ya?ml")
+"""Where SystemRescue has what may stand in its kernel arguments too (system-rescue.org, Configuring SystemRescue)."""
+_LOADS_MODULES = lazy_regex(
+    rb"^[ \t]*[\"']?loadsrm[\"']?[ \t]*:[ \t]*[\"']?(?:true|yes|on|y|1)\b", re.IGNORECASE | re.MULTILINE
+)
 
 
 class RootScheme(enum.Enum):
@@ -53,7 +59,7 @@ class RootScheme(enum.Enum):
     @property
     def has_layers(self) -> bool:
         """Whether several file systems lie over each other."""
-        return self not in (RootScheme.DRACUT, RootScheme.ARCHISO)
+        return self is not RootScheme.DRACUT
 
     @property
     def has_whiteouts(self) -> bool:
@@ -62,7 +68,7 @@ class RootScheme(enum.Enum):
         aufs looks for whiteouts in a read-only branch only where it is added with ``+wh`` (aufs(5)), and neither Slax
         nor Porteus does.
         """
-        return self in (RootScheme.CASPER, RootScheme.LIVE_BOOT)
+        return self in (RootScheme.CASPER, RootScheme.LIVE_BOOT, RootScheme.ARCHISO)
 
 
 class StackRule(enum.Enum):
@@ -86,7 +92,7 @@ class RootChain(Struct, frozen=True, kw_only=True):
     ``rule``: what decides on them; ``order``: the same for people. ``folder``: where a further layer would be.
     ``is_named``: a kernel argument or an initramfs says so, and not the names of files alone. ``list_file``: the
     ``*.module`` file that lists them. ``variable``: of the initramfs, that names the uppermost. ``missing``: files that
-    the boot needs and that are not on the image.
+    the boot needs and that are not on the image. ``copied``: the directory whose files are copied over all of them.
     """
 
     scheme: RootScheme
@@ -98,6 +104,7 @@ class RootChain(Struct, frozen=True, kw_only=True):
     list_file: bytes | None = None
     variable: ShellVariable | None = None
     missing: tuple[bytes, ...] = ()
+    copied: bytes = b""
 
 
 class RootStack(Struct, frozen=True, kw_only=True):
@@ -319,10 +326,23 @@ def _archiso(disc: _Disc, line: BootLine) -> RootChain | None:
         named = [path for path in paths if any(b"/" + path.split(b"/")[-2] + b"/" in file for file in line.initrds)]
         paths = named[:1] or paths[:1]
     order = "archisobasedir= of the boot menu" if base else "its name"
+    if paths and _loads_modules(disc, line):
+        modules = disc.list_folder(folder, b".srm")
+        paths += modules
+        order += ", then the modules by name, since loadsrm is set" if modules else ""
     return RootChain(
         scheme=RootScheme.ARCHISO, rule=StackRule.FIXED, paths=tuple(paths), folder=folder, order=order,
         is_named=base is not None,
     )  # fmt: skip
+
+
+def _loads_modules(disc: _Disc, line: BootLine) -> bool:
+    """Return whether SystemRescue mounts modules over its root, by a kernel argument or its settings on the disc."""
+    argument = b"y" if b"loadsrm" in line.arguments else line.value(b"loadsrm")
+    if argument is not None:
+        return argument == b"y"
+    settings = (path for path in disc.files if _SETTINGS.fullmatch(path))
+    return any(_LOADS_MODULES.search(disc.read(path)) for path in settings)
 
 
 def number_key(path: bytes) -> tuple[int, bytes]:
@@ -343,7 +363,7 @@ def _bundles(disc: _Disc, line: BootLine) -> RootChain | None:
     inner = sorted(disc.list_folder(home + b"/modules", b".sb"), key=number_key)
     return RootChain(
         scheme=RootScheme.BUNDLES, rule=StackRule.NUMBERS, paths=(*outer, *inner),
-        folder=home + b"/modules" if inner else home,
+        folder=home + b"/modules" if inner else home, copied=home + b"/rootcopy",
         order="their numbers, then those of modules/" if inner else "their numbers",
     )  # fmt: skip
 
@@ -357,7 +377,7 @@ def _porteus(disc: _Disc, line: BootLine) -> RootChain | None:
     base, modules = disc.list_folder(home + b"/base", b".xzm"), disc.list_folder(home + b"/modules", b".xzm")
     return RootChain(
         scheme=RootScheme.PORTEUS, rule=StackRule.NAMES, paths=(*base, *modules), folder=home + b"/modules",
-        order="their names: base/, then modules/",
+        copied=home + b"/rootcopy", order="their names: base/, then modules/",
     )  # fmt: skip
 
 
@@ -370,13 +390,15 @@ def _choose_default(disc: _Disc, chain: RootChain) -> tuple[bytes | None, str]:
     """Return which file system of ``chain`` an edit goes to, and why, as a part of a sentence.
 
     It is the one that casper's installer copies, so that the installed system has the change; else the uppermost, whose
-    files win in the running system.
+    files win in the running system. Modules of SystemRescue are packages of somebody's own.
     """
     installed = find_installed_layer(disc.image, chain.folder)
     if installed is not None:
         return installed, f"the installer copies it ({printable(chain.folder + b'/' + _SOURCES)})"
     if len(chain.paths) == 1:
         return chain.paths[0], "it is the root file system"
+    if chain.scheme is RootScheme.ARCHISO:
+        return chain.paths[0], "it is the root file system, over which modules are mounted"
     return chain.paths[-1], "it is the uppermost, whose files win in the running system"
 
 

@@ -34,7 +34,7 @@ from cosremaster.remastering.plan_layers import LayerChange, LayerChanges, Overl
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import LayerTarget, group_targets
 from cosremaster.remastering.spread_edits import ArchiveEdits
-from cosremaster.remastering.stacked_edits import describe_chain, edit_over
+from cosremaster.remastering.stacked_edits import copied_warnings, describe_chain, edit_over
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
@@ -83,7 +83,7 @@ def plan_new_layer(
     items = fitted.fit(overlay.items)
     edits = edit_over(layer, stack, lambda tree: merge_items(tree, items, request, layer))
     context.note_layer(layer.address)
-    context.warnings.extend([*fitted.warnings(), *edits.warnings])
+    context.warnings.extend([*fitted.warnings(), *edits.warnings, *copied_warnings(image, slot.chain, edits.shown)])
     change = LayerChange(layer=layer, address=layer.address, edits=edits, paths=(slot.path,))
     if edits.is_empty:
         return LayerChanges(iso, (change,))

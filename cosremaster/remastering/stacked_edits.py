@@ -41,7 +41,8 @@ def edit_in_stack(
     :raises UnsupportedError: a layer below cannot be read.
     """
     edits = edit_over(layer, find_stack(image, layer, facts), merge_into)
-    return replace(edits, warnings=(*edits.warnings, *boot_warnings(image, layer, facts)))
+    warnings = (*edits.warnings, *boot_warnings(image, layer, facts), *_copy_warnings(image, layer, facts, edits.shown))
+    return replace(edits, warnings=warnings)
 
 
 def edit_over(
@@ -70,6 +71,25 @@ def boot_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterato
     for line, chain in stack.others:
         if path in stack.chain.paths and path not in chain.paths:
             yield f"the boot entry {line.title} does not mount {printable(path)}: {describe_chain(chain)}"
+
+
+def _copy_warnings(image: SourceImage, layer: Layer, facts: BootFacts, edits: Edits) -> Iterator[str]:
+    """Yield warnings of :func:`copied_warnings` where the boot mounts ``layer``."""
+    stack = find_root_stack(image, facts)
+    if stack is not None and layer.address[0] in stack.chain.paths:
+        yield from copied_warnings(image, stack.chain, edits)
+
+
+def copied_warnings(image: SourceImage, chain: RootChain, edits: Edits) -> Iterator[str]:
+    """Yield a warning for each file of ``edits`` over which the boot copies another, or that it brings back."""
+    if not chain.copied:
+        return
+    copied = {file.path for file in image.files if file.path.startswith(chain.copied + b"/")}
+    files = {node.path for node, _ in edits.additions if node.kind is not NodeKind.DIRECTORY}
+    for path in sorted(files | set(edits.removed)) if copied else ():
+        other = chain.copied + b"/" + path
+        if other in copied or (path not in files and any(name.startswith(other + b"/") for name in copied)):
+            yield f"{printable(path)}: the boot copies {printable(other)} over it (--add-iso, --remove-iso change that)"
 
 
 def container_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterator[str]:

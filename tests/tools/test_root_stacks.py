@@ -304,6 +304,69 @@ def test_modules_of_porteus(live_disc: DiscMaker, tmp_path: Path) -> None:
     assert layer_of(iso, tmp_path) == "porteus/modules/site.xzm"
 
 
+@pytest.mark.parametrize(
+    ("trees", "home", "layer"),
+    [(SLAX, "slax", "slax/10-apps.sb"), ({"porteus/base/1-core.xzm": SYSTEM}, "porteus", "porteus/base/1-core.xzm")],
+)
+def test_what_is_copied_over_the_root(
+    live_disc: DiscMaker, tmp_path: Path, trees: dict[str, dict[str, str]], home: str, layer: str
+) -> None:
+    """Slax and Porteus copy ``rootcopy/`` over the union (livekitlib, copy_rootcopy_content)."""
+    iso = live_disc({f"{home}/rootcopy/etc/hostname": "copied\n"}, trees)
+    files = write_tree(tmp_path / "more", {"etc/hostname": "mine\n", "etc/mine": "m\n"})
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[files], layer=layer)
+    copied = [text for text in result.warnings if "copies" in text]
+    assert copied == [
+        f"etc/hostname: the boot copies {home}/rootcopy/etc/hostname over it (--add-iso, --remove-iso change that)"
+    ]
+    if home == "porteus":
+        result = cosremaster.remaster(iso, tmp_path / "out.iso", remove=["/etc"], layer=layer, force=True)
+        assert any(text.startswith("etc: the boot copies porteus/rootcopy/etc over it") for text in result.warnings)
+        result = cosremaster.remaster(iso, tmp_path / "new.iso", add=[files], as_layer="site")
+        assert any(text.startswith("etc/hostname: the boot copies ") for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "mounted"),
+    [
+        ("loadsrm", "", True),
+        ("loadsrm=y", "", True),
+        ("loadsrm=n", "global:\n    loadsrm: true\n", False),
+        ("", "---\nglobal:\n    copytoram: false\n    loadsrm: true\n", True),
+        ("", "global:\n    loadsrm: false\n", False),
+    ],
+)
+def test_modules_of_systemrescue(
+    live_disc: DiscMaker, tmp_path: Path, arguments: str, settings: str, *, mounted: bool
+) -> None:
+    """They lie over the root (system-rescue.org/Modules), which the edit goes to all the same."""
+    menu = f"menuentry x {{ linux /vmlinuz archisobasedir=sysresccd {arguments}\ninitrd /i }}\n"
+    trees = {"sysresccd/x86_64/airootfs.sfs": SYSTEM, "sysresccd/site.srm": {"etc/site": "old\n"}}
+    iso = live_disc({"boot/grub/grub.cfg": menu, "sysrescue.d/500.yaml": settings or "global:\n"}, trees)
+    root = root_of(iso)
+    assert root["layers"] == ["sysresccd/x86_64/airootfs.sfs", *(["sysresccd/site.srm"] if mounted else [])]
+    assert root["default"] == "sysresccd/x86_64/airootfs.sfs"
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[site(tmp_path)])
+    hidden = [text for text in result.warnings if "stays hidden" in text]
+    assert result.layer == "sysresccd/x86_64/airootfs.sfs"
+    assert [text.startswith("etc/site stays hidden") for text in hidden] == [True] * mounted
+
+
+def test_live_boot_mounts_erofs(live_disc: DiscMaker, tmp_path: Path) -> None:
+    """Since 2024 (9990-overlay.sh): by name among the others."""
+    tools.require("mkfs.erofs")
+    write_tree(tmp_path / "erofs", {"etc/site": "upper\n"})
+    run(["mkfs.erofs", str(tmp_path / "upper.erofs"), str(tmp_path / "erofs")])
+    files = {
+        "live/upper.erofs": (tmp_path / "upper.erofs").read_bytes(), "live/initrd.img": b"",
+        "boot/grub/grub.cfg": "menuentry x { linux /live/vmlinuz boot=live\ninitrd /live/initrd.img }\n",
+    }  # fmt: skip
+    iso = live_disc(files, {"live/filesystem.squashfs": SYSTEM})
+    assert root_of(iso)["layers"] == ["live/filesystem.squashfs", "live/upper.erofs"]
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[site(tmp_path)], layer="live/filesystem.squashfs")
+    assert any("etc/site stays hidden in the running system: live/upper.erofs" in text for text in result.warnings)
+
+
 def test_inspect_draws_the_chain(live_disc: DiscMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     initrd = initramfs(tmp_path, CASPER | {"conf/conf.d/l": "LAYERFS_PATH=minimal.standard.live.squashfs\n"})
     sources = "- default: true\n  path: minimal.standard.squashfs\n"
