@@ -66,12 +66,25 @@ def test_entries_of_grub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["export", str(iso), "--maas", "x", "--entry", "1"]) == 2
 
 
+def test_variables_of_several_words_in_grub(tmp_path: Path) -> None:
+    """SliTaz loads its parts so; GRUB takes an unquoted variable apart, and knows assignments without ``set``."""
+    menu = (
+        'set images=/ucode.img\nif true; then\nimages="${images} /initrd.img"\nfi\n'
+        "menuentry x { linux /vmlinuz quiet; initrd $images $unset; }\n"
+    )
+    iso = make(tmp_path, {"boot/grub/grub.cfg": menu}, {"ucode.img": UCODE})
+    assert exported(iso) == [
+        "kernel vmlinuz initrd=ucode.img initrd=initrd.img quiet", "initrd ucode.img", "initrd initrd.img"
+    ]  # fmt: skip
+
+
 def test_entries_of_syslinux(tmp_path: Path) -> None:
     main_menu = "DEFAULT vesamenu.c32\nINCLUDE menu.cfg\n"
     menu = (
         "label text\n  menu label ^Text mode\n  kernel /vmlinuz\n  append initrd=/initrd.img text\n"
         'label live\n  menu default\n  linux ../vmlinuz a\n  initrd /ucode.img,/initrd.img\n  append b="c d" quiet\n'
-        "label disk\n  localboot 0x80\n"
+        "label disk\n  localboot 0x80\n  text help\n   Kernel and\n   initrd of no menu\n  endtext\n"
+        "label more\n  linux /vmlinuz\n  initrd /initrd.img\n  text help\n\tInitrd /lost\n  endtext\n"
     )
     iso = make(tmp_path, {"isolinux/isolinux.cfg": main_menu, "isolinux/menu.cfg": menu}, {"ucode.img": UCODE})
     live = [
@@ -81,6 +94,7 @@ def test_entries_of_syslinux(tmp_path: Path) -> None:
     ]
     assert exported(iso) == live
     assert exported(iso, "--entry", "Text mode") == TEXT
+    assert exported(iso, "--entry", "more") == ["kernel vmlinuz initrd=initrd.img", "initrd initrd.img"]
 
 
 def test_the_default_label_of_a_menu_that_includes_it(tmp_path: Path) -> None:
@@ -94,7 +108,7 @@ def test_the_default_label_of_a_menu_that_includes_it(tmp_path: Path) -> None:
 
 
 def test_loader_entries(tmp_path: Path) -> None:
-    entry = "title Arch\nlinux /vmlinuz\ninitrd /gtk/initrd.img\ninitrd /initrd.img\noptions quiet\noptions x=1\n"
+    entry = "title Arch\nlinux\t/vmlinuz\ninitrd \t /gtk/initrd.img\ninitrd /initrd.img\noptions\tquiet\noptions x=1\n"
     iso = make(tmp_path, {"loader/entries/a.conf": entry}, {"gtk/initrd.img": initramfs()})
     assert exported(iso) == [
         "kernel vmlinuz initrd=initrd.img initrd=other_initrd.img quiet x=1", "initrd initrd.img",

@@ -20,6 +20,7 @@ _LINUX = lazy_regex(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _INITRD = lazy_regex(rb"initrd(?:16|efi)?|initrd\$\{?\w+\}?|\$\{?initrd\w*\}?")
 _PROGRAM, _MODULE = lazy_regex(rb"multiboot2?|xen_hypervisor"), lazy_regex(rb"module2?|xen_module")
 _VARIABLE = lazy_regex(rb"\$(?:\{(\w+)\}|(\w+))")
+_NAME = lazy_regex(rb"\w+")
 _OPTION = lazy_regex(rb"--?[a-z-]+")
 
 
@@ -70,9 +71,8 @@ def _read_grub(data: bytes) -> Iterator[MenuEntry]:
             groups.append((words, []))
         elif groups:
             groups[-1][1].append(words)
-        elif words[0].text == b"set" and len(words) > 1:
-            name, _, value = words[1].text.partition(b"=")
-            variables[name] = _expand(value, variables)
+        else:
+            _assign(words, variables)
     default = variables.get(b"default", b"") or b"0"
     for number, (title, commands) in enumerate(groups):
         names = tuple(_entry_names(title))
@@ -99,30 +99,42 @@ def _read_grub_entry(
     files, is_multiboot, known = list[LoadedFile](), False, dict(variables)
     for words in commands:
         command, loaded = data[words[0].start : words[0].end], strip_options(words[1:])
-        if command == b"set" and len(words) > 1:
-            name, _, value = words[1].text.partition(b"=")
-            known[name] = _expand(value, known)
-        elif loaded and (_LINUX.fullmatch(command) or _PROGRAM.fullmatch(command)):
+        if _assign(words, known):
+            continue
+        if loaded and (_LINUX.fullmatch(command) or _PROGRAM.fullmatch(command)):
             is_multiboot = bool(_PROGRAM.fullmatch(command))
             files = [_grub_file(data, loaded, known)] if is_multiboot or is_linux(loaded[0].text) else []
         elif files and loaded and _MODULE.fullmatch(command):
             files.append(_grub_file(data, loaded, known))
         elif files and _INITRD.fullmatch(command):
-            files += [LoadedFile(_expand(word.text, known)) for word in words[1:]]
+            files += [LoadedFile(path) for word in words[1:] for path in _expand_word(data, word, known)]
     return MenuEntry(names=names, files=tuple(files), is_multiboot=is_multiboot)
 
 
 def _grub_file(data: bytes, words: Sequence[Word], variables: Mapping[bytes, bytes]) -> LoadedFile:
     """Return a file with its arguments, which GRUB quotes for the kernel (grub_create_loader_cmdline)."""
-    arguments = list[bytes]()
-    for word in words[1:]:
-        raw = data[word.start : word.end]
-        text = word.text if raw.startswith(b"'") else _expand(word.text, variables)
-        if raw[:1] not in (b"'", b'"') and b"$" in raw:
-            arguments += text.split()  # an unquoted variable may be several words
-        elif text:
-            arguments.append(b'"%b"' % text if re.search(rb"\s", text) else text)
-    return LoadedFile(_expand(words[0].text, variables), tuple(arguments))
+    texts = [text for word in words[1:] for text in _expand_word(data, word, variables)]
+    arguments = tuple(b'"%b"' % text if re.search(rb"\s", text) else text for text in texts)
+    return LoadedFile(_expand(words[0].text, variables), arguments)
+
+
+def _assign(words: Sequence[Word], variables: dict[bytes, bytes]) -> bool:
+    """Set the variable that a command sets, ``set name=value`` or ``name=value``; return whether it does."""
+    text = words[1].text if words[0].text == b"set" and len(words) > 1 else words[0].text
+    name, equals, value = text.partition(b"=")
+    if not equals or not _NAME.fullmatch(name):
+        return False
+    variables[name] = _expand(value, variables)
+    return True
+
+
+def _expand_word(data: bytes, word: Word, variables: Mapping[bytes, bytes]) -> list[bytes]:
+    """Return the words that ``word`` becomes: with an unquoted variable it may be several, or none."""
+    raw = data[word.start : word.end]
+    text = word.text if raw.startswith(b"'") else _expand(word.text, variables)
+    if raw[:1] not in (b"'", b'"') and b"$" in raw:
+        return text.split()
+    return [text] if text else []
 
 
 def _expand(text: bytes, variables: Mapping[bytes, bytes]) -> bytes:
@@ -210,8 +222,8 @@ def _read_loader_entry(data: bytes) -> Iterator[MenuEntry]:
     """Yield the entry of a loader/entries/*.conf, if it loads Linux."""
     values: dict[bytes, list[bytes]] = {}
     for line in data.splitlines():
-        key, _, value = line.strip().partition(b" ")
-        values.setdefault(key, []).append(value.strip())
+        key, *value = line.split(None, 1) or (b"",)
+        values.setdefault(key, []).append(b"".join(value).strip())
     kernels = values.get(b"linux", [])
     if kernels and is_linux(kernels[0]):
         options = b" ".join(values.get(b"options", []))

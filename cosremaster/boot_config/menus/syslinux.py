@@ -65,12 +65,8 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
     :param inherited: a file that includes it sets the arguments of all labels without their own.
     """
     labels, includes, searched = [_Label(None)], list[bytes](), list[tuple[bytes, Word]]()
-    in_text = False
     for line in split_syslinux_lines(data):
         value = data[line.value : line.end]
-        if line.keyword == b"text" or in_text:
-            in_text = line.keyword != b"endtext"
-            continue
         if line.keyword == b"label":
             labels.append(_Label(value))
         elif line.keyword in (b"include", b"config") or (
@@ -107,13 +103,15 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
 
 
 def split_syslinux_lines(data: bytes) -> Iterator[SyslinuxLine]:
-    """Yield the lines that have a keyword."""
-    at = 0
+    """Yield the lines that have a keyword, without TEXT, ENDTEXT and what is between them: help for people."""
+    at, in_text = 0, False
     for number, raw in enumerate(data.split(b"\n"), 1):
         match = _LINE.match(raw)
         assert match is not None
         keyword, value = match[1].lower(), match.end()
-        if keyword and not keyword.startswith(b"#"):
+        if keyword == b"text" or in_text:
+            in_text = keyword != b"endtext"
+        elif keyword and not keyword.startswith(b"#"):
             yield SyslinuxLine(number, at + match.start(1), keyword, at + value, at + max(value, len(raw.rstrip())))
         at += len(raw) + 1
 
