@@ -12,6 +12,8 @@ TABLE = 446
 ENTRY_SIZE = 16
 ENTRIES = 4
 GPT_PROTECTIVE = 0xEE
+ALL_SECTORS = 0xFFFFFFFF
+"""The number of sectors of a partition over all of a medium, however large (UEFI 2.10, table 5.4)."""
 
 ChsGeometry = tuple[int, int]
 """The number of heads, and of sectors in a track."""

@@ -139,13 +139,13 @@ def plan_image(
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
     placed = _place_replacements(image, replacements, layout, replaced_starts)
     layout = _cover_records(image, layout, placed, trees)
-    patches, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
-    patches |= links.patches
+    pointers, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
+    patches = pointers.staying | links.patches
     if trees is not None:
         patches, contents = trees.render(tree_starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)
     body = _join_body(image, layout, placed, contents, trees.vacated if trees else ())
-    table = _patch_structures(image, PieceTable([*body.pieces, tail]), patches)
+    table = _patch_structures(image, PieceTable([*body.pieces, tail]), [*patches.items(), *pointers.moving.items()])
     _check_unchanged_files(image, table, layout, placed, trees)
     all_overwrites = _join_overwrites(image, overwrites or {}, edits.areas)
     table = table.patched((map_offset(layout, at), data) for at, data in all_overwrites.items())
@@ -188,10 +188,10 @@ def _warn_of_signature(image: IsoImage) -> Iterator[str]:
         yield from warn_of_signature(image)
 
 
-def _patch_structures(image: IsoImage, table: PieceTable, patches: Mapping[int, bytes]) -> PieceTable:
+def _patch_structures(image: IsoImage, table: PieceTable, patches: Iterable[tuple[int, bytes]]) -> PieceTable:
     """Return ``table`` with the new bytes of structures. :raises UnsupportedError: two structures share bytes."""
     try:
-        return table.patched(patches.items())
+        return table.patched(patches)
     except ValueError as error:
         raise UnsupportedError(
             f"has structures that overlap ({error}), so no file on it can be changed", image.place

@@ -14,7 +14,7 @@ from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt, read_last_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.limine import LimineStage2
-from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.mbr import ALL_SECTORS, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
 """Bytes in front of the volume descriptors (ECMA-119, 6.2.1)."""
-_MAX_SECTORS = 0xFFFFFFFF
-"""A partition over all of a larger medium has so many (UEFI 2.10, table 5.4)."""
 MAX_CATALOG = 64 * 1024
 _SESSION_STEP = 16
 """Sessions on files begin at a multiple of so many blocks."""
@@ -135,7 +133,7 @@ def _check_ends(
         if partition.table == "APM":
             is_counted &= partition.start * SECTOR >= primary.blocks * BLOCK
         elif partition.label == PROTECTIVE_LABEL:
-            is_counted = is_damaged and partition.end <= _MAX_SECTORS
+            is_counted = is_damaged and partition.end <= ALL_SECTORS
         if is_counted and partition.end * SECTOR > source.size:
             raise ImageError(f"is cut off: {partition.name} ends behind its end", source.place)
     primary_gpt = next((copy for copy in gpt if not copy.is_backup), None)
@@ -307,11 +305,16 @@ def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None,
     head = source.read(start, pointers.GRUB2_IMAGE_OFFSET + 8)
     has_grub2_pointer = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.pack_grub2_image_pointer(entry.lba)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
-    if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):
+    if info and not (info.image == entry.lba and _is_primary_descriptor(source, info.descriptor) and info.length):
         info = None
     size = size or (info.length if info else 0)
     length = min(max(entry.minimum_size, size), source.size - start)
     return BootImage(entry, length, file.path if file else None, info, has_grub2_pointer)
+
+
+def _is_primary_descriptor(source: ByteSource, lba: Lba) -> bool:
+    """Return whether block ``lba`` is a primary volume descriptor: that of block 16, or that of a later session."""
+    return lba >= FIRST_DESCRIPTOR and source.read(lba_offset(lba), 6) == b"\1CD001"
 
 
 def _blank_known(

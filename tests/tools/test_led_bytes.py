@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +16,12 @@ from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support import judges
 
+ISOLINUX = Path("/usr/lib/ISOLINUX/isolinux.bin")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    tools.require("genisoimage", *judges.TOOLS)
+    tools.require("genisoimage", str(ISOLINUX), *judges.TOOLS)
     (tmp_path / "tree").mkdir()
     return tmp_path / "tree"
 
@@ -71,3 +76,56 @@ def test_a_boot_image_of_an_earlier_session_gets_no_other_bytes(folder: Path, tm
         remaster(iso, tmp_path / "out.iso", add_iso=[InlineFile("/efi.img", b"new" * 9000)])
     remaster(iso, tmp_path / "out.iso", add_iso=[InlineFile("/more", b"even more" * 1000)])
     check(tmp_path / "out.iso")
+
+
+def test_a_boot_image_of_a_later_session_gets_its_table(folder: Path, tmp_path: Path) -> None:
+    """xorriso writes the block of the session's own volume descriptor into it."""
+    iso, more, out = tmp_path / "in.iso", tmp_path / "more", tmp_path / "out.iso"
+    (folder / "isolinux").mkdir()
+    shutil.copy(ISOLINUX, folder / "isolinux")
+    boot = ["-boot_image", "isolinux", "dir=/isolinux"]
+    run(["xorriso", "-outdev", iso, "-map", folder, "/", *boot])
+    more.write_bytes(b"more" * 1000)
+    run(["xorriso", "-dev", iso, "-boot_image", "any", "patch", "-map", more, "/more"])
+    before = read_table(iso)
+    assert before[0] > 16
+    new = ISOLINUX.read_bytes() + bytes(3000)
+    remaster(iso, out, add_iso=[InlineFile("/isolinux/isolinux.bin", new)])
+    assert read_table(out)[:3] == (before[0], boot_blocks(out)[0], len(new))
+    check(out)
+
+
+def read_table(iso: Path) -> tuple[int, int, int, int]:
+    """The boot information table of the first boot image: descriptor, image, length, sum."""
+    return struct.unpack_from("<4I", iso.read_bytes(), boot_blocks(iso)[0] * 2048 + 8)
+
+
+def test_anchors_that_come_to_stand_where_directories_were(folder: Path, tmp_path: Path) -> None:
+    """The end of an image, with UDF's last anchors, moves to the front over the directories that leave."""
+    (folder / "a").write_bytes(os.urandom(50_000))
+    many = [InlineFile(f"/site/d{number:03}/file", b"%d" % number) for number in range(100)]
+    for number, options in enumerate((["-udf", "-R", "-J"], ["-udf", "-R"], ["-udf"])):
+        names = [tmp_path / f"{name}{number}.iso" for name in ("udf", "udf-longer", "udf-out")]
+        run(["genisoimage", "-quiet", *options, "-o", names[0], folder])
+        remaster(names[0], names[1], add_iso=many)
+        remaster(names[1], names[2], remove_iso=["site"])
+        check(names[2])
+
+
+def test_a_partition_over_all_of_any_medium_stays(folder: Path, tmp_path: Path) -> None:
+    """It has 0xFFFFFFFF sectors, as where the size of the medium was not known (UEFI 2.10, table 5.4)."""
+    iso = tmp_path / "in.iso"
+    for name, size in (("a", 9000), ("z", 90_000)):
+        (folder / name).write_bytes(os.urandom(size))
+    gpt = ["-appended_part_as_gpt", "-append_partition", "2", "0xef", folder / "a"]
+    run(["xorriso", "-as", "mkisofs", "-quiet", "-r", *gpt, "-o", iso, folder])
+    raw = bytearray(iso.read_bytes())
+    assert raw[450] == 0xEE
+    raw[458:462] = b"\xff" * 4
+    iso.write_bytes(raw)
+    before = judges.complaints(iso)
+    for number, change in enumerate(({"add_iso": [InlineFile("/new", os.urandom(500_000))]}, {"remove_iso": ["z"]})):
+        out = tmp_path / f"out{number}.iso"
+        remaster(iso, out, **change)  # type: ignore[arg-type]
+        assert out.read_bytes()[446:462] == raw[446:462]
+        assert judges.complaints(out) <= before

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.limine import STAGE2_END, STAGE2_OFFSET, LimineStage2
-from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.mbr import ALL_SECTORS, Mbr
 from cosremaster.boot.pointers import move_pointer
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import ByteSource
@@ -109,7 +109,7 @@ def map_partition(
     if partition.is_filler or (drop and partition in image.hfs_partitions):
         return start, min([layout.map_end(end), *_find_moved_starts(image, replacements, partition)])
     if partition.covers_volume(image.trees):
-        return start, layout.map_end(end)
+        return start, end if end - start == ALL_SECTORS else layout.map_end(end)
     new_start = layout.map_start(start)
     return new_start, Sector(new_start + end - start)
 

@@ -15,6 +15,7 @@ from cosremaster.iso.layout.partition_tables import patch_partition_tables
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage
+from cosremaster.records import Struct
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
@@ -25,22 +26,36 @@ _ENTRY_SECTORS, _ENTRY_LBA = 6, 8
 Patches = Iterator[tuple[int, bytes]]
 
 
+class PointerPatches(Struct, frozen=True):
+    """The bytes of patches, by their byte offset in the new image.
+
+    ``staying``: of structures that are at the same place on the old image. ``moving``: of partition tables, and of
+    what is at the end of the image, which may come to stand where a directory that leaves has been.
+    """
+
+    staying: dict[int, bytes]
+    moving: dict[int, bytes]
+
+
 def plan_pointer_patches(
     image: IsoImage, source: ByteSource, layout: Layout, replacements: Sequence[FileReplacement], *, drop: bool
-) -> dict[int, bytes]:
-    """Return the bytes of all patches by their byte offset in the new image; no two of them overlap.
+) -> PointerPatches:
+    """Return all patches; no two of those that stay overlap, nor two of the others.
 
     :param source: the file that holds the old image.
     :param drop: HFS partitions become fillers.
     :raises UnsupportedError: when a UDF file entry has no room for its new extents.
     """
-    patches = (
+    staying = (
         _patch_old_records(image, layout, replacements), _patch_replaced_records(replacements),
         _patch_descriptors(image, layout), _patch_catalog(image, layout, replacements),
         _patch_udf(image, source, layout, replacements),
-        patch_partition_tables(image, source, layout, replacements, drop=drop),
     )  # fmt: skip
-    return dict(chain.from_iterable(patches))
+    moving = (
+        _move_anchors(image, source, layout),
+        patch_partition_tables(image, source, layout, replacements, drop=drop),
+    )
+    return PointerPatches(dict(chain.from_iterable(staying)), dict(chain.from_iterable(moving)))
 
 
 def _patch_old_records(image: IsoImage, layout: Layout, replacements: Iterable[FileReplacement]) -> Patches:
@@ -96,16 +111,23 @@ def _patch_catalog(image: IsoImage, layout: Layout, replacements: Iterable[FileR
 
 
 def _patch_udf(image: IsoImage, source: ByteSource, layout: Layout, replacements: Iterable[FileReplacement]) -> Patches:
-    """Yield the patches of UDF file entries, of the partition's size and of the anchors at the end of the volume."""
+    """Yield the patches of UDF file entries and of the partition's size."""
     if image.udf is None:
         return
-    from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf  # noqa: PLC0415 - few images have UDF
+    from cosremaster.iso.udf.patch import BlockMove, patch_udf  # noqa: PLC0415 - few images have UDF
 
     moved = (placed for placed in layout.placements if placed.start != placed.span.start)
     moves = [BlockMove(placed.span.start, placed.span.blocks, placed.start) for placed in moved]
     replaced = {new.old_span.start: (new.start, new.table.length) for new in replacements if new.old_span}
+    yield from patch_udf(image.udf, source, moves, replaced, layout.tail - layout.old_tail)
+
+
+def _move_anchors(image: IsoImage, source: ByteSource, layout: Layout) -> Patches:
+    """Yield the patch of UDF's anchors at the end of the volume, where that moves."""
     growth = layout.tail - layout.old_tail
-    yield from patch_udf(image.udf, source, moves, replaced, growth)
-    if image.udf.tail_anchors and growth:
-        end = Lba(image.udf.tail_anchors.end + growth)
-        yield lba_offset(Lba(image.udf.tail_anchors.start + growth)), move_tail_anchors(image.udf, source, end)
+    if image.udf is None or image.udf.tail_anchors is None or not growth:
+        return
+    from cosremaster.iso.udf.patch import move_tail_anchors  # noqa: PLC0415 - few images have UDF
+
+    end = Lba(image.udf.tail_anchors.end + growth)
+    yield lba_offset(Lba(image.udf.tail_anchors.start + growth)), move_tail_anchors(image.udf, source, end)
