@@ -48,7 +48,8 @@ class FileSource:
             reason = self._describe_refusal(error)
             os.close(self.descriptor)
             raise ImageError(reason, self.place) from error
-        self._stamp = self._read_stamp()
+        status = self._status()
+        self._stamp, self._inode = _stamp_of(status), (status.st_ctime_ns, status.st_nlink)
 
     def _describe_refusal(self, error: OSError) -> str:
         """Return why what is opened is no file to read at any offset, as ``error`` of the system shows."""
@@ -85,11 +86,6 @@ class FileSource:
         with suppress(OSError):  # nothing was written
             os.close(self.descriptor)
 
-    def _read_stamp(self) -> tuple[int, int]:
-        """Return the size in bytes and the time of the last change in nanoseconds, as they are now."""
-        status = self._status()
-        return status.st_size, status.st_mtime_ns
-
     def _status(self) -> os.stat_result:
         """Return the status of the file. :raises ImageError: there is none."""
         try:
@@ -99,8 +95,21 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         """Compare size and time with those at the opening. :raises ImageError: somebody wrote to the file since."""
-        if self._read_stamp() != self._stamp:
+        if _stamp_of(self._status()) != self._stamp:
             raise ImageError("changed while it was being read", self.place)
+
+    def check_untouched(self) -> None:
+        """Compare also the time of the kernel's clock, as who writes may set the other back. Raises as the above.
+
+        A name more or less changes it too, and no byte: so does another file that is renamed over this one.
+        """
+        status = self._status()
+        stamp, inode = _stamp_of(status), (status.st_ctime_ns, status.st_nlink)
+        if (stamp, inode) == (self._stamp, self._inode):
+            return
+        if stamp != self._stamp or inode[1] == self._inode[1]:
+            raise ImageError("changed while it was being read", self.place)
+        self._inode = inode
 
     def identity(self) -> SourceIdentity:
         """Return device and inode; size, and the times of the last change of data and inode in nanoseconds."""
@@ -147,3 +156,8 @@ class FileSource:
             raise ImageError(f"cannot be read: {error.strerror}", self.place.at(offset)) from error
         if count < size:
             raise ImageError(f"ends {size - count:,} bytes too early", self.place.at(offset + count))
+
+
+def _stamp_of(status: os.stat_result) -> tuple[int, int]:
+    """Return the size in bytes, and the time of the last change in nanoseconds."""
+    return status.st_size, status.st_mtime_ns

@@ -40,6 +40,10 @@ class DatedFile(DirectSource, Protocol):
         """Compare its state with that when it was planned. :raises CosremasterError: it changed, or is not there."""
         ...
 
+    def exact(self) -> DatedFile:
+        """Return the file for who has no checksum of its bytes: no time that was set back hides a change of it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BaseRange:
@@ -251,8 +255,10 @@ def freeze_table(table: PieceTable, base: ByteSource, store: BlobStore) -> Froze
 def _freeze_pieces(table: PieceTable, base: ByteSource, store: BlobStore) -> Iterator[Piece]:
     """Yield the pieces of ``table`` with what does not stay read: as literals if it is short, else as blobs."""
     for piece in table.pieces:
-        if isinstance(piece, Zeros) or (isinstance(piece, Range) and (piece.source is base or _is_large_file(piece))):
+        if isinstance(piece, Zeros) or (isinstance(piece, Range) and piece.source is base):
             yield piece
+        elif isinstance(piece, Range) and _is_large_file(piece):
+            yield piece._replace(source=cast("DatedFile", piece.source).exact())
         elif isinstance(piece, Range) and isinstance(piece.source, ConcatSource):
             yield from _freeze_pieces(piece.source.table.cut(piece.offset, piece.offset + piece.length), base, store)
         elif (

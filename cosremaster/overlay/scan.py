@@ -67,12 +67,14 @@ def open_long_path(path: bytes, flags: int) -> int:
 class HostFile(Struct, frozen=True):
     """A regular file of this machine as it was when it was scanned; a source of pieces and a content.
 
-    ``size``: bytes.
+    ``size``: bytes. ``ctime_ns``: when its inode changed last, by the kernel's clock, which nobody sets back; 0 where
+    nobody looked.
     """
 
     path: bytes
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
     @property
     def name(self) -> str:
@@ -100,6 +102,10 @@ class HostFile(Struct, frozen=True):
         """Return the file's path, size and time, which stand for its bytes."""
         return f"{self.path!r} {self.size} {self.mtime_ns}"
 
+    def exact(self) -> HostFile:
+        """Return the file for who has no checksum of its bytes: no time that was set back hides a change of it."""
+        return ExactHostFile(self.path, self.size, self.mtime_ns, self.ctime_ns) if self.ctime_ns else self
+
     def check_unchanged(self) -> None:
         """Compare the file with what was scanned. :raises OverlayError: it changed, or cannot be opened."""
         with self._reading():
@@ -119,8 +125,12 @@ class HostFile(Struct, frozen=True):
             raise self._error(f"cannot be read: {error.strerror}") from error
         finally:
             os.close(fd)
-        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+        if not self._is_state(now):
             raise self._error(CHANGED)
+
+    def _is_state(self, status: os.stat_result) -> bool:
+        """Return whether ``status`` is that of the file as it was scanned."""
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
     def _error(self, message: str) -> OverlayError:
         """Return an error about this file."""
@@ -145,6 +155,18 @@ class HostFile(Struct, frozen=True):
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes."""
         return b"".join(self.chunks(0, min(count, self.size)))
+
+
+class ExactHostFile(HostFile, frozen=True):
+    """A file whose inode has to stay too: another one of its size may have its time, as reproducible builds set it."""
+
+    def stamp(self) -> str:
+        """Return the file's path, size and times, which stand for its bytes."""
+        return f"{self.path!r} {self.size} {self.mtime_ns} {self.ctime_ns}"
+
+    def _is_state(self, status: os.stat_result) -> bool:
+        """Return whether ``status`` is that of the file as it was scanned."""
+        return status.st_ctime_ns == self.ctime_ns and HostFile._is_state(self, status)
 
 
 class SourceScan(Struct, frozen=True):
@@ -201,11 +223,12 @@ class _Scanner:
             self.out_of_time.append(path)
         is_device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
         is_hard_linked = kind is NodeKind.FILE and status.st_nlink > 1
+        file = HostFile(host_path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         return Node(
             path=path, kind=kind, mode=0o777 if kind is NodeKind.SYMLINK else stat.S_IMODE(status.st_mode),
             uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(mtime, self._max_mtime), target=target,
             rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
-            content=HostFile(host_path, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
+            content=file if kind is NodeKind.FILE else None,
             link=(status.st_dev, status.st_ino) if is_hard_linked else None, xattrs=xattrs,
         )  # fmt: skip
 

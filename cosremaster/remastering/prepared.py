@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ class Prepared:
         """Keep the arguments; ``use`` counts who reads the base, and ``name`` is that of the new image in messages."""
         use.begin()
         self.table = table
+        base = table.base
+        self._check_base: Callable[[], None] = getattr(base, "check_untouched", base.check_unchanged)
         self._use = SharedUse(use.end, name)
         self.name, self.size, self.identical, self.warnings, self.proof = name, table.size, identical, warnings, proof
 
@@ -82,15 +84,14 @@ class Prepared:
 
         :raises ImageError: the base was changed. :raises OverlayError: a file of the user was.
         """
-        self.table.base.check_unchanged()
+        self._check_base()
         for file in self.table.files:
             file.check_unchanged()
 
-    def _check_base(self) -> None:
+    def _check_near_base(self) -> None:
         """Check that the base did not change. What comes from other machines does so by itself, with each request."""
-        base = self.table.base
-        if not base.is_far:
-            base.check_unchanged()
+        if not self.table.base.is_far:
+            self._check_base()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from byte ``offset`` on, fewer where the image ends.
@@ -101,7 +102,7 @@ class Prepared:
         self._use.begin()  # a context would take as long as the rest of a short read
         try:
             data = self.table.read(offset, length)
-            self._check_base()
+            self._check_near_base()
             return data
         finally:
             self._use.end()
@@ -110,7 +111,7 @@ class Prepared:
         """Fill ``views``, one after another, from byte ``offset`` on, all inside the image. Raises as :meth:`read`."""
         with self._use.using():
             self.table.fill(offset, views)
-            self._check_base()
+            self._check_near_base()
 
     def chunks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield ``length`` bytes from byte ``offset`` on, None: all that follow, in chunks. Raises as :meth:`read`."""
