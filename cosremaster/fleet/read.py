@@ -6,16 +6,16 @@ All faults are reported at once. One that every site has is told once, another w
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import RecipeError, UsageError, printable
-from cosremaster.fleet.sites import NAME, SiteEntry, list_sites
+from cosremaster.fleet.sites import ALL_NAMES, NAME, SiteEntry, list_sites
 from cosremaster.io.urls import Url
-from cosremaster.overlay.request import AddPath
+from cosremaster.overlay.request import AddPath, Symlink
 from cosremaster.recipe.document import Document, VariableTable
 from cosremaster.recipe.faults import Faults, suggest_name
 from cosremaster.recipe.read import PlacedTables, Recipe, RecipeReader, parse_toml, read_text, validate_document
@@ -36,6 +36,12 @@ class FleetSite(Struct, frozen=True, kw_only=True):
     name: str
     output: Path
     request: Request
+
+    @property
+    def depends_on_files(self) -> bool:
+        """Whether the request may be another when files that it adds are: variables of templates, units to enable."""
+        items = (*self.request.add, *self.request.add_iso)
+        return any(isinstance(item, Symlink) or getattr(item, "template", None) is not None for item in items)
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
@@ -60,12 +66,13 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 def read_fleet(
     path: str | Path, variables: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None, *,
-    threads: int | None = None, output_folder: Path | None = None,
+    threads: int | None = None, output_folder: Path | None = None, only: Container[object] = ALL_NAMES,
 ) -> Fleet:  # fmt: skip
     """Read the fleet in the TOML file ``path`` (docs/fleet.md). Paths in it are relative to it.
 
     ``variables`` and ``environ`` give values to what ``[variables]`` declares, as in a recipe; what a site gives comes
-    first. ``output_folder``: where the images go, whatever the file says.
+    first. ``output_folder``: where the images go, whatever the file says. ``only``: names of the sites that are read;
+    the others may have faults.
 
     :raises RecipeError: the fleet has faults, all of which are reported together.
     :raises UsageError: ``variables`` has a name that the fleet does not declare.
@@ -76,7 +83,7 @@ def read_fleet(
         raw = parse_toml(path, text)
         lines = find_lines(text)
         faults = Faults(str(path), lines)
-        entries = list_sites(raw, path, faults)
+        entries = list_sites(raw, path, faults, only)
         document, tables = _read_common(raw, faults)
         faults.raise_if_any()
         reader = _FleetReader(path, document, tables, variables or {}, os.environ if environ is None else environ)

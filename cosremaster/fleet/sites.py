@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,33 @@ class SiteEntry(Struct, frozen=True, kw_only=True):
     tables: Mapping[str, PlacedTables]
 
 
-def list_sites(raw: Mapping[str, Any], path: Path, faults: Faults) -> list[SiteEntry]:
-    """Return the sites of the fleet ``raw``, which is in the file ``path``; faults are added."""
+class _AllNames:
+    """Has every name."""
+
+    def __contains__(self, name: object) -> bool:
+        """Return True."""
+        return True
+
+
+ALL_NAMES: Container[object] = _AllNames()
+
+
+def list_sites(
+    raw: Mapping[str, Any], path: Path, faults: Faults, only: Container[object] = ALL_NAMES
+) -> list[SiteEntry]:  # fmt: skip
+    """Return the sites of the fleet ``raw``, which is in the file ``path``; faults are added.
+
+    ``only``: the names of those that count; the others may have faults.
+    """
     entries: list[SiteEntry] = []
     listed = raw.get("site", [])
     if not isinstance(listed, list):
         faults.add(("site",), "must be tables, as in [[site]]")
         listed = []
     for number, table in enumerate(listed):
-        entries += _read_site(table, ("site", number), faults)
+        entries += _read_site(table, ("site", number), faults, only)
     if "sites" in raw:
-        entries += _read_sites(raw["sites"], path, faults)
+        entries += _read_sites(raw["sites"], path, faults, only)
     if not entries and not faults.listed:
         faults.add(
             ("sites",) if "sites" in raw else (), "there is no site: [[site]], or [sites] with directory, csv or json"
@@ -64,10 +80,12 @@ def list_sites(raw: Mapping[str, Any], path: Path, faults: Faults) -> list[SiteE
     return entries
 
 
-def _read_site(table: Any, place: KeyPath, faults: Faults) -> Iterator[SiteEntry]:
-    """Yield the site that ``table``, at ``place``, describes; none where it has no name. Faults are added."""
+def _read_site(table: Any, place: KeyPath, faults: Faults, only: Container[object]) -> Iterator[SiteEntry]:
+    """Yield the site that ``table``, at ``place``, describes; none where it has no name in ``only``. Add faults."""
     if not isinstance(table, dict):
         faults.add(place, "must be a table")
+        return
+    if table.get("name") not in only:
         return
     for key in table:
         if key not in ("name", "variables", *_LISTS):
@@ -120,8 +138,8 @@ def _check_name(name: str, place: KeyPath, faults: Faults) -> bool:
     return False
 
 
-def _read_sites(table: Any, path: Path, faults: Faults) -> Iterator[SiteEntry]:
-    """Yield the sites that the table ``sites`` names; faults are added."""
+def _read_sites(table: Any, path: Path, faults: Faults, only: Container[object]) -> Iterator[SiteEntry]:
+    """Yield those of the sites that the table ``sites`` names whose names are in ``only``; faults are added."""
     if not isinstance(table, dict):
         faults.add(("sites",), "must be a table with directory, csv or json")
         return
@@ -140,7 +158,7 @@ def _read_sites(table: Any, path: Path, faults: Faults) -> Iterator[SiteEntry]:
         faults.add(place, "must be text in quotes")
         return
     try:
-        yield from _KINDS[kinds[0]](path.parent, table, faults)
+        yield from _KINDS[kinds[0]](path.parent, table, faults, only)
     except OSError as error:
         faults.add(place, f"{printable(table[kinds[0]])} cannot be read: {error.strerror}")
     except UnicodeDecodeError:
@@ -153,12 +171,14 @@ def _read_sites(table: Any, path: Path, faults: Faults) -> Iterator[SiteEntry]:
         faults.add(place, f"{printable(table[kinds[0]])} cannot be read: {error}")
 
 
-def _read_directory(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterator[SiteEntry]:
+def _read_directory(
+    folder: Path, table: Mapping[str, Any], faults: Faults, only: Container[object]
+) -> Iterator[SiteEntry]:
     """Yield a site for each folder, which is its overlay; faults are added."""
     place: KeyPath = ("sites", "directory")
     for name in sorted(os.listdir(folder / table["directory"])):
         path = folder / table["directory"] / name
-        if name.startswith("."):
+        if name.startswith(".") or name not in only:
             continue
         if not path.exists():
             faults.add(place, f"{printable(name)} in it is a symlink to nothing: is it a site?")
@@ -173,7 +193,7 @@ def _read_directory(folder: Path, table: Mapping[str, Any], faults: Faults) -> I
         yield SiteEntry(name=name, variables={}, document=document, tables=placed)
 
 
-def _read_csv(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterator[SiteEntry]:
+def _read_csv(folder: Path, table: Mapping[str, Any], faults: Faults, only: Container[object]) -> Iterator[SiteEntry]:
     """Yield a site for each line of a table, whose first line has the names of the variables; faults are added.
 
     A space behind a comma is none of the cell, or else quotes behind it would be.
@@ -203,13 +223,15 @@ def _read_csv(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterato
                 faults.add(place, f"{shown}:{rows.line_num}: has {len(row)} cells, and there are {len(header)} columns")
                 continue
             name = row[columns[0]].strip()
+            if name not in only:
+                continue
             values = {cell: value for number, (cell, value) in enumerate(zip(header, row, strict=True))
                       if number != columns[0]}  # fmt: skip
             if _check_name(name, (*place, f"line {rows.line_num}"), faults):
                 yield SiteEntry(name=name, variables=values, document=Document(input=""), tables={})
 
 
-def _read_json(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterator[SiteEntry]:
+def _read_json(folder: Path, table: Mapping[str, Any], faults: Faults, only: Container[object]) -> Iterator[SiteEntry]:
     """Yield the sites of a list, whose elements are as the tables ``[[site]]``; faults are added."""
     place: KeyPath = ("sites", "json")
     listed = json.loads((folder / table["json"]).read_bytes())
@@ -217,10 +239,10 @@ def _read_json(folder: Path, table: Mapping[str, Any], faults: Faults) -> Iterat
         faults.add(place, f"{printable(table['json'])}: must be an array of sites")
         return
     for number, element in enumerate(listed):
-        yield from _read_site(element, (*place, number), faults)
+        yield from _read_site(element, (*place, number), faults, only)
 
 
-_KINDS: dict[str, Callable[[Path, Mapping[str, Any], Faults], Iterator[SiteEntry]]] = {
+_KINDS: dict[str, Callable[[Path, Mapping[str, Any], Faults, Container[object]], Iterator[SiteEntry]]] = {
     "directory": _read_directory,
     "csv": _read_csv,
     "json": _read_json,

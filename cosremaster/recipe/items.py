@@ -168,7 +168,8 @@ def _read_template(source: str, maker: _ItemMaker) -> tuple[tuple[str, str], ...
         return ()
     for path in _list_files(source):
         try:
-            for name, line in _find_variables(path, os.stat(path).st_mtime_ns):
+            status = os.stat(path)
+            for name, line in _find_variables(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)):
                 try:
                     values[name] = maker.value_of(name)
                 except VariableError as fault:
@@ -189,8 +190,8 @@ def _list_files(source: str) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _find_variables(path: str, _: int) -> tuple[tuple[str, int], ...]:
-    """Return names and lines of the variables in the file ``path``, which was changed at that time.
+def _find_variables(path: str, _: tuple[int, int, int]) -> tuple[tuple[str, int], ...]:
+    """Return names and lines of the variables in the file ``path``, which has that size and was changed at those times.
 
     :raises TemplateError: there is none behind a ``${``, or the file is too large. :raises OSError: it is unreadable.
     """

@@ -13,6 +13,7 @@ from pathlib import Path
 from cosremaster.errors import UsageError
 from cosremaster.fleet.read import Fleet, FleetSite, read_fleet
 from cosremaster.lazy_regex import lazy_regex
+from cosremaster.overlay.request import STANDARD_INPUT, AddPath
 from cosremaster.recipe.read import parse_toml, read_recipe, read_text
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
 from cosremaster.serve.sites import FAILURE_INTERVAL, SiteCatalog, SiteSource
@@ -20,6 +21,8 @@ from cosremaster.suggestions import suggest_file
 
 LONGEST_NAME = 100
 """Characters of a site's name: with a token before it, the URL stays below the 255 that machines take."""
+SETTLED = 100_000_000
+"""Nanoseconds after which a file that appears in a folder changes the time of that, however coarse the clock is."""
 
 _NAME = lazy_regex(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}", re.ASCII)
 
@@ -43,7 +46,7 @@ class RecipeCatalog:
         :raises UsageError: two have a name, or one has a name that no URL takes.
         """
         self._paths = paths
-        self._state: list[int | None] = []
+        self._state: list[int | None] | None = None
         self._recipes: dict[str, Path] = {}
         self.problems: tuple[str, ...] = ()
         self._read_folders()
@@ -60,10 +63,14 @@ class RecipeCatalog:
         if path is None:
             raise UsageError(f"there is no recipe of the site {name} any more")
         recipe = read_recipe(path)
+        items = (*recipe.request.add, *recipe.request.add_iso)
+        if any(isinstance(item, AddPath) and os.fsencode(item.source) == STANDARD_INPUT for item in items):
+            raise UsageError(f"{path}: standard input is read once, so nothing that is planned again adds it")
         return SiteSource(recipe.input, recipe.request, (recipe.path,), recipe.expect)
 
     def _read_folders(self) -> dict[str, Path]:
         """Return the recipes by their names; folders are read again when something appeared or vanished in them."""
+        now = time.time_ns()
         state = [_folder_state(path) for path in self._paths]
         if state == self._state:
             return self._recipes
@@ -80,7 +87,8 @@ class RecipeCatalog:
                     problems.append(f"{recipe}: the site {recipe.stem} is {recipes[recipe.stem]} already")
                     continue
                 recipes[recipe.stem] = recipe
-        self._state, self._recipes, self.problems = state, recipes, tuple(problems)
+        is_settled = not any(folder is not None and abs(now - folder) < SETTLED for folder in state)
+        self._recipes, self.problems, self._state = recipes, tuple(problems), state if is_settled else None
         return recipes
 
 
@@ -118,12 +126,18 @@ class FleetCatalog:
         return self._read()[1]
 
     def read_site(self, name: str) -> SiteSource:
-        """Return what the site ``name`` is made of. :raises UsageError: it is gone."""
+        """Return what the site ``name`` is made of.
+
+        :raises UsageError: it is gone. :raises RecipeError: files that it adds make a fault of it.
+        """
         fleet, sites = self._read()
         if name not in sites:
             raise UsageError(f"{self._path}: there is no site {name} any more")
+        site = sites[name]
+        if site.depends_on_files and not self.problems:  # which may have changed since
+            (site,) = read_fleet(self._path, only=(name,)).sites or (site,)
         files = tuple(path for path in self._files if not path.is_dir())  # what a site has in a folder, it adds
-        return SiteSource(fleet.base, sites[name].request, files, fleet.expect)
+        return SiteSource(fleet.base, site.request, files, fleet.expect)
 
     def _read(self) -> tuple[Fleet, dict[str, FleetSite]]:
         """Return the fleet, and its sites by name: as they are now, or else as they were before there were faults."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from cosremaster.api.image import Image
 from cosremaster.api.network_boot import plan_network_boot
 from cosremaster.browse.container import open_container
-from cosremaster.errors import CosremasterError, ImageError, LayerError, Place, UnsupportedError
+from cosremaster.errors import CosremasterError, ImageError, LayerError, Place, UnsupportedError, UsageError
 from cosremaster.io.pieces import PieceTable, Zeros
 from cosremaster.io.remote import RemoteSource, open_remote
 from cosremaster.io.shared_use import SharedUse
@@ -26,7 +26,7 @@ from cosremaster.overlay.request import host_paths
 from cosremaster.records.tuples import NamedTuple
 from cosremaster.remastering.request import parse_item
 from cosremaster.serve.fingerprint import Fingerprint, take_fingerprint
-from cosremaster.serve.looks import Pace, Watched, WatchedFiles, WatchedUrl, join_looks
+from cosremaster.serve.looks import Look, Pace, Watched, WatchedFiles, WatchedUrl, join_looks
 from cosremaster.serve.metrics import Metrics
 from cosremaster.serve.ranges import Representation
 
@@ -53,6 +53,12 @@ URL_INTERVAL = 10.0
 """Seconds for which a base by URL is not asked for again: each time is a request to its server."""
 FAILURE_INTERVAL = 5.0
 """Seconds for which a site that cannot be planned is not tried again."""
+TRIALS = 3
+"""Times that a site is read at most before a plan, where it changes meanwhile."""
+SETTLING = 1.02
+"""Seconds from the beginning of one in which a file changed until no change has the same date, nor, where the clock of
+a file system is coarse, the same state. That clock may lag by the rest.
+"""
 
 
 class SiteSource(NamedTuple):
@@ -370,21 +376,22 @@ class SiteImages:
 
     def _plan_site(self, name: str) -> ServedSite:
         """Return the planned image of the site ``name``. :raises CosremasterError: it cannot be planned."""
-        source = self.catalog.read_site(name)
-        files = self._files.find(source.inputs)  # before the plan: what changes meanwhile is seen the next time
-        looks = [each.look_again(_pace()) for each in files]
+        source, files, looks = self._read_source(name)
         begun = time.monotonic()
-        base = self._open_base(source)
-        inputs: tuple[Watched | WatchedUrl, ...] = files
-        if base.watched is not None:
-            inputs = (*files, base.watched)
-            looks.append(base.watched.look(_pace()))
-        look = join_looks(looks)
-        prepared = base.image.prepare(source.request)
-        site = ServedSite(name, source, inputs, look.state, prepared, self._served.get(name))
-        if not has_volume(PreparedSource(prepared, name, is_far=False)):
+        with self._using_base(source) as base:
+            inputs: tuple[Watched | WatchedUrl, ...] = files
+            if base.watched is not None:
+                inputs = (*files, base.watched)
+                looks.append(base.watched.look(_pace()))
+            look = join_looks(looks)
+            prepared = base.image.prepare(source.request)
+            site = ServedSite(name, source, base, inputs, look.state, prepared, self._served.get(name))
+        try:
+            if not has_volume(PreparedSource(prepared, name, is_far=False)):
+                raise UnsupportedError("is no ISO 9660 image, and no other is served", Place((str(source.base),)))
+        except BaseException:
             site.close()
-            raise UnsupportedError("is no ISO 9660 image, and no other is served", Place((str(source.base),)))
+            raise
         taken = time.monotonic() - begun
         site.fresh_until, site.renewal = look.until + taken, look.renewal + taken
         return site
