@@ -576,6 +576,13 @@ class Image:
         """
         self._session.opened.expect(name, digits, progress=progress)
 
+    def check_unchanged(self) -> None:
+        """Compare size and time of the image's file, or what its server tells of it, with those at the opening.
+
+        :raises ImageError: it is another now.
+        """
+        self._session.opened.check_unchanged()
+
     def _expect(self, digests: Iterable[str], progress: Progress | None) -> None:
         """Compare the image with ``digests``, as in ``sha256:HEX``. Raises as :meth:`check_digest`."""
         from cosremaster.remastering.output_options import OutputOptions  # noqa: PLC0415 - rarely asked for by itself

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.fetched_blocks import BLOCK_SIZE, FetchedBlocks, cannot_keep
@@ -76,6 +77,7 @@ class RemoteSource:
         self.size = file.size
         self._url, self._file, self._blocks = url, file, blocks
         self._lock = threading.Lock()
+        self._checks_each = False
         self._ahead: dict[int, int] = {}  # the block that a stream wants next, and how many it gets
         self._store(0, file.head)
         self._use = SharedUse(self._end, self.name)
@@ -105,6 +107,16 @@ class RemoteSource:
     def check_fetched(self) -> None:
         """Check that what was fetched is of one file. :raises ImageError: it may not be; where it must, nobody asks."""
         if not self._file.is_conditional:
+            self.check_unchanged()
+
+    def check_each_fetch(self) -> None:
+        """Ask behind each fetch from now on, too, where requests hold no condition: for who cannot wait for the end.
+
+        :raises ImageError: what was fetched until now may be of two files.
+        """
+        with self._lock:
+            self._checks_each = not self._file.is_conditional
+        if self._checks_each:
             self.check_unchanged()
 
     def share(self) -> RemoteSource:
@@ -232,6 +244,8 @@ class RemoteSource:
             del self._ahead[next(iter(self._ahead))]
         with self._seeing_changes():
             data = self._file.fetch(start * BLOCK_SIZE, min(stop * BLOCK_SIZE, self.size))
+            if self._checks_each:
+                self._file.check_unchanged()
         return self._store(start, data)
 
     def _store(self, first: int, data: bytes) -> dict[int, bytes]:
@@ -250,7 +264,9 @@ class RemoteSource:
 
 
 _OPENED: dict[Url, RemoteSource] = {}
-_OPENING = threading.Lock()
+_OPENING = threading.Lock()  # of both, for moments
+_BEING_OPENED: WeakValueDictionary[Url, threading.Lock] = WeakValueDictionary()
+"""A lock for each URL that somebody opens: a server may take long, and nobody who uses another waits for it."""
 
 
 def open_remote(url: Url) -> RemoteSource:
@@ -260,10 +276,15 @@ def open_remote(url: Url) -> RemoteSource:
     :raises UnsupportedError: what reads such a URL is not installed.
     """
     with _OPENING:
-        source = _OPENED.get(url)
-        if source is not None:
-            return source.share()
-        source = _OPENED[url] = RemoteSource(url, _open_file(url), FetchedBlocks())
+        lock = _BEING_OPENED.setdefault(url, threading.Lock())
+    with lock:
+        with _OPENING:
+            source = _OPENED.get(url)
+            if source is not None:
+                return source.share()
+        source = RemoteSource(url, _open_file(url), FetchedBlocks())
+        with _OPENING:
+            _OPENED[url] = source
         return source
 
 

@@ -171,7 +171,7 @@ class ServeApp:
                         answer = answer_request(exchange.method, exchange.fields, file.representation, time.time())
                         await self._send_answer(exchange, receive, send, answer, file)
                     except CosremasterError:  # its bytes changed in a way that its files do not show
-                        self._sites.drop(site)
+                        await self._drop(site)
                         raise
                 return
             answer = self._own_page(exchange, access)
@@ -232,6 +232,11 @@ class ServeApp:
                 self._log.add("fault", error=problem)
         self._logged_problems = problems
         return names
+
+    async def _drop(self, site: ServedSite) -> None:
+        """Drop ``site``, which cannot be read any more; on another thread, as closing its base may take a while."""
+        if not self._is_stopping:
+            await self._run_once(("drop", f"{id(site)}"), self._checkers, lambda: self._sites.drop(site))
 
     async def _use_site(self, name: str, stack: ExitStack) -> ServedSite:
         """Return the image of the site ``name``, which stays readable while ``stack`` is open.

@@ -8,9 +8,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from weakref import ref
 
 from cosremaster.api.image import Image
 from cosremaster.api.network_boot import plan_network_boot
@@ -20,7 +22,7 @@ from cosremaster.io.pieces import PieceTable, Zeros
 from cosremaster.io.remote import RemoteSource, open_remote
 from cosremaster.io.shared_use import SharedUse
 from cosremaster.io.streams import CHUNK
-from cosremaster.io.urls import Url
+from cosremaster.io.urls import AbsentFileError, ChangedFileError, Url
 from cosremaster.iso.read import has_volume
 from cosremaster.overlay.request import host_paths
 from cosremaster.records.tuples import NamedTuple
@@ -81,18 +83,34 @@ class SiteSource(NamedTuple):
         return tuple(dict.fromkeys((*base, *self.files, *host_paths(items))))
 
 
-class _OpenedBase(NamedTuple):
-    """A base that sites are planned with. ``state``: that of its file, if it is on this machine.
+class _OpenedBase:
+    """A base that sites are planned with; dropped, it closes behind the last of them.
 
-    ``remote``: its bytes, if it is not, and ``watched``: whether they are still those of the server.
-    ``checked``: the digests that a site expected of it, and what was wrong with each, if anything.
+    ``state``: that of its file, if it is on this machine. ``watched``: whether its bytes are still those of the server,
+    if it is not.
     """
 
-    image: Image
-    state: Fingerprint
-    checked: dict[tuple[str, str], CosremasterError | None]
-    remote: RemoteSource | None = None
-    watched: WatchedUrl | None = None
+    def __init__(self, place: Path | Url, image: Image, state: Fingerprint, remote: RemoteSource | None) -> None:
+        """Keep the arguments: where it is, the opened image, and its bytes where it is on another machine."""
+        self.place, self.image, self.state = place, image, state
+        self.watched = None if remote is None else WatchedUrl(remote, URL_INTERVAL)
+        self.use = SharedUse(partial(_close_base, image, remote), str(place))
+        self._checked: dict[tuple[str, str], CosremasterError | None] = {}
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether its server was seen to have another file now, or none."""
+        return self.watched is not None and self.watched.is_changed
+
+    def is_stale(self) -> bool:
+        """Return whether it cannot be read any more as it was opened. A server that says nothing is no change."""
+        try:
+            self.image.check_unchanged()
+        except (AbsentFileError, ChangedFileError):
+            return True
+        except CosremasterError:
+            return self.watched is None
+        return False
 
     def check(self, expect: Sequence[tuple[str, str]]) -> None:
         """Check the digests ``expect``, each once: sites that have the base in common may expect different ones.
@@ -100,22 +118,23 @@ class _OpenedBase(NamedTuple):
         :raises ImageError: one differs.
         """
         for each in expect:
-            if each not in self.checked:
+            if each not in self._checked:
                 try:
                     self.image.check_digest(*each)
                 except ImageError as error:
-                    self.checked[each] = error
+                    self._checked[each] = error
                 else:
-                    self.checked[each] = None
-            fault = self.checked[each]
+                    self._checked[each] = None
+            fault = self._checked[each]
             if fault is not None:
-                raise fault
+                raise fault.with_traceback(None)  # which would become longer each time
 
-    def close(self) -> None:
-        """Close it; what was planned with it stays readable."""
-        self.image.close()
-        if self.remote is not None:
-            self.remote.close()
+
+def _close_base(image: Image, remote: RemoteSource | None) -> None:
+    """Close a base; what was planned with it stays readable."""
+    image.close()
+    if remote is not None:
+        remote.close()
 
 
 class SiteCatalog(Protocol):
@@ -158,15 +177,17 @@ class ServedSite:
     """
 
     def __init__(
-        self, name: str, source: SiteSource, inputs: tuple[Watched | WatchedUrl, ...], state: Fingerprint,
-        prepared: Prepared, before: Representation | None = None,
+        self, name: str, source: SiteSource, base: _OpenedBase, inputs: tuple[Watched | WatchedUrl, ...],
+        state: Fingerprint, prepared: Prepared, before: Representation | None = None,
     ) -> None:  # fmt: skip
         """Keep the arguments; ``inputs`` are the files of the source and its base, and ``state`` is theirs.
 
-        ``before``: what was served under the name until now. Another image has another date, which is not older: the
-        files that it is made of may be, where a folder took the place of another.
+        ``base``: with which it was planned; it is held by nobody when it is dropped. ``before``: what was served under
+        the name until now. Another image has another date, which is not older: the files that it is made of may be,
+        where a folder took the place of another.
         """
         self.name, self.source, self.inputs, self.state, self._prepared = name, source, inputs, state, prepared
+        self.base = ref(base)
         self._use = SharedUse(prepared.close, name)
         etag = prepared.identity()
         self._is_remote = isinstance(source.base, Url)
@@ -304,8 +325,8 @@ class SiteImages:
         self._bases: dict[Path | Url, _OpenedBase] = {}
         self._failures: dict[str, tuple[float, CosremasterError]] = {}
         self._served: dict[str, Representation] = {}
-        self._lock = threading.Lock()
-        self._base_lock = threading.Lock()
+        self._lock = threading.Lock()  # of all that is kept, for moments
+        self._opening = threading.Lock()  # which may take long
 
     def __len__(self) -> int:
         """Return how many images are kept."""
@@ -357,7 +378,7 @@ class SiteImages:
             return site
         failed_until, error = self._failures.get(name, (0.0, None))
         if error is not None and time.monotonic() < failed_until:
-            raise error
+            raise error.with_traceback(None)  # which would become longer each time
         begun = time.monotonic()
         try:
             site = self._plan_site(name)
@@ -396,29 +417,87 @@ class SiteImages:
         site.fresh_until, site.renewal = look.until + taken, look.renewal + taken
         return site
 
-    def _open_base(self, source: SiteSource) -> _OpenedBase:
-        """Return the opened base of ``source``, opened anew if it changed. :raises CosremasterError: it cannot be."""
-        with self._base_lock:
-            state = take_fingerprint([] if isinstance(source.base, Url) else [source.base])
+    def _read_source(self, name: str) -> tuple[SiteSource, tuple[Watched, ...], list[Look]]:
+        """Return what the site ``name`` is made of, and its files with looks at them that are older than that.
+
+        So what changes from the looks on is seen the next time. Which files these are says the recipe, so it is read
+        once before them, too. What changed in this very second is looked at when that is over: by then who copies
+        files may be ready, and no other image has its date, here or in another process.
+
+        :raises CosremasterError: it has faults.
+        """
+        source = self.catalog.read_site(name)
+        for trial in range(TRIALS):
+            files, begun = self._files.find(source.inputs), time.time()
+            looks = [each.look_again(_pace()) for each in files]
+            before, source = source.inputs, self.catalog.read_site(name)
+            end = join_looks(looks).state.changed + SETTLING
+            if not trial and begun < end <= begun + SETTLING:
+                time.sleep(max(0, end - time.time()))
+            elif source.inputs == before:
+                return source, files, looks
+        raise UsageError(f"the site {name} changes while it is read")
+
+    @contextmanager
+    def _using_base(self, source: SiteSource) -> Iterator[_OpenedBase]:
+        """Return a context in which the base of ``source`` is open, opened anew if it changed.
+
+        Where planning fails and the base is another by now, it is dropped. :raises CosremasterError: it cannot be
+        opened, or is not as expected.
+        """
+        base = self._take_base(source)
+        if base is None:
+            with self._opening:  # somebody else may have opened it meanwhile
+                base = self._take_base(source) or self._open_base(source)
+        try:
+            base.check(source.expect)
+            yield base
+        except CosremasterError:
+            if base.is_stale():
+                self._drop_base(base)
+            raise
+        finally:
+            base.use.end()
+
+    def _take_base(self, source: SiteSource) -> _OpenedBase | None:
+        """Return the base of ``source`` for a user more, who ends; None where it is not open, or changed."""
+        with self._lock:
             base = self._bases.get(source.base)
             if base is not None:
-                is_changed = base.watched is not None and base.watched.is_changed
-                if base.state == state and not is_changed:
-                    base.check(source.expect)
-                    return base
-                base.close()
-                del self._bases[source.base]
-            with ExitStack() as stack:
-                # Before the image, which then has the same bytes; if not, it is the watch that says too early: changed.
-                remote = stack.enter_context(open_remote(source.base)) if isinstance(source.base, Url) else None
-                image = stack.enter_context(Image(source.base))
-                watched = None if remote is None else WatchedUrl(remote, URL_INTERVAL)
-                base = _OpenedBase(image, state, {}, remote, watched)
-                base.check(source.expect)
-                image.info()
-                stack.pop_all()
-            self._bases[source.base] = base
+                base.use.begin()
+        if base is None:
+            return None
+        if base.state == _state_of_base(source.base) and not base.is_changed:
             return base
+        self._drop_base(base)
+        base.use.end()
+        return None
+
+    def _open_base(self, source: SiteSource) -> _OpenedBase:
+        """Return the base of ``source``, opened now, for a user more, who ends. Raises as :meth:`_using_base`."""
+        state = _state_of_base(source.base)
+        with ExitStack() as stack:
+            # Before the image, which then has the same bytes; if not, it is the watch that says too early: changed.
+            remote = stack.enter_context(open_remote(source.base)) if isinstance(source.base, Url) else None
+            if remote is not None:
+                remote.check_each_fetch()
+            image = stack.enter_context(Image(source.base))
+            base = _OpenedBase(source.base, image, state, remote)
+            base.check(source.expect)
+            image.info()
+            stack.pop_all()
+        base.use.begin()
+        with self._lock:
+            self._bases[source.base] = base
+        return base
+
+    def _drop_base(self, base: _OpenedBase) -> None:
+        """Let ``base`` be opened anew by who plans next; it closes behind those who plan with it now."""
+        with self._lock:
+            if self._bases.get(base.place) is not base:
+                return
+            del self._bases[base.place]
+        base.use.close()
 
     def _keep(self, site: ServedSite) -> None:
         """Keep ``site``, and drop those that nobody asked for longest where there are too many."""
@@ -437,10 +516,9 @@ class SiteImages:
         """Drop ``site``, which cannot be read any more, and let its base be opened anew."""
         if self._sites.get(site.name) is site:
             self._forget(site.name)
-        with self._base_lock:
-            base = self._bases.pop(site.source.base, None)
+        base = site.base()
         if base is not None:
-            base.close()
+            self._drop_base(base)
 
     def _forget(self, name: str) -> None:
         """Drop the image of the site ``name``."""
@@ -454,10 +532,13 @@ class SiteImages:
         """Drop all images, and close the bases."""
         for name in list(self._sites):
             self._forget(name)
-        with self._base_lock:
-            for base in self._bases.values():
-                base.close()
-            self._bases.clear()
+        for base in list(self._bases.values()):
+            self._drop_base(base)
+
+
+def _state_of_base(place: Path | Url) -> Fingerprint:
+    """Return the state of the base at ``place``, if it is on this machine."""
+    return take_fingerprint([] if isinstance(place, Url) else [place])
 
 
 def _pace() -> Pace:

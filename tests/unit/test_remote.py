@@ -684,6 +684,21 @@ def test_without_fsspec_a_sentence_says_what_to_install(monkeypatch: pytest.Monk
     assert caught.value.exit_code == 5
 
 
+def test_nobody_waits_for_the_server_of_another_url(served: ServedFile) -> None:
+    require_module("urllib3")
+    with serve_file(DATA) as slow:
+        slow.delay = 3
+        source = open_source(served.url)
+        opening = threading.Thread(target=lambda: open_source(slow.url).close())
+        opening.start()
+        time.sleep(0.5)
+        begun = time.monotonic()
+        source.close()
+        open_source(served.url).close()
+        assert time.monotonic() - begun < 1.5
+        opening.join()
+
+
 @pytest.fixture
 def memory(image_file: Path) -> Iterator[Any]:
     """An object store in memory that has the image, and tells when it was changed."""
