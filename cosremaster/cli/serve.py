@@ -16,7 +16,7 @@ from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ServeApp
 from cosremaster.serve.listen import Address, ServerLimits, fit_connections, format_address, open_socket, parse_address
 from cosremaster.serve.sites import SiteImages
-from cosremaster.serve.tokens import TokenList
+from cosremaster.serve.tokens import TokenList, read_token_lines
 
 TOKENS_VARIABLE = "COSREMASTER_TOKENS"
 MOST_WORKERS = 256
@@ -114,11 +114,9 @@ def _read_tokens(path: Path | None) -> TokenList:
     """Return the tokens in the file ``path``, or in the environment. :raises UsageError: they cannot be read."""
     if path is None:
         return TokenList(tuple(os.environ.get(TOKENS_VARIABLE, "").splitlines()), TOKENS_VARIABLE)
-    try:
-        tokens = TokenList(tuple(path.read_text("utf-8-sig").splitlines()), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
-        raise UsageError(f"--token-file {path}: {reason}") from error
+    if path.is_file():
+        return TokenList((), str(path), str(path))
+    tokens = TokenList(read_token_lines(path), str(path))  # a pipe is read once, and by no other process
     if not tokens.open():
         raise UsageError(f"--token-file {path}: has no token")
     return tokens

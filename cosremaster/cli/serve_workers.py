@@ -1,7 +1,7 @@
 """`cosremaster serve` by several processes: the one that was called, which serves nothing, and its workers.
 
-A worker is a fresh interpreter. What it is to serve it reads in the memory that all share, tokens among it, so that
-successors of workers serve by the same.
+A worker is a fresh interpreter. What it is to serve it reads in the memory that all share, tokens among it where they
+come from no file, so that successors of workers serve by the same.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class ServeSetup(NamedTuple):
 
 def decode_setup(data: bytes) -> ServeSetup:
     """Return what :meth:`ServeSetup.encode` made ``data`` of."""
-    files, (lines, place), log_file, plans, limits, workers, verbosity, client_key = json.loads(data)
-    tokens = TokenList(tuple(lines), place)
+    files, (lines, place, path), log_file, plans, limits, workers, verbosity, client_key = json.loads(data)
+    tokens = TokenList(tuple(lines), place, path)
     return ServeSetup(tuple(files), tokens, log_file, plans, ServerLimits(*limits), workers, verbosity, client_key)
 
 

@@ -60,6 +60,7 @@ class ServeApp:
         self._pending: dict[tuple[str, str], asyncio.Future[Any]] = {}
         self._is_stopping = False
         self._logged_problems: tuple[str, ...] = ()
+        self._logged_token_problem = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or follow the life of the server; other protocols are refused."""
@@ -79,8 +80,7 @@ class ServeApp:
         None, and nothing has happened, where it has to be waited for, or has a fault: a call of this application then
         answers it.
         """
-        target, shown = self._paths.read(path)
-        exchange = Exchange(method, target, shown, fields, client)
+        exchange = self._begin_exchange(method, path, fields, client)
         try:
             reply = self._reply_at_once(exchange)
         except Exception:  # the other way says which
@@ -89,6 +89,18 @@ class ServeApp:
             exchange.status, exchange.sent = reply.status, len(reply.body)
             exchange.end(self.metrics, self._log)
         return reply
+
+    def _begin_exchange(self, method: str, path: str, fields: Fields, client: str) -> Exchange:
+        """Return the exchange for a request of ``client``, for which the tokens count that count now."""
+        if self._tokens.renew():
+            self._paths.forget()
+        problem = self._tokens.problem
+        if problem != self._logged_token_problem:
+            self._logged_token_problem = problem
+            if problem:
+                self._log.add("fault", error=problem)
+        target, shown = self._paths.read(path)
+        return Exchange(method, target, shown, fields, client)
 
     def _reply_at_once(self, exchange: Exchange) -> Reply | None:
         """Return the answer to a request for few bytes of an image whose sources were looked at a moment ago.
@@ -321,7 +333,9 @@ class ServeApp:
         gauges = {
             "sites": ("Sites of the fleet.", count),
             "site_list_faults": ("Faults in the list of sites, by which some or all are not served.", faults),
-        }
+            "token_file_faults": ("Faults of the file of tokens, in whose place those of before count.",
+                                  int(bool(self._tokens.problem))),
+        }  # fmt: skip
         return "".join(f"{line}\n" for line in self.metrics.lines(gauges)).encode()
 
     def _describe_site(self, name: str) -> SiteRow:

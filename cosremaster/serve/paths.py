@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote
 
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records.tuples import NamedTuple
@@ -41,6 +42,10 @@ class PathReader:
         """Return what ``path`` means, and how the log shows it. Long ones are not remembered."""
         return self._read_remembered(path) if len(path) <= LONGEST_LOGGED else self._read(path)
 
+    def forget(self) -> None:
+        """Forget the paths: other tokens count."""
+        self._read_remembered.cache_clear()
+
     def _read(self, path: str) -> tuple[ServedPath, str]:
         """Return what :meth:`read` does."""
         return parse_path(path), hide_tokens(path, self._tokens)
@@ -66,16 +71,21 @@ def parse_path(path: str) -> ServedPath:
 
 
 def hide_tokens(path: str, tokens: Tokens) -> str:
-    """Return ``path`` for the log, without what stands where a token does, and without ``tokens`` anywhere."""
+    """Return ``path`` for the log, without what stands where a token does, and without ``tokens`` anywhere.
+
+    Where one is behind escapes of escapes, the path is shown without these.
+    """
     if len(path) > LONGEST_LOGGED:  # what may be part of a token goes
         path = path[:LONGEST_LOGGED].rpartition("/")[0] + "/..."
+    shown = path = _hide_plain(path, tokens)
+    while (decoded := unquote(path)) != path:
+        path = _hide_plain(decoded, tokens)
+        if path != decoded:
+            shown = path
+    return shown
+
+
+def _hide_plain(path: str, tokens: Tokens) -> str:
+    """Return ``path`` without the tokens that are written plainly in it."""
     path = _TOKEN_PART.sub(r"\1***", path)
-    return _TOKEN_WORD.sub(lambda match: _hide_word(match.group(), tokens), path)
-
-
-def _hide_word(word: str, tokens: Tokens) -> str:
-    """Return ``word``; where it is one of the ``tokens``, also with an ending of a file, without that."""
-    for ending in ("", *(suffix for suffix, _ in _SUFFIXES)):
-        if word.endswith(ending) and tokens.find_access(word.removesuffix(ending)):
-            return f"***{ending}"
-    return word
+    return _TOKEN_WORD.sub(lambda match: tokens.hide_in(match.group()), path)
