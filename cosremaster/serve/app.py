@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.exchange import Exchange, RefusalError, Reply
+from cosremaster.serve.heads import has_sound_host
 from cosremaster.serve.metrics import METRICS_TYPE
 from cosremaster.serve.overview import PAGE_TYPE, SiteRow, write_overview_page
 from cosremaster.serve.paths import PathReader, ServedPath, hide_tokens, parse_path
@@ -67,8 +68,9 @@ class ServeApp:
         if scope["type"] == "http":
             fields = [(name.lower(), value) for name, value in scope["headers"]]
             client: str = (scope.get("client") or ("",))[0]
-            target, shown = self._paths.read(scope["path"])
-            await self._serve_request(Exchange(scope["method"], target, shown, fields, client), receive, send)
+            exchange = self._begin_exchange(scope["method"], scope["path"], fields, client)
+            exchange.is_malformed = not has_sound_host(fields, scope.get("http_version", ""))
+            await self._serve_request(exchange, receive, send)
         elif scope["type"] == "lifespan":
             await self._follow_life(receive, send)
         else:
@@ -196,15 +198,27 @@ class ServeApp:
 
         :raises RefusalError: it may not have what it asks for.
         """
-        target = exchange.target
+        if exchange.is_malformed:
+            reason = "a request of HTTP/1.1 has a Host field, a single one that names a host"
+            raise RefusalError(plain_answer(400, reason, None, (b"connection", b"close")))
         if exchange.method not in ("GET", "HEAD"):
             extra = ((b"allow", b"GET, HEAD"), (b"connection", b"close"))
             raise RefusalError(plain_answer(405, "only GET and HEAD are answered", None, *extra))
         access = self._find_access(exchange)
-        is_open = not target.site or (access.allows(target.site) and (site is not None or self._has_site(target.site)))
-        if not target.kind or not is_open:
+        if site is None or not access.allows(site.name):
+            exchange.target = self._find_target(exchange.target, access)
+        if not exchange.target.kind:
             raise RefusalError(plain_answer(404, "there is nothing at this path"))
         return access
+
+    def _find_target(self, target: ServedPath, access: Access) -> ServedPath:
+        """Return what of ``target`` is there and open to ``access``; no kind is nothing."""
+        if not target.site:
+            return target
+        for name in filter(None, (target.site, target.other_site)):
+            if access.allows(name) and self._has_site(name):
+                return target._replace(site=name)
+        return ServedPath("")
 
     def _find_access(self, exchange: Exchange) -> Access:
         """Return what the token of a request opens. :raises RefusalError: it has none that counts."""

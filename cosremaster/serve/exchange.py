@@ -42,15 +42,28 @@ class Exchange:
     """A request, and what the log says of its answer.
 
     ``fields``: names in lower case; ``target``: what its path means; ``path``: how the log shows that.
+    ``is_malformed``: it has no host, or several.
     """
 
-    __slots__ = ("begun", "client", "error", "fields", "is_begun", "method", "path", "sent", "status", "target")
+    __slots__ = (
+        "begun",
+        "client",
+        "error",
+        "fields",
+        "is_begun",
+        "is_malformed",
+        "method",
+        "path",
+        "sent",
+        "status",
+        "target",
+    )
 
     def __init__(self, method: str, target: ServedPath, path: str, fields: Fields, client: str) -> None:
         """Begin with a request of ``client``."""
         self.method, self.target, self.path, self.fields, self.client = method, target, path, fields, client
         self.begun = time.perf_counter()
-        self.status, self.sent, self.is_begun = 0, 0, False
+        self.status, self.sent, self.is_begun, self.is_malformed = 0, 0, False, False
         self.error: str | None = None
 
     def text_of(self, name: bytes) -> str | None:

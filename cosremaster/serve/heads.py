@@ -23,6 +23,7 @@ _PLAIN = lazy_regex(
     0,
 )
 _FIELD = lazy_regex(rb"([^:\r\n]+): ([^\r]+)\r\n", 0)
+_HOST = lazy_regex(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+(?:%[^\]\s/?#@]*)?\])(?::[0-9]*)?", 0)
 _MEANINGFUL = frozenset(
     (
         *(b"connection", b"proxy-connection", b"keep-alive", b"upgrade", b"http2-settings"),
@@ -30,6 +31,19 @@ _MEANINGFUL = frozenset(
     )
 )
 """Fields about the connection and the message. ``Connection: keep-alive`` says what holds anyway (RFC 9112, 9.3)."""
+
+
+def has_sound_host(fields: Fields, version: str) -> bool:
+    """Return whether a request of HTTP ``version`` names the host as RFC 9112, 3.2, wants it; else it is a 400.
+
+    That of HTTP/1.1 has a single field; of 1.0 it may have none. Newer ones name it elsewhere.
+    """
+    if version not in ("1.0", "1.1"):
+        return True
+    hosts = [value for name, value in fields if name == b"host"]
+    if len(hosts) != 1:
+        return not hosts and version == "1.0"
+    return _HOST.fullmatch(hosts[0]) is not None
 
 
 class PlainHead(NamedTuple):
@@ -50,6 +64,8 @@ def read_plain_head(data: bytes) -> PlainHead | None:
     for name, value in fields:
         if name in _MEANINGFUL and (name, value.lower()) != (b"connection", b"keep-alive"):
             return None
+    if not has_sound_host(fields, "1.1"):
+        return None
     return PlainHead("GET" if method == b"GET" else "HEAD", path.decode("ascii"), fields)
 
 

@@ -22,12 +22,16 @@ _TOKEN_WORD = lazy_regex(rf"[A-Za-z0-9._~-]{{{SHORTEST},}}", re.ASCII)
 
 
 class ServedPath(NamedTuple):
-    """What a path means. ``kind``: ``index``, ``image``, ``digest``, ``boot``, ``health``, ``metrics``, or nothing."""
+    """What a path means. ``kind``: ``index``, ``image``, ``digest``, ``boot``, ``health``, ``metrics``, or nothing.
+
+    ``other_site``: that which is meant where there is no ``site``.
+    """
 
     kind: str
     site: str = ""
     file: str = ""
     token: str | None = None
+    other_site: str = ""
 
 
 class PathReader:
@@ -66,7 +70,8 @@ def parse_path(path: str) -> ServedPath:
         return ServedPath(_OWN_PAGES[name], token=token)
     for suffix, kind in _SUFFIXES:
         if name.endswith(suffix) and name != suffix:
-            return ServedPath(kind, name.removesuffix(suffix), token=token)
+            other = name.removesuffix(".sha256") if suffix == ".iso.sha256" else ""  # of a site that is called a.iso
+            return ServedPath(kind, name.removesuffix(suffix), token=token, other_site=other)
     return ServedPath("", token=token)
 
 

@@ -174,12 +174,15 @@ def has_unknown_position(fields: Fields) -> bool:
 def plain_answer(
     status: int, text: str, representation: Representation | None = None, *extra: tuple[bytes, bytes]
 ) -> Answer:
-    """Return an answer whose body is the line ``text``; with the validators of ``representation``, if any."""
+    """Return an answer whose body is the line ``text``; with the validators of ``representation``, if any.
+
+    Without, no cache keeps it: a 404 is one that it may keep (RFC 9110, 15.1), and a site may appear.
+    """
     data = f"{text}\n".encode("utf-8", "backslashreplace")
     fields = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(data)),
-        *([] if representation is None else _validator_fields(representation)),
+        *([(b"cache-control", b"no-store")] if representation is None else _validator_fields(representation)),
         *extra,
     ]
     return Answer(status, fields, (data,), len(data))

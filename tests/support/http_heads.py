@@ -153,7 +153,7 @@ def make_requests(etag: str, modified: str, size: int, chunk: int, token: str) -
         *(line(each, "Host: a", "Range: bytes=0-9") for each in lines),
         line("GET /site-0.iso HTTP/1.0", "Connection: keep-alive"),
         line("GET /site-0.iso HTTP/1.1"),
-        line("GET /site-0.iso HTTP/1.1", "Range: items=0-5"),
+        line("GET /site-0.iso HTTP/1.1", "Host: a", "Range: items=0-5"),
         get(),
         b"\r\n\r\n",
         b"GET",

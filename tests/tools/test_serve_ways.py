@@ -239,12 +239,13 @@ USUAL, HEAD, LONG, MISSING = (
         "GET /gone HTTP/1.1",
     )
 )
-CLOSING = make_head("GET /site-0.iso HTTP/1.1", "Connection: close")
+CLOSING = make_head("GET /site-0.iso HTTP/1.1", "Host: a", "Connection: close")
 OLD = make_head("GET /site-0.iso HTTP/1.0", "Range: bytes=0-9")
-POSTED = make_head("GET /site-0.iso HTTP/1.1", "Range: bytes=5-9", "Content-Length: 4", "", "GET ")[:-4]
+POSTED = make_head("GET /site-0.iso HTTP/1.1", "Host: a", "Range: bytes=5-9", "Content-Length: 4", "", "GET ")[:-4]
 WHOLE = make_head("GET /site-0.iso HTTP/1.1", "Host: a")
-UPGRADE = make_head("GET /site-0.iso HTTP/1.1", "Connection: upgrade", "Upgrade: x", "Range: bytes=5-9")
-SEVERAL = (USUAL, HEAD, LONG, MISSING, CLOSING, OLD, POSTED, WHOLE, UPGRADE)
+UPGRADE = make_head("GET /site-0.iso HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: x", "Range: bytes=5-9")
+HOSTLESS = make_head("GET /site-0.iso HTTP/1.1", "Range: bytes=5-9")
+SEVERAL = (USUAL, HEAD, LONG, MISSING, CLOSING, OLD, POSTED, WHOLE, UPGRADE, HOSTLESS)
 
 
 def test_several_requests_on_a_connection(ways: Ways) -> None:
@@ -259,6 +260,43 @@ def test_several_requests_on_a_connection(ways: Ways) -> None:
 
     asyncio.run(ask())
     assert ways.quick.at_once > 200
+    ways.end()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    ("version", "fields", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", ["Host: a", "Host: a"], 400),
+        ("1.1", ["Host: a b"], 400),
+        ("1.1", ["Host: a/b"], 400),
+        ("1.1", ["Host: user@a"], 400),
+        ("1.1", ["Host: a:b"], 400),
+        ("1.1", ["Host: [::1"], 400),
+        ("1.1", [b"Host: \xff"], 400),
+        ("1.1", ["Host:"], 206),
+        ("1.1", ["Host: a.example:8080"], 206),
+        ("1.1", ["Host: [fe80::1%25eth0]:80"], 206),
+        ("1.1", ["Host: [::1]"], 206),
+        ("1.0", [], 206),
+        ("1.0", ["Host: a"], 206),
+        ("1.0", ["Host: a", "Host: b"], 400),
+    ],
+)
+def test_a_request_names_its_host(
+    ways: Ways, method: str, version: str, fields: list[str | bytes], status: int
+) -> None:
+    """RFC 9112, 3.2. Tokens are not looked at before."""
+    authorization = f"Authorization: Bearer {TOKEN}"
+    head = make_head(f"{method} /site-0.iso HTTP/{version}", *fields, "Range: bytes=0-9", authorization)
+    answer = asyncio.run(ways.compare([head]))
+    by_method = {"GET": 206, "HEAD": 200, "POST": 405}
+    expected = status if status == 400 else by_method[method]
+    assert answer.startswith(b"HTTP/1.1 %d " % expected), answer
+    if status == 400:
+        assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"<closed>")
+        assert (b"Host field" in answer) == (method != "HEAD")
     ways.end()
 
 
