@@ -67,6 +67,8 @@ def apply(
         output = Output(Path(target), inputs, force=force, sync=sync)
         with output, checking_digests(old, expected) as digests:
             size = _measure(difference, old, note, max_expand)
+            if note is None:
+                shown.warn(f"{beside} is not there: if whole windows are cut off the delta, that goes unseen")
             with begin_work(shown, "apply", size, COPY, "delta") as advance:
                 result_sum = output.sum_while_written()
                 output.write_pieces(_pieces(difference, old, is_checked=note is None), old, advance)
@@ -93,13 +95,18 @@ def _measure(delta: ByteSource, base: ByteSource, note: DeltaNote | None, max_ex
     from cosremaster.deltas.decode import read_heads  # noqa: PLC0415 - who looks at an image applies nothing
     from cosremaster.layers.scan import BombError  # noqa: PLC0415 - the same
 
-    size = 0
+    size, has_windows = 0, False
     for head in read_heads(delta, base.size):
-        size += head.length
+        size, has_windows = size + head.length, True
         if note is None and head.adler is None:
             raise UsageError(
                 f"{delta.place} has no checksums, and no {delta.name}.json beside it says which files are right"
             )
+    if note is None and not has_windows:
+        raise CorruptError(
+            f"ends behind its header, and no {delta.name}.json beside it says that this makes nothing",
+            delta.place.at(delta.size),
+        )
     if note is not None and size != note.result.size:
         raise CorruptError(
             f"makes {size:,} bytes, and {note.result.size:,} were expected: it may be cut off", delta.place

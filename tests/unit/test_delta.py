@@ -23,6 +23,7 @@ from cosremaster.deltas import decode
 from cosremaster.deltas.check import check_delta
 from cosremaster.deltas.decode import decode_window, read_heads
 from cosremaster.deltas.encode import SEGMENT, WINDOW, cut_windows, encode_delta, measure_delta
+from cosremaster.deltas.note import DeltaNote, FileDigest, note_path
 from cosremaster.deltas.sums import TableSums
 from cosremaster.deltas.vcdiff import HEADER, encode_number, make_code_table
 from cosremaster.errors import (
@@ -100,14 +101,35 @@ def test_a_delta_makes_what_it_says(small_delta: tuple[bytes, bytes], tmp_path: 
 def test_every_truncation_is_an_error_with_its_place(small_delta: tuple[bytes, bytes], tmp_path: Path) -> None:
     delta, _ = small_delta
     for length in range(len(delta)):
-        if length == len(HEADER):
-            continue  # a delta without windows, which a note would tell of
         with pytest.raises((CorruptError, ImageError)) as caught:
             apply_bytes(delta[:length], tmp_path)
         place = str(caught.value.place)
         assert "d.vcdiff" in place
         assert length < 3 or "@0x" in place
-    assert apply_bytes(HEADER, tmp_path) == b""
+
+
+def test_a_delta_that_makes_nothing_has_a_note(tmp_path: Path) -> None:
+    """Without, it is one of which nothing but the header is left."""
+    base, delta, target = tmp_path / "base", tmp_path / "d.vcdiff", tmp_path / "out"
+    base.write_bytes(BASE)
+    delta.write_bytes(HEADER)
+    with pytest.raises(CorruptError, match=r"ends behind its header, and no .*d\.vcdiff\.json beside it says"):
+        cosremaster.apply(base, delta, target)
+    assert not target.exists()
+    digests = [FileDigest(len(data), hashlib.sha256(data).hexdigest()) for data in (BASE, b"")]
+    note_path(delta).write_bytes(DeltaNote(*digests).encode(len(HEADER)))
+    assert cosremaster.apply(base, delta, target).size == 0
+    assert target.read_bytes() == b""
+
+
+def test_a_warning_says_what_goes_unseen_without_a_note(
+    small_delta: tuple[bytes, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, delta, target = tmp_path / "base", tmp_path / "d.vcdiff", tmp_path / "out"
+    base.write_bytes(BASE)
+    delta.write_bytes(small_delta[0])
+    assert main(["apply", str(base), str(delta), str(target), "--quiet"]) == 0
+    assert f"warning: {delta}.json is not there: if whole windows are cut off" in capsys.readouterr().err
 
 
 def test_a_delta_cut_off_between_windows_is_noticed_by_its_note(tmp_path: Path) -> None:
