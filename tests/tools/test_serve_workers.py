@@ -254,7 +254,7 @@ def test_limits_are_those_of_the_whole_server(recipes: list[Path]) -> None:
 
 
 def test_tokens_and_changes_count_for_each_worker(tmp_path: Path) -> None:
-    """Tokens are those of the start, also for a worker that takes the place of another."""
+    """Each reads the file of tokens again when it changed, as does a worker that takes the place of another."""
     recipes = write_recipes(tmp_path, write_small(tmp_path), 1)
     tokens = tmp_path / "tokens"
     tokens.write_text("0123456789abcdef\n")
@@ -263,7 +263,13 @@ def test_tokens_and_changes_count_for_each_worker(tmp_path: Path) -> None:
         pids = children_of(server.process)
         os.kill(pids[0], signal.SIGKILL)
         wait_until(lambda: not is_running(pids[0]) and len(children_of(server.process)) == 2)
-        path = "/s/0123456789abcdef/site-0.iso"
+        path = "/s/0123456789abcdeX/site-0.iso"
+
+        def statuses() -> set[tuple[int, int]]:
+            with connections(server, 4) as opened:
+                return {(get(each, path)[0], get(each, "/s/0123456789abcdef/site-0.iso")[0]) for each in opened}
+
+        wait_until(lambda: statuses() == {(200, 404)})
 
         def etags() -> list[str]:
             with connections(server, 4) as opened:

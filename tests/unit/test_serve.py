@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
+import random
 import re
 import resource
 import tempfile
@@ -21,22 +23,25 @@ from typing import Any, NamedTuple
 import pytest
 
 import cosremaster
+from cosremaster import AddPath, Request
 from cosremaster.demo.image import build_iso, initramfs
 from cosremaster.errors import OutputError, RecipeError, UsageError
 from cosremaster.fleet import read_fleet
 from cosremaster.recipe import build
+from cosremaster.recipe.read import read_recipe
 from cosremaster.serve import app as application
 from cosremaster.serve import catalogs
 from cosremaster.serve import sites as site_images
+from cosremaster.serve import tokens as token_files
 from cosremaster.serve.access_log import AccessLog
 from cosremaster.serve.app import ConnectionCutError, ServeApp, ServedPath, hide_tokens, parse_path
 from cosremaster.serve.catalogs import RecipeCatalog, open_catalog
 from cosremaster.serve.fingerprint import take_fingerprint
 from cosremaster.serve.listen import Address, find_client, fit_connections, open_socket, parse_address
 from cosremaster.serve.ranges import Representation, answer_request
-from cosremaster.serve.sites import ServedFile, ServedSite, SiteImages
-from cosremaster.serve.tokens import Tokens
-from tests.fixtures.tools import require_module
+from cosremaster.serve.sites import ServedFile, ServedSite, SiteCatalog, SiteImages, SiteSource
+from cosremaster.serve.tokens import Access, FileTokens, Tokens
+from tests.fixtures.tools import load_module, require, require_module, run
 from tests.support import range_server
 from tests.support.range_server import serve_file
 from tests.support.small import CGZ, root_without_devices
@@ -165,6 +170,18 @@ def receive_nothing() -> Callable[[], Awaitable[MutableMapping[str, Any]]]:
     return receive
 
 
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Waits for no second to be over, but where that is what a test is about."""
+    if "patient" not in request.fixturenames:
+        monkeypatch.setattr(site_images, "SETTLING", 0)
+
+
+@pytest.fixture
+def patient() -> None:
+    """Waits until the second of the last change is over."""
+
+
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the sources of a site for each request."""
@@ -238,7 +255,8 @@ def test_paths() -> None:
         "/": ServedPath("index"),
         "/a.iso": ServedPath("image", "a"),
         "/a.iso.iso": ServedPath("image", "a.iso"),
-        "/a.iso.sha256": ServedPath("digest", "a"),
+        "/a.iso.sha256": ServedPath("digest", "a", other_site="a.iso"),
+        "/a.sha256": ServedPath("digest", "a"),
         "/a/vmlinuz": ServedPath("boot", "a", "vmlinuz"),
         "/s/t/a.iso": ServedPath("image", "a", token="t"),
         "/s/t/": ServedPath("index", token="t"),
@@ -250,6 +268,32 @@ def test_paths() -> None:
         assert parse_path(path) == target
     for path in ("", "a.iso", "//", "/a", "/.iso", "/a//b", "/a/b/c", "/s/t/a/b/c", "//a.iso", "/a.iso/", "*", "/a/"):
         assert not parse_path(path).kind, path
+
+
+def test_a_site_whose_name_ends_as_that_of_an_image(tmp_path: Path) -> None:
+    """Its checksum is there under both names that others have, where that means no other site."""
+    fleet = Fleet(tmp_path, 0, f"{TOKEN}\n{OTHER} a.iso\n")
+    for name in ("a.iso", "b", "b.iso"):
+        overlay = f'[[add]]\nfile = "/etc/name"\ncontent = "{name}"\n'
+        (fleet.folder / f"{name}.toml").write_text(f'input = "in.iso"\noutput = "x.iso"\n{overlay}')
+        fleet.names.append(name)
+    fleet.start()
+
+    def digest(path: str, token: str = TOKEN) -> bytes:
+        answer = fleet.get(f"/s/{token}/{path}")
+        return answer.body if answer.status == 200 else b"%d" % answer.status
+
+    sums = {name: hashlib.sha256(fleet.get(f"/s/{TOKEN}/{name}.iso").body).hexdigest() for name in fleet.names}
+    lines = {name: f"{sums[name]}  {name}.iso\n".encode() for name in fleet.names}
+    assert len(set(sums.values())) == 3
+    for path, name in {
+        "a.iso.sha256": "a.iso", "a.iso.iso.sha256": "a.iso", "b.iso.sha256": "b", "b.sha256": "b",
+        "b.iso.iso.sha256": "b.iso",
+    }.items():  # fmt: skip
+        assert digest(path) == lines[name], path
+    assert digest("a.iso.sha256", OTHER) == lines["a.iso"]
+    assert [digest(path, OTHER) for path in ("b.iso.sha256", "b.iso.iso.sha256", "a.iso")] == [b"404"] * 3
+    fleet.stop()
 
 
 def test_no_path_leaves_the_fleet(fleet: Fleet) -> None:
@@ -277,6 +321,77 @@ def test_tokens(tmp_path: Path) -> None:
     assert '"path":"/s/***/site-0.iso"' in log
 
 
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at a file of tokens for each request, and takes what is in it at once."""
+    monkeypatch.setattr(token_files, "LOOK_INTERVAL", 0)
+    monkeypatch.setattr(token_files, "SETTLED", 0)
+
+
+def test_tokens_of_a_file_are_those_that_are_in_it_now(fleet: Fleet, watchful: None) -> None:
+    path, third = fleet.folder / "tokens", "an-other-token-of-all"
+    path.write_text(f"{TOKEN}\n{OTHER} site-1\n")
+    fleet.app = ServeApp(fleet.images, fleet.log, FileTokens(path))
+
+    def statuses(*words: str) -> list[int]:
+        return [fleet.get(f"/s/{word}/site-0.iso", "HEAD").status for word in words]
+
+    assert statuses(TOKEN, OTHER, third) == [200, 404, 404]
+    fleet.get(f"/{third}")
+    path.write_text(f"{OTHER}\n{third} site-0 # new\n")
+    assert statuses(TOKEN, OTHER, third) == [404, 200, 200]
+    fleet.get(f"/{third}")  # as before: now it is a token
+    for spoil, fault in (
+        (lambda: path.write_text("# nothing\n"), f"--token-file {path}: has no token"),
+        (lambda: path.write_text(f"{OTHER}\nshort\n"), f"{path}:2: a token is 16 to 128 letters"),
+        (lambda: path.write_bytes(b"\xff"), f"--token-file {path}: is no text"),
+        (path.unlink, f"--token-file {path}: No such file or directory"),
+    ):
+        assert "\ncosremaster_token_file_faults 0\n" in fleet.get(f"/s/{OTHER}/metrics").body.decode()
+        spoil()
+        assert statuses(TOKEN, OTHER, third) == [404, 200, 200]
+        assert fleet.app._tokens.problem.startswith(f"the tokens stay what they were: {fault}")
+        assert "\ncosremaster_token_file_faults 1\n" in fleet.get(f"/s/{OTHER}/metrics").body.decode()
+        path.write_text(f"{OTHER}\n{third} site-0\n")
+        assert statuses(TOKEN, OTHER, third) == [404, 200, 200]
+    new = fleet.folder / "new"
+    new.write_text(f"{TOKEN}\n")
+    new.rename(path)
+    assert statuses(TOKEN, OTHER, third) == [200, 404, 404]
+    log = fleet.stop()
+    assert log.count('"event":"fault"') == 4 and "the tokens stay what they were" in log
+    assert log.count(f'"path":"/{third}"') == 1 and log.count('"path":"/***"') == 1
+
+
+def test_a_file_of_tokens_is_read_when_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line without its last word would open all sites."""
+    monkeypatch.setattr(token_files, "LOOK_INTERVAL", 0)
+    path = tmp_path / "tokens"
+    path.write_text(f"{OTHER} site-1\n")
+    tokens = FileTokens(path)
+    monkeypatch.setattr(token_files, "SETTLED", 10**12)
+    path.write_text(f"{OTHER}")
+    assert not tokens.renew()
+    monkeypatch.setattr(token_files, "SETTLED", 0)
+    read_text = Path.read_text
+
+    def read_early(file: Path, encoding: str) -> str:
+        text = read_text(file, encoding)
+        file.write_text(f"{OTHER} site-2\n")
+        return text
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "read_text", read_early)
+        assert not tokens.renew()
+    assert tokens.find_access(OTHER) == Access(frozenset(("site-1",)))
+    assert tokens.renew() and not tokens.renew()
+    assert tokens.find_access(OTHER) == Access(frozenset(("site-2",)))
+    monkeypatch.setattr(token_files, "LOOK_INTERVAL", 3600)
+    assert not tokens.renew()
+    path.write_text(f"{TOKEN}\n")
+    assert not tokens.renew()
+
+
 @pytest.mark.parametrize("line", ["short", "0123456789abcde/", "0123456789abcdef" * 9, "ünicode-ünicode-ünicode"])
 def test_a_token_is_long_and_fits_into_a_url(line: str) -> None:
     with pytest.raises(UsageError, match="place:2: a token is 16 to 128 letters"):
@@ -292,6 +407,25 @@ def test_the_log_has_no_token_wherever_a_client_puts_it() -> None:
         f"{'/a' * 145}/{TOKEN}": f"{'/a' * 145}/...",
     }.items():  # fmt: skip
         assert hide_tokens(path, tokens) == shown, path
+
+
+def test_the_log_has_no_token_behind_escapes_of_escapes(fleet: Fleet) -> None:
+    """A server decodes a path once; what is in the log is read by people, who may do it again."""
+    tokens = Tokens([TOKEN, f"41{TOKEN}"])
+    spelled = "".join(f"%{byte:02x}" for byte in TOKEN.encode())
+    for path, shown in {
+        f"/s%2F{TOKEN}/a.iso": "/s%2F***/a.iso", f"/s%252f{TOKEN}": "/s%252f***", f"/%2525{TOKEN}": "/%2525***",
+        f"/{spelled}/a.iso": "/***/a.iso", f"/{spelled.replace('%', '%25')}": "/***", "/s%2Fx/a.iso": "/s/***/a.iso",
+        f"/s{TOKEN}/a.iso": "/s***/a.iso", f"/{TOKEN}0": "/***0", f"/-{TOKEN}{TOKEN}.iso.sha256": "/-******.iso.sha256",
+        f"/{TOKEN}/%2541{TOKEN}": "/***/%25***", "/a%20b%2Fc": "/a%20b%2Fc", "/" + "%25" * 99: "/" + "%25" * 99,
+    }.items():  # fmt: skip
+        assert hide_tokens(path, tokens) == shown, path
+    fleet.tokens = f"{TOKEN}\n"
+    fleet.start()
+    for path in (f"/s%2F{TOKEN}/site-0.iso", f"/S%252F{TOKEN}", f"/{spelled}", f"/x{TOKEN}x"):
+        assert fleet.get(path).status == 401
+    log = fleet.stop()
+    assert TOKEN not in log and spelled not in log and log.count("***") == 4
 
 
 def test_pages(fleet: Fleet) -> None:
@@ -394,6 +528,145 @@ def test_a_base_that_changes_cuts_the_answer(fleet: Fleet) -> None:
     log = fleet.stop()
     assert '"status":200' in log and f'"sent":{application.CHUNK}' in log and "changed" in log
     assert fleet.app.metrics.cut == 1
+
+
+def test_a_base_that_was_written_to_and_got_its_time_back_cuts_the_answer(fleet: Fleet) -> None:
+    """As a build does that writes its image in place and gives it a fixed date."""
+    image, status = fleet.written(), fleet.base.stat()
+    sent = bytearray()
+
+    def change_base(data: bytes) -> None:
+        sent.extend(data)
+        if len(sent) == application.CHUNK:
+            with fleet.base.open("r+b") as file:
+                file.seek(application.CHUNK)
+                file.write(b"\xff" * (status.st_size - application.CHUNK))
+            os.utime(fleet.base, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    with pytest.raises(ConnectionCutError, match="changed"):
+        asyncio.run(fleet.request("/site-0.iso", on_body=change_base))
+    assert bytes(sent) == image[: application.CHUNK]
+
+
+def test_a_base_that_another_took_the_name_of_cuts_no_answer(fleet: Fleet) -> None:
+    image, other = fleet.written(), fleet.folder / "other.iso"
+    os.link(fleet.base, fleet.folder / "archive.iso")
+    other.write_bytes(build_iso({"vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", [])}))
+
+    def replace_base(_: bytes) -> None:
+        if other.exists():
+            other.rename(fleet.base)
+
+    assert asyncio.run(fleet.request("/site-0.iso", on_body=replace_base)).body == image
+
+
+def test_a_large_file_of_an_overlay_with_a_time_that_was_set_is_another(fleet: Fleet, eager: None) -> None:
+    """It is read while it is served; tar and rsync give a new file an old date, and its size may be the same."""
+    blob, new = fleet.folder / "blob", random.Random(3).randbytes(2 << 20)
+    with (fleet.folder / "site-0.toml").open("a") as recipe:
+        recipe.write('[[add_iso]]\nsource = "blob"\ndest = "/blob"\n')
+    blob.write_bytes(new[::-1])
+    os.utime(blob, (1e9, 1e9))
+    before = fleet.get("/site-0.iso")
+    assert before.body == fleet.written()
+    sent = bytearray()
+
+    def replace_file(data: bytes) -> None:
+        sent.extend(data)
+        if len(sent) == application.CHUNK:
+            (fleet.folder / "new").write_bytes(new)
+            os.utime(fleet.folder / "new", (1e9, 1e9))
+            (fleet.folder / "new").rename(blob)
+
+    with pytest.raises(ConnectionCutError, match="blob: changed"):
+        asyncio.run(fleet.request("/site-0.iso", on_body=replace_file))
+    assert before.body.startswith(bytes(sent))
+    after = fleet.get("/site-0.iso", if_none_match=before.fields[b"etag"])
+    assert (after.status, after.body) == (200, fleet.written())
+    assert after.body != before.body
+
+
+def test_a_base_in_an_object_store_that_changes_is_never_mixed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of fsspec hold no condition."""
+    store = load_module("fsspec.implementations.memory").MemoryFileSystem()
+    recipe, other = fleet.folder / "site-0.toml", random.Random(1).randbytes(4 << 20)
+    first = build_iso({"pad": other, "vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", [])})
+    store.pipe("/bucket/in.iso", first)
+    try:
+        fleet.base.write_bytes(first)
+        image = fleet.written()
+        recipe.write_text(recipe.read_text().replace('"in.iso"', '"memory://bucket/in.iso"'))
+        assert fleet.get("/site-0.iso", "HEAD").status == 200
+        store.pipe("/bucket/in.iso", first.replace(other, other[::-1]))
+        with contextlib.suppress(ConnectionCutError):
+            assert fleet.get("/site-0.iso").status == 503
+        monkeypatch.setattr(site_images, "FAILURE_INTERVAL", 0)
+        after = fleet.get("/site-0.iso")
+        fleet.base.write_bytes(first.replace(other, other[::-1]))
+        recipe.write_text(recipe.read_text().replace('"memory://bucket/in.iso"', '"in.iso"'))
+        assert after.body == fleet.written() != image
+        assert "changed while it was being read" in fleet.stop()
+    finally:
+        store.rm("/bucket", recursive=True)
+
+
+def test_a_base_that_is_another_in_a_way_that_its_file_does_not_show(fleet: Fleet, eager: None) -> None:
+    """It is opened anew, though nobody reads what was planned with it."""
+    require("qemu-img")
+    disk, backing = fleet.folder / "disk.qcow2", fleet.folder / "raw.iso"
+    backing.write_bytes(fleet.base.read_bytes())
+    run(["qemu-img", "create", "-f", "qcow2", "-b", str(backing), "-F", "raw", str(disk)])
+    for name in fleet.names:
+        recipe = fleet.folder / f"{name}.toml"
+        recipe.write_text(recipe.read_text().replace('"in.iso"', '"disk.qcow2"'))
+    assert fleet.get("/site-0.iso", "HEAD").status == 200
+    backing.write_bytes(build_iso({"vmlinuz": KERNEL, CGZ: initramfs(b"rootfs.cgz", []), "pad": b"P" * (1 << 19)}))
+    fleet.get("/site-1.iso")
+    assert fleet.get("/site-1.iso").body == fleet.written("site-1")
+
+
+def test_a_plan_goes_on_when_its_base_is_dropped(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = fleet.images.find_site("site-0")
+    images, prepare = {name: fleet.written(name) for name in fleet.names}, cosremaster.Image.prepare
+
+    def drop_before(image: cosremaster.Image, request: Request) -> cosremaster.Prepared:
+        fleet.images.drop(site)
+        return prepare(image, request)
+
+    monkeypatch.setattr(cosremaster.Image, "prepare", drop_before)
+    assert fleet.get("/site-1.iso").body == images["site-1"]
+    monkeypatch.undo()
+    assert fleet.get("/site-0.iso").body == images["site-0"]
+    assert fleet.images.metrics.plans_failed == 0
+
+
+def test_no_answer_waits_until_the_base_of_others_is_open(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That may take long, and one that cannot be read any more is dropped meanwhile."""
+    monkeypatch.setattr(site_images, "CHECK_INTERVAL", 3600)
+    fleet.get("/site-0.iso", "HEAD")
+    (fleet.folder / "other.iso").write_bytes(fleet.base.read_bytes())
+    recipe = fleet.folder / "site-1.toml"
+    recipe.write_text(recipe.read_text().replace('"in.iso"', '"other.iso"'))
+    is_opening, may_open, waits = threading.Event(), threading.Event(), list[bool]()
+
+    class SlowImage(cosremaster.Image):
+        def __init__(self, path: Path) -> None:
+            is_opening.set()
+            waits.append(may_open.wait(20))
+            super().__init__(path)
+
+    async def ask() -> list[int]:
+        waiting = asyncio.ensure_future(fleet.request("/site-1.iso", "HEAD"))
+        await asyncio.to_thread(is_opening.wait)
+        failed = await fleet.request("/site-0.iso", range=b"bytes=0-9")
+        may_open.set()
+        return [failed.status, (await waiting).status]
+
+    monkeypatch.setattr(site_images, "Image", SlowImage)
+    with fleet.base.open("r+b") as file:
+        file.write(b"changed")
+    assert asyncio.run(ask()) == [503, 200]
+    assert waits == [True]
 
 
 def test_a_base_by_url(fleet: Fleet) -> None:
@@ -538,6 +811,37 @@ def test_another_image_has_another_date(fleet: Fleet, eager: None) -> None:
     assert after.fields[b"last-modified"] != before.fields[b"last-modified"]
 
 
+def test_images_of_one_second_have_different_dates_in_each_process(fleet: Fleet, eager: None, patient: None) -> None:
+    """Who has the first must not hear of another process that nothing changed, nor go on with other bytes."""
+    others = SiteImages(RecipeCatalog([fleet.folder / f"{name}.toml" for name in fleet.names]), 10)
+    wait_for_the_next_second()
+    (fleet.folder / "site-0/etc/hostname").write_text("first\n")
+    before = fleet.get("/site-0.iso")
+    (fleet.folder / "site-0/etc/hostname").write_text("other\n")
+    fleet.app = ServeApp(others, fleet.log, Tokens())
+    date = before.fields[b"last-modified"]
+    after = fleet.get("/site-0.iso", if_modified_since=date)
+    assert (after.status, after.body) == (200, fleet.written())
+    assert after.body != before.body
+    assert fleet.get("/site-0.iso", if_unmodified_since=date, range=b"bytes=9-").status == 412
+    assert fleet.get("/site-0.iso", if_range=date, range=b"bytes=9-").status == 200
+    others.close()
+
+
+def test_a_site_that_changes_all_the_time_is_planned_all_the_same(
+    fleet: Fleet, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay, sleep = fleet.folder / "site-0/etc/hostname", time.sleep
+
+    def change_late(seconds: float) -> None:
+        sleep(seconds)
+        overlay.write_text("late\n")
+
+    overlay.write_text("first\n")
+    monkeypatch.setattr(time, "sleep", change_late)
+    assert fleet.get("/site-0.iso").body == fleet.written()
+
+
 def test_a_client_that_is_gone_is_read_nothing(fleet: Fleet) -> None:
     reads = []
     gone = asyncio.Event()
@@ -640,6 +944,126 @@ def test_a_fleet(fleet: Fleet, eager: None) -> None:
         open_catalog([path])
     with pytest.raises(UsageError, match="is a fleet, which is served alone"):
         open_catalog([path, fleet.folder / "site-0.toml"])
+
+
+UNIT = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy={}.target\n"
+
+
+def test_what_files_say_of_a_site_of_a_fleet_is_what_they_say_now(fleet: Fleet, eager: None) -> None:
+    """Variables of templates, and how units are enabled: no file of the fleet changes with them."""
+    path, units = fleet.folder / "fleet.toml", fleet.folder / "units/etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "a.service").write_text(UNIT.format("one"))
+    (fleet.folder / "texts/etc").mkdir(parents=True)
+    (fleet.folder / "texts/etc/motd").write_text("no variable\n")
+    path.write_text(
+        'base = "in.iso"\noutput = "${NAME}.img"\n[[add]]\nsource = "units"\n[[add]]\nservice = "a.service"\n'
+        '[[add]]\nsource = "texts"\ntemplate = true\n'
+        '[[site]]\nname = "north"\nvariables = { A = "at A" }\n[[site]]\nname = "south"\nvariables = { A = "" }\n'
+    )
+    fleet.images = SiteImages(open_catalog([path]), 10)
+    fleet.app = ServeApp(fleet.images, fleet.log, Tokens())
+
+    def is_as_written() -> bool:
+        """Whether the site has the image that its request, as it is read now, makes."""
+        (north, _) = read_fleet(path).sites
+        with cosremaster.open(fleet.base) as image:
+            image.remaster(fleet.folder / "north.iso", north.request, sync=False, force=True)
+        return fleet.get("/north.iso").body == (fleet.folder / "north.iso").read_bytes()
+
+    def links() -> list[bytes]:
+        with cosremaster.open(fleet.folder / "north.iso") as image:
+            return [entry.path for entry in image.ls("@root::etc/systemd/system") if b".wants" in entry.path]
+
+    assert is_as_written() and len(links()) == 1
+    (units / "a.service").write_text(UNIT.format("other"))
+    assert is_as_written()
+    assert b"other.target.wants" in links()[0]
+    (fleet.folder / "texts/etc/motd").write_text("${A}\n")
+    assert is_as_written()
+    (fleet.folder / "texts/etc/motd").write_text("${B}\n")
+    answer = fleet.get("/north.iso")
+    assert answer.status == 503 and b"B" in answer.body
+    (fleet.folder / "texts/etc/motd").write_text("$${B}\n")
+    assert is_as_written()
+
+
+def test_a_template_is_read_again_whatever_its_time_says(tmp_path: Path) -> None:
+    """Reproducible builds give all files one time."""
+    (tmp_path / "in.iso").write_bytes(b"")
+    (tmp_path / "motd").write_text("${A}")
+    recipe = tmp_path / "a.toml"
+    recipe.write_text(
+        'input = "in.iso"\n[variables]\nA = "a"\nB = "b"\n[[add]]\nsource = "motd"\ndest = "/etc/"\ntemplate = true\n'
+    )
+    for name, value in (("A", "a"), ("B", "b")):
+        (tmp_path / "motd").write_text(f"${{{name}}}")
+        os.utime(tmp_path / "motd", (1e9, 1e9))
+        (item,) = read_recipe(recipe).request.add
+        assert isinstance(item, AddPath) and item.template == ((name, value),)
+
+
+@pytest.mark.parametrize("kind", ["recipe", "fleet"])
+def test_a_recipe_that_changes_while_it_is_read_is_seen(
+    fleet: Fleet, eager: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Between its reading and the look at it, from which on changes count."""
+    path = fleet.folder / ("site-0.toml" if kind == "recipe" else "fleet.toml")
+    if kind == "fleet":
+        (fleet.folder / "sites.csv").write_text("name,DOMAIN\nsite-0,example.org\n")
+        path.write_text(FLEET.replace('name = "lab"', 'name = "lab-1"'))
+        fleet.images = SiteImages(open_catalog([path]), 10)
+        fleet.app = ServeApp(fleet.images, fleet.log, Tokens())
+    later = path.read_text().replace("[[add]]", '[[add]]\nfile = "/etc/later"\ncontent = "later"\n[[add]]', 1)
+    catalog = fleet.images.catalog
+    read_site, texts = type(catalog).read_site, [later]
+
+    def change_behind(self: SiteCatalog, name: str) -> SiteSource:
+        source = read_site(self, name)
+        if texts:
+            path.write_text(texts.pop())
+        return source
+
+    monkeypatch.setattr(type(catalog), "read_site", change_behind)
+    fleet.get("/site-0.iso", "HEAD")
+    target = fleet.folder / "now.iso"
+    target.write_bytes(fleet.get("/site-0.iso").body)
+    assert cosremaster.read(f"{target}::@root::etc/later") == b"later"
+
+
+def test_a_recipe_that_never_stays_is_no_site(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(range(100))
+
+    def read_site(self: RecipeCatalog, name: str) -> SiteSource:
+        return SiteSource(fleet.base, Request(), (fleet.folder / f"{next(names)}",))
+
+    monkeypatch.setattr(RecipeCatalog, "read_site", read_site)
+    answer = fleet.get("/site-0.iso")
+    assert (answer.status, answer.body) == (503, b"the site site-0 changes while it is read\n")
+
+
+def test_standard_input_makes_no_site(fleet: Fleet) -> None:
+    """It is there once, for one of several processes, and a site is planned again."""
+    recipe = fleet.folder / "site-0.toml"
+    for key, more in (("add", ""), ("add_iso", 'dest = "/x"\n')):
+        recipe.write_text(f'input = "in.iso"\n[[{key}]]\nsource = "-"\n{more}')
+        fleet.images._failures.clear()
+        answer = fleet.get("/site-0.iso")
+        assert answer.status == 503 and b"site-0.toml: standard input is read once" in answer.body
+
+
+def test_a_recipe_that_appears_at_the_same_moment_as_another_is_a_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a file system is coarse: the folder's time may be the same as before."""
+    monkeypatch.setattr(catalogs, "SETTLED", 10**12)
+    (tmp_path / "a.toml").write_text("")
+    catalog = RecipeCatalog([tmp_path])
+    assert set(catalog.names()) == {"a"}
+    status = tmp_path.stat()
+    (tmp_path / "b.toml").write_text("")
+    os.utime(tmp_path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert set(catalog.names()) == {"a", "b"}
 
 
 def test_a_fleet_with_faults_stays_what_it_was(fleet: Fleet, eager: None) -> None:
