@@ -140,7 +140,7 @@ def plan_image(
     placed = _place_replacements(image, replacements, layout, replaced_starts)
     layout = _cover_records(image, layout, placed, trees)
     pointers, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
-    patches = pointers.staying | links.patches
+    patches = {**pointers.staying, **links.patches}
     if trees is not None:
         patches, contents = trees.render(tree_starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)

@@ -51,7 +51,7 @@ def load_order_warnings(
             yield from _obstructing_warnings(tree, edits, file, name)
         else:
             yield from _overwriting_warnings(tree, edits, file, name)
-        yield from _staying_warnings(tree, edits, file)
+        yield from _staying_warnings(tree, edits, file, is_later=is_later)
 
 
 def _shadowing_warnings(later: Mapping[bytes, Node], edits: Edits, file: str) -> Iterator[str]:
@@ -123,11 +123,14 @@ def _overwriting_warnings(earlier: Mapping[bytes, Node], edits: Edits, file: str
         )
 
 
-def _staying_warnings(tree: Mapping[bytes, Node], edits: Edits, file: str) -> Iterator[str]:
-    """Yield a warning where ``tree``, that of ``file``, still has what ``edits`` remove."""
+def _staying_warnings(tree: Mapping[bytes, Node], edits: Edits, file: str, *, is_later: bool) -> Iterator[str]:
+    """Yield a warning where ``tree``, that of ``file``, still has what ``edits`` remove.
+
+    What a later file has in a directory without an entry for that is not unpacked (:func:`_obstructing_warnings`).
+    """
     if not edits.removed:
         return
-    folders = _list_folders(tree)
+    folders = frozenset[bytes]() if is_later else _list_folders(tree)
     staying = [path for path in edits.removed if path in tree or path in folders]
     if staying:
         more = f" and {len(staying) - 1:,} more" if len(staying) > 1 else ""

@@ -117,7 +117,7 @@ def test_a_partition_over_all_of_any_medium_stays(folder: Path, tmp_path: Path) 
     iso = tmp_path / "in.iso"
     for name, size in (("a", 9000), ("z", 90_000)):
         (folder / name).write_bytes(os.urandom(size))
-    gpt = ["-appended_part_as_gpt", "-append_partition", "2", "0xef", folder / "a"]
+    gpt: list[str | Path] = ["-appended_part_as_gpt", "-append_partition", "2", "0xef", folder / "a"]
     run(["xorriso", "-as", "mkisofs", "-quiet", "-r", *gpt, "-o", iso, folder])
     raw = bytearray(iso.read_bytes())
     assert raw[450] == 0xEE
