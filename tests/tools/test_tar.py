@@ -378,6 +378,16 @@ def test_directories_need_no_entries(case: str, tmp_path: Path) -> None:
         assert {str(path.relative_to(folder)): path.read_text() for path in files} == expected
 
 
+def test_an_archive_without_entries_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_tree(tmp_path / "root", dict.fromkeys(FILES_ALONE, "old\n"))
+    run(["tar", "-cf", tmp_path / "a.tar", "-C", root, *FILES_ALONE])
+    run(["tar", "-czf", tmp_path / "a.tar.gz", "-C", root, *FILES_ALONE])
+    for name in ("a.tar", "a.tar.gz"):
+        assert main([str(tmp_path / name), str(tmp_path / "out.tar.gz"), "--remove", "/**"]) == 7
+        assert f"{name}: nothing would be in it any more" in capsys.readouterr().err
+        assert not (tmp_path / "out.tar.gz").exists()
+
+
 def test_nothing_goes_over_a_directory_without_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_tree(tmp_path / "root", dict.fromkeys(FILES_ALONE, "old\n"))
     run(["tar", "-cf", tmp_path / "a.tar", "-C", root, *FILES_ALONE])

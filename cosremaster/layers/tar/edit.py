@@ -30,7 +30,8 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     """Return the plain bytes of the stream of ``layer`` after ``edits``.
 
     Every entry of a path that goes is left out, so that none of an older state comes to light.
-    :raises SizeError: a file is too large. :raises OverlayError: a new entry is of a kind that tar has not.
+    :raises SizeError: a file is too large. :raises OverlayError: a new entry is of a kind that tar has not, or there
+        would be none.
     """
     tree, index, start = cast("TarTree", layer.tree()), index_of(layer), layer.span[0]
     lasting = find_lasting_directories(tree, edits)
@@ -42,6 +43,10 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
         pieces = list(_place_kept(layer, tree, edits, _Renewed(lasting, writer)))
     else:
         pieces = [Range(layer.decoded, start, index.end - start)]
+    if not any(piece.length for piece in (*pieces, *new)):
+        raise OverlayError(
+            "nothing would be in it any more, and zeros alone are not known as a tar archive", layer.place
+        )
     return _finish_archive(layer, [*pieces, *new])
 
 
