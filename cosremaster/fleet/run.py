@@ -172,7 +172,7 @@ def _find_reason(record: SiteRecord | None, site: FleetSite, key: str, *, delta:
         return "new"
     if record is None or not _is_ours(record, site.output):
         return FOREIGN
-    if not record.is_there:
+    if not record.is_made:
         return "it failed" if record.state == "failed" else "it was not finished"
     if record.key != key:
         return "base, recipe or overlay changed"
@@ -232,7 +232,7 @@ class _FleetRun:
         self._present = {
             site.name
             for site in fleet.sites
-            if site.name in records and records[site.name].is_there and records[site.name].describes(site.output)
+            if site.name in records and records[site.name].is_made and records[site.name].describes(site.output)
         }
 
     def write_state(self) -> None:
@@ -350,7 +350,7 @@ class _FleetRun:
         watched = {*self._present, *self._keys}
         for site in self._fleet.sites:
             record = self._plan.state.records.get(site.name)
-            if site.name not in watched or record is None or not record.is_there or record.describes(site.output):
+            if site.name not in watched or record is None or not record.is_made or record.describes(site.output):
                 continue
             status = _stat_same(record, site.output)
             if status is not None:

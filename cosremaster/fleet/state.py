@@ -18,6 +18,7 @@ from cosremaster.api.many import digest_file
 from cosremaster.deltas.note import note_path
 from cosremaster.errors import OverlayError, Place, UsageError
 from cosremaster.fleet.read import FleetSite
+from cosremaster.io.links import walk_links
 from cosremaster.io.output import Output, format_sum_line
 from cosremaster.io.source import ByteSource, own_bytes
 from cosremaster.io.streams import sha256_of
@@ -86,7 +87,7 @@ class SiteRecord(Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
     @property
-    def is_there(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the image of the site is as it should be, by its state."""
         return self.state in ("written", "current")
 
@@ -202,7 +203,7 @@ class FleetState:
         lines = [
             format_sum_line(digest, path).encode("utf-8", "surrogateescape")
             for record in self.records.values()
-            if record.is_there
+            if record.is_made
             for digest, path in record.sums()
             if os.path.lexists(self.folder / path)
         ]
@@ -211,7 +212,7 @@ class FleetState:
 
 def _as_current(record: SiteRecord) -> SiteRecord:
     """Return ``record`` as that of an image that is current, if it is there."""
-    return replace_record(record, state="current") if record.is_there else record
+    return replace_record(record, state="current") if record.is_made else record
 
 
 def _write_file(path: Path, data: bytes, *, sync: bool) -> None:
@@ -311,8 +312,8 @@ def stamp_tree(path: str) -> bytes:
     """
     digest = hashlib.sha256()
     try:
-        for link, status in _list_links(path):
-            digest.update(repr((link, status.st_ino, status.st_ctime_ns)).encode("utf-8", "surrogateescape"))
+        for link, status in walk_links(os.fsencode(path)):
+            digest.update(repr((link, status.st_ino, status.st_ctime_ns)).encode())
         paths = [path]
         for folder, folders, files in os.walk(path):
             folders.sort()
@@ -324,26 +325,6 @@ def stamp_tree(path: str) -> bytes:
     except OSError:
         return b""
     return digest.digest()
-
-
-def _list_links(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the symlinks that ``path`` leads over."""
-    pending, seen = [os.path.abspath(path)], set[str]()
-    while pending:
-        parts = pending.pop().split(os.sep)
-        for number in range(1, len(parts)):
-            prefix = os.sep.join(parts[: number + 1])
-            if prefix in seen:
-                continue
-            seen.add(prefix)
-            try:
-                status = os.lstat(prefix)
-                target = os.readlink(prefix) if stat.S_ISLNK(status.st_mode) else None
-            except OSError:
-                break
-            if target is not None:
-                yield prefix, status
-                pending.append(os.path.abspath(os.path.join(os.path.dirname(prefix), target)))
 
 
 def _list_values(request: Request) -> Iterator[str]:

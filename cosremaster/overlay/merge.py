@@ -70,7 +70,7 @@ class _OverlaidTree(Mapping[bytes, Node]):
             return False
         return path in self.image.implied_directories and next(self.below(path), None) is not None
 
-    def is_there(self, path: bytes) -> bool:
+    def has_path(self, path: bytes) -> bool:
         """Return whether something stands at exactly ``path``, be it a directory that no entry names."""
         return self.find(path) is not None or self.is_implied(path)
 
@@ -202,7 +202,7 @@ def _remove(tree: _OverlaidTree, pattern: Pattern) -> bool:
         skip = len(directory) + 1 if directory else 0
         names = chain(tree.below(directory), tree.implied_below(directory))
         matches = sorted(name for name in names if pattern.wildcard_regex.fullmatch(name, skip))
-    matches = [path for path in matches if path and tree.is_there(path)]
+    matches = [path for path in matches if path and tree.has_path(path)]
     for path in matches:
         tree.remove(path)
     return bool(matches)
@@ -228,7 +228,7 @@ def _apply_whiteouts(tree: _OverlaidTree, addition: Addition) -> None:
     for path in opaque:
         tree.empty(path)
     for path in hidden:
-        if tree.is_there(path):
+        if tree.has_path(path):
             tree.remove(path)
 
 
@@ -318,7 +318,7 @@ def _lay_other(tree: _OverlaidTree, requested: _LaidNode) -> bytes:
 def _lay_exactly(tree: _OverlaidTree, addition: Addition) -> None:
     """Make ``tree`` what it is after a change of its own: paths lead through no symlink, and types may change."""
     for path in addition.hidden_paths:
-        if tree.is_there(path):
+        if tree.has_path(path):
             tree.remove(path)
     for node in addition.nodes:
         existing = tree.find(node.path)

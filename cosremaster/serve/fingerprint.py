@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from cosremaster.io.links import walk_links
 from cosremaster.records.tuples import NamedTuple
-
-_MOST_LINKS = 40
-"""Symlinks on the way to a file; the kernel follows no more."""
 
 
 class Fingerprint(NamedTuple):
@@ -29,7 +26,7 @@ def take_fingerprint(paths: Iterable[Path]) -> Fingerprint:
     """Return the state of ``paths`` and of all below them; what is missing or unreadable has a state too."""
     digest, changed = hashlib.sha256(), 0
     for path in paths:
-        for name, status in chain(_find_links(os.fsencode(path)), _walk(os.fsencode(path))):
+        for name, status in chain(walk_links(os.fsencode(path)), _walk(os.fsencode(path))):
             digest.update(b"%d %b " % (len(name), name))
             if isinstance(status, OSError):
                 digest.update(b"error %d\n" % (status.errno or 0))
@@ -45,25 +42,6 @@ def take_fingerprint(paths: Iterable[Path]) -> Fingerprint:
             digest.update(repr(values).encode())
             changed = max(changed, int(status.st_ctime))
     return Fingerprint(digest.digest(), changed)
-
-
-def _find_links(path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Yield the symlinks that ``path`` leads over."""
-    parts = os.path.abspath(path).split(b"/")
-    for _ in range(_MOST_LINKS):
-        for length in range(2, len(parts) + 1):
-            prefix = b"/".join(parts[:length])
-            try:
-                status = os.lstat(prefix)
-                target = os.readlink(prefix) if stat.S_ISLNK(status.st_mode) else None
-            except OSError:
-                return
-            if target is not None:
-                break
-        else:
-            return
-        yield prefix, status
-        parts = os.path.normpath(os.path.join(os.path.dirname(prefix), target, *parts[length:])).split(b"/")
 
 
 def _walk(path: bytes) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
