@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cosremaster.fleet import Fleet, FleetOptions, FleetSite, read_fleet, run_fl
 from cosremaster.fleet import run as fleet_run
 from cosremaster.fleet import state as fleet_state
 from cosremaster.fleet.base import FleetBase
-from cosremaster.fleet.state import SiteRecord
+from cosremaster.fleet.state import SiteRecord, stamp_tree
 from cosremaster.io import files
 from cosremaster.io.source import SourceIdentity
 from tests.fixtures.tools import require, run
@@ -455,3 +456,18 @@ def test_a_record_that_cannot_be_written_is_an_error(folder: Path, monkeypatch: 
     assert _states(run_fleet(fleet, ["north"])) == {"north": "current"}
     with pytest.raises(OutputError):
         run_fleet(fleet)
+
+
+def test_a_symlink_that_led_elsewhere_for_a_while_is_noticed(tmp_path: Path) -> None:
+    """The folder behind it is the same again then."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("first")
+    before = stamp_tree(str(link))
+    assert before == stamp_tree(str(link))
+    time.sleep(0.05)  # the clock of file systems has ticks
+    for name in ("second", "first"):
+        link.unlink()
+        link.symlink_to(name)
+    assert stamp_tree(str(link)) != before
