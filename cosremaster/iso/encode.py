@@ -14,6 +14,7 @@ from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
+from cosremaster.iso.layout.checksum_tags import warn_of_checksum_tags
 from cosremaster.iso.layout.expected import ExpectedTree, is_removed
 from cosremaster.iso.layout.extents import (
     check_apart,
@@ -86,7 +87,7 @@ def plan_copy(
     if all_overwrites:
         table = update_implanted_md5(image, table.patched(all_overwrites.items()), layout)
         table = _renew_media_tags(image, table, layout)
-    warnings = tuple(_warn_of_signature(image)) if all_overwrites else ()
+    warnings = (*_warn_of_signature(image), *warn_of_checksum_tags(image)) if all_overwrites else ()
     return ImagePlan(table, layout, {}, overwrites=all_overwrites, warnings=warnings)
 
 
@@ -156,7 +157,7 @@ def plan_image(
         all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
         (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
-         *warn_of_wrong_sums(image.gpt), *_warn_of_signature(image)),
+         *warn_of_wrong_sums(image.gpt), *_warn_of_signature(image), *warn_of_checksum_tags(image)),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from cosremaster.progress import Progress, SilentProgress
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 from cosremaster.verification.boot_entries import check_boot
 from cosremaster.verification.checksum_lists import check_lists
+from cosremaster.verification.checksum_tags import check_checksum_tags
 from cosremaster.verification.compare import check_against
 from cosremaster.verification.coreos import check_embed_areas
 from cosremaster.verification.finding import Finding, Level, VerificationReport
@@ -36,7 +37,7 @@ from cosremaster.verification.volume import (
 CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
     check_descriptors, check_path_tables, check_records, check_overlaps, check_agreement, check_rock_ridge,
     check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_embed_areas, check_udf, check_implanted,
-    check_media_tags, check_second_reader,
+    check_media_tags, check_checksum_tags, check_second_reader,
 )  # fmt: skip
 
 
