@@ -8,19 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from cosremaster.boot_config.menus.grub import ENTRY_COMMANDS, read_commands
+from cosremaster.boot_config.menus.grub import ENTRY_COMMANDS, read_nested_commands
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Word, is_linux, split_arguments
 from cosremaster.boot_config.menus.multiboot import strip_options
 from cosremaster.boot_config.menus.programs import LINUX_LOADER, MULTIBOOT
 from cosremaster.boot_config.menus.syslinux import SyslinuxLine, split_syslinux_lines
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.records import Struct, replace
+from cosremaster.records import Struct, field, replace
 
 _LINUX = lazy_regex(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _INITRD = lazy_regex(rb"initrd(?:16|efi)?|initrd\$\{?\w+\}?|\$\{?initrd\w*\}?")
 _PROGRAM, _MODULE = lazy_regex(rb"multiboot2?|xen_hypervisor"), lazy_regex(rb"module2?|xen_module")
 _VARIABLE = lazy_regex(rb"\$(?:\{(\w+)\}|(\w+))")
 _NAME = lazy_regex(rb"\w+")
+_MOST_LEVELS = 16
+"""Entries in more submenus than these are read as commands of the last."""
+_NUMBER = lazy_regex(rb"\d{1,9}")
 _OPTION = lazy_regex(rb"--?[a-z-]+")
 
 
@@ -63,22 +66,75 @@ def read_default_names(menu: Menu) -> frozenset[bytes]:
     return frozenset(menu.data[line.value : line.end] for line in lines if line.keyword == b"default")
 
 
+class _GrubEntry(Struct):
+    """A GRUB menu, or an entry or a submenu in it.
+
+    ``words``: of its command, none of the menu. ``depth``: blocks of braces around that. ``parent``: what holds it.
+    ``level``: how many do. ``entries``: those in it. ``commands``: those in it, but for those of its entries.
+    """
+
+    words: list[Word]
+    depth: int
+    parent: _GrubEntry | None
+    level: int
+    entries: list[_GrubEntry] = field(default_factory=list)
+    commands: list[list[Word]] = field(default_factory=list)
+
+    @property
+    def is_submenu(self) -> bool:
+        """Whether it holds entries."""
+        return self.words[0].text == b"submenu"
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Its title and its id."""
+        return tuple(_entry_names(self.words))
+
+    def find_entry(self, name: bytes) -> _GrubEntry | None:
+        """Return the entry in it that ``name`` means: by its number, which GRUB reads first, its title or its id.
+
+        The first one where it means none, as in GRUB (grub-core/normal/menu.c); None where there are none.
+        """
+        number = _NUMBER.match(name)
+        if number is not None and int(number[0]) < len(self.entries):
+            return self.entries[int(number[0])]
+        named = (entry for entry in self.entries if number is None and name in entry.names)
+        return next(named, next(iter(self.entries), None))
+
+
 def _read_grub(data: bytes) -> Iterator[MenuEntry]:
-    """Yield the entries of a GRUB menu. ``default`` is a number, a title or an id."""
-    variables, entries, groups = dict[bytes, bytes](), list[MenuEntry](), list[tuple[list[Word], list[list[Word]]]]()
-    for words in read_commands(data, []):
-        if words[0].text in ENTRY_COMMANDS:
-            groups.append((words, []))
-        elif groups:
-            groups[-1][1].append(words)
+    """Yield the entries of a GRUB menu, which is shown when all of it was read: the last value of a variable counts."""
+    menu = inside = _GrubEntry([], -1, None, 0)
+    groups = list[_GrubEntry]()
+    for depth, words in read_nested_commands(data, []):
+        while depth <= inside.depth and inside.parent is not None:
+            inside = inside.parent
+        if words[0].text in ENTRY_COMMANDS and inside.level < _MOST_LEVELS:
+            groups.append(_GrubEntry(words, depth, inside, inside.level + 1))
+            inside.entries.append(groups[-1])
+            inside = groups[-1]
         else:
-            _assign(words, variables)
-    default = variables.get(b"default", b"") or b"0"
-    for number, (title, commands) in enumerate(groups):
-        names = tuple(_entry_names(title))
-        entry = _read_grub_entry(data, names, commands, variables)
-        entries.append(replace(entry, is_default=default == b"%d" % number or default.rpartition(b">")[2] in names))
-    yield from (entry for entry in entries if entry.files)
+            inside.commands.append(words)
+    variables = dict[bytes, bytes]()
+    for words in menu.commands:
+        _assign(words, variables)
+    default = _find_default(menu, variables.get(b"default", b""))
+    for group in groups:
+        commands, above = group.commands, group.parent
+        while above is not None and above is not menu:
+            commands, above = [*above.commands, *commands], above.parent
+        entry = _read_grub_entry(data, group.names, commands, variables)
+        if entry.files and not group.is_submenu:
+            yield replace(entry, is_default=group is default)
+
+
+def _find_default(menu: _GrubEntry, default: bytes) -> _GrubEntry | None:
+    """Return the entry that ``default`` names: with its submenus before it and ``>`` between, doubled in a title."""
+    names = [name.replace(b"\0", b">") for name in default.replace(b">>", b"\0").split(b">")]
+    entry = menu.find_entry(names.pop(0))
+    while entry is not None and entry.is_submenu:
+        entry = entry.find_entry(names.pop(0) if names else b"")
+    return entry
 
 
 def _entry_names(words: Sequence[Word]) -> Iterator[bytes]:
@@ -107,7 +163,8 @@ def _read_grub_entry(
         elif files and loaded and _MODULE.fullmatch(command):
             files.append(_grub_file(data, loaded, known))
         elif files and _INITRD.fullmatch(command):
-            files += [LoadedFile(path) for word in words[1:] for path in _expand_word(data, word, known)]
+            paths = [path for word in words[1:] for path in _expand_word(data, word, known)]
+            files = [files[0], *map(LoadedFile, paths)]  # what an earlier command loaded is dropped
     return MenuEntry(names=names, files=tuple(files), is_multiboot=is_multiboot)
 
 

@@ -23,6 +23,7 @@ from cosremaster.lazy_regex import lazy_regex
 from cosremaster.records import Struct
 
 _META = frozenset(b"{}|&;<>")
+_STEPS = {ord("{"): 1, ord("}"): -1}
 _BLANK = frozenset(b" \t\r")
 _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"do", b"!", b"time"))
 """Words that a command may follow on the same line."""
@@ -41,7 +42,9 @@ _HEX_ESCAPE = lazy_regex(rb"\\x[0-9A-Fa-f]{2}")
 
 
 class _CommandEnd(Struct, frozen=True):
-    """The end of a command."""
+    """The end of a command. ``step``: 1 where a brace opens a block, -1 where one closes it, else 0."""
+
+    step: int = 0
 
 
 def parse_grub(data: bytes) -> Menu:
@@ -105,16 +108,22 @@ def _find_kernel_modules(data: bytes, commands: list[list[Word]]) -> Iterator[Wo
 
 def read_commands(data: bytes, open_quotes: list[int]) -> Iterator[list[Word]]:
     """Yield the words of each command; append the byte of the word that has a quote without an end."""
-    words: list[Word] = []
+    return (words for _, words in read_nested_commands(data, open_quotes))
+
+
+def read_nested_commands(data: bytes, open_quotes: list[int]) -> Iterator[tuple[int, list[Word]]]:
+    """Yield in how many blocks of braces each command stands, and its words. As :func:`read_commands`."""
+    words, depth = list[Word](), 0
     for token in _tokens(data, open_quotes):
-        if isinstance(token, Word) and (words or token.text not in _STARTERS):
-            words.append(token)
-        elif not isinstance(token, Word):
-            if words:
-                yield words
-            words = []
+        if isinstance(token, Word):
+            if words or token.text not in _STARTERS:
+                words.append(token)
+            continue
+        if words:
+            yield depth, words
+        words, depth = [], max(depth + token.step, 0)
     if words:
-        yield words
+        yield depth, words
 
 
 def _tokens(data: bytes, open_quotes: list[int]) -> Iterator[Word | _CommandEnd]:
@@ -127,7 +136,7 @@ def _tokens(data: bytes, open_quotes: list[int]) -> Iterator[Word | _CommandEnd]
         elif (line_start := _skip_continuation(data, at)) > at:
             at = line_start
         elif byte == ord("\n") or byte in _META:
-            yield _CommandEnd()
+            yield _CommandEnd(_STEPS.get(byte, 0))
             at += 1
         elif byte == ord("#"):
             end = data.find(b"\n", at)
