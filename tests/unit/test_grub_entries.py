@@ -16,9 +16,7 @@ submenu 'More > options' --id more {
   menuentry 'Old' { linux /vmlinuz a=3 }
   submenu 'Deep' { menuentry 'Deepest' { linux /vmlinuz a=4 } }
 }
-if [ "$x" ]; then
-  menuentry 'Last' { linux /vmlinuz a=5 }
-fi
+menuentry 'Last' { linux /vmlinuz a=5 }
 %b
 """
 
