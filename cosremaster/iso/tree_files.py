@@ -220,11 +220,13 @@ class FileColumns(Sequence["IsoFile"]):
 
     def __eq__(self, other: object) -> bool:
         """Return whether ``other`` has the same files."""
+        if self is other:  # an image that is read after another has its directories where they are the same
+            return True
         if not isinstance(other, Sequence):
             return NotImplemented
         if isinstance(other, FileColumns) and self._columns == other._columns:
             return True
-        return self is other or list(self) == list(other)
+        return list(self) == list(other)
 
     @property
     def _columns(self) -> tuple[object, ...]:
