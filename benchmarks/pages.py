@@ -37,6 +37,9 @@ of random bytes. The hand-made steps are those of [architecture.md](architecture
 
 Rows without a goal measure it.
 
+* A first remaster decodes the layer on one thread, as xz does. Names, digests and checks of what comes out take another
+  processor meanwhile, and slow the decoder where both share a core's caches; start and end come on top. On one machine
+  the ratios of single rounds differ by more than the goal leaves.
 * `ls -R` of an ISO of very many files: a Python loop that does nothing but unpack the directory records takes as much
   time as the goal allows for all. Names, checks and output come on top.
 * A file added to such an ISO: both of its trees are read and checked before the first byte is written, and the result
