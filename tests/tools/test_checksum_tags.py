@@ -50,16 +50,30 @@ def test_tags_hold_until_a_byte_changes(tagged: Path) -> None:
     assert [holds for _, holds in sums(tagged)].count(False) == 1
 
 
-def test_a_range_behind_the_end_and_a_damaged_tag(tagged: Path) -> None:
-    raw = tagged.read_bytes()
+def with_first_line(iso: Path, old: bytes, new: bytes) -> None:
+    """Change the first tag, whose own sum is right afterwards."""
+    raw = iso.read_bytes()
     start = 18 * 2048
-    end = raw.index(b"\n", start)
-    line = raw[start:end].rpartition(b" self=")[0].replace(b"range_size=18", b"range_size=1800000")
-    long = line + b" self=" + hashlib.md5(line).hexdigest().encode() + b"\n"
-    tagged.write_bytes(raw[:start] + long + raw[start + len(long) :])
+    line = raw[start : raw.index(b"\n", start)].rpartition(b" self=")[0].replace(old, new)
+    tag = line + b" self=" + hashlib.md5(line).hexdigest().encode() + b"\n"
+    iso.write_bytes(raw[:start] + tag + raw[start + len(tag) :])
+
+
+def test_a_range_behind_the_end_and_a_damaged_tag(tagged: Path) -> None:
+    with_first_line(tagged, b"range_size=18", b"range_size=1800000")
     assert sums(tagged)[0] == ("MD5 tag of xorriso: its range ends behind the image", False)
-    tagged.write_bytes(raw[:start] + raw[start:].replace(b"range_size=18 ", b"range_size=17 ", 1))
+    raw = tagged.read_bytes()
+    tagged.write_bytes(raw.replace(b"range_size=1800000 ", b"range_size=1700000 ", 1))
     assert not sums(tagged), "a line whose own sum is wrong is no tag"
+
+
+@pytest.mark.parametrize("next_tag", [b"next=9999999999", b"session_start=9999999999", b"next=18"])
+def test_tags_that_lead_nowhere_or_to_themselves_end(tagged: Path, tmp_path: Path, next_tag: bytes) -> None:
+    raw = tagged.read_bytes()
+    old = next(word for word in raw[18 * 2048 :].split() if word.startswith((b"next=", b"session_start=")))
+    with_first_line(tagged, old, next_tag)
+    assert len(sums(tagged)) == 1
+    assert remaster(tagged, tmp_path / "out.iso", add_iso=[f"{tmp_path / 'new'}:/n"]).warnings
 
 
 def test_a_change_tells_of_stale_tags(tagged: Path, tmp_path: Path) -> None:
