@@ -23,6 +23,5 @@ def check_checksum_tags(subject: Subject) -> Iterator[Finding]:
             yield fails("md5.tag", "MD5 tag of xorriso: its range ends behind the image", place)
             continue
         md5 = digest_of("md5", source.chunks(start, end - start)).hex()
-        range_name = f"blocks {tag.start:,} to {tag.start + tag.size - 1:,}" if tag.size else f"block {tag.start:,}"
-        failure = f"MD5 tag of xorriso: says {tag.md5} of {range_name}, the image has {md5}"
-        yield judge(md5 == tag.md5, "md5.tag", f"MD5 tag of xorriso: {range_name} hold", failure, place)
+        message = f"MD5 tag of xorriso: {tag.size:,} blocks from block {tag.start:,} on have "
+        yield judge(md5 == tag.md5, "md5.tag", message + md5, f"{message}{md5}, and it says {tag.md5}", place)

@@ -50,7 +50,7 @@ def test_tags_hold_until_a_byte_changes(tagged: Path) -> None:
     assert [holds for _, holds in sums(tagged)].count(False) == 1
 
 
-def with_first_line(iso: Path, old: bytes, new: bytes) -> None:
+def change_first_tag(iso: Path, old: bytes, new: bytes) -> None:
     """Change the first tag, whose own sum is right afterwards."""
     raw = iso.read_bytes()
     start = 18 * 2048
@@ -60,7 +60,7 @@ def with_first_line(iso: Path, old: bytes, new: bytes) -> None:
 
 
 def test_a_range_behind_the_end_and_a_damaged_tag(tagged: Path) -> None:
-    with_first_line(tagged, b"range_size=18", b"range_size=1800000")
+    change_first_tag(tagged, b"range_size=18", b"range_size=1800000")
     assert sums(tagged)[0] == ("MD5 tag of xorriso: its range ends behind the image", False)
     raw = tagged.read_bytes()
     tagged.write_bytes(raw.replace(b"range_size=1800000 ", b"range_size=1700000 ", 1))
@@ -71,7 +71,7 @@ def test_a_range_behind_the_end_and_a_damaged_tag(tagged: Path) -> None:
 def test_tags_that_lead_nowhere_or_to_themselves_end(tagged: Path, tmp_path: Path, next_tag: bytes) -> None:
     raw = tagged.read_bytes()
     old = next(word for word in raw[18 * 2048 :].split() if word.startswith((b"next=", b"session_start=")))
-    with_first_line(tagged, old, next_tag)
+    change_first_tag(tagged, old, next_tag)
     assert len(sums(tagged)) == 1
     assert remaster(tagged, tmp_path / "out.iso", add_iso=[f"{tmp_path / 'new'}:/n"]).warnings
 

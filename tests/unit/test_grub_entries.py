@@ -43,6 +43,12 @@ def test_the_default_is_a_number_of_the_menu_itself_a_title_or_an_id(default: by
     assert started(b'set default="Old"', b'set default="%b"' % default) == [title], "the last value counts"
 
 
+def test_a_title_that_begins_with_a_digit_is_a_number() -> None:
+    menu = b"set default='9 lives'\nmenuentry 'A' { linux /vmlinuz a=1 }\nmenuentry '9 lives' { linux /vmlinuz b=1 }\n"
+    entries = read_entries(Menu(language=MenuLanguage.GRUB, data=menu, lines=()))
+    assert [entry.is_default for entry in entries] == [True, False]
+
+
 def test_braces_in_an_entry_end_no_submenu() -> None:
     menu = b"""set default=1
 submenu 'S' { menuentry 'A' { if true; then { linux /vmlinuz a=1 } fi } menuentry 'B' { linux /vmlinuz b=1 } }
@@ -72,7 +78,7 @@ def test_the_last_initrd_command_counts() -> None:
     assert [file.path for file in entry.files] == [b"/vmlinuz", b"/third", b"/fourth"]
 
 
-def test_very_deep_and_very_many_submenus_take_no_time() -> None:
+def test_submenus_have_a_deepest_level_and_entries_no_number_that_is_too_large() -> None:
     deep = b"set default=0\n" + b"submenu s { set x=1\n" * 2_000 + b"menuentry m { linux /vmlinuz }\n" + b"}" * 2_000
     assert not read_entries(Menu(language=MenuLanguage.GRUB, data=deep, lines=()))
     many = b"set default=2999\n" + b"menuentry m { linux /vmlinuz\n}\n" * 3_000

@@ -69,8 +69,9 @@ def read_default_names(menu: Menu) -> frozenset[bytes]:
 class _GrubEntry(Struct):
     """A GRUB menu, or an entry or a submenu in it.
 
-    ``words``: of its command, none of the menu. ``depth``: blocks of braces around that. ``parent``: what holds it.
-    ``level``: how many do. ``entries``: those in it. ``commands``: those in it, but for those of its entries.
+    ``words``: of its command, none of the menu. ``depth``: the number of blocks of braces around that. ``parent``: the
+    menu or submenu that holds it. ``level``: the number of these around it. ``entries``: those in it. ``commands``:
+    those in it, but for those of its entries.
     """
 
     words: list[Word]

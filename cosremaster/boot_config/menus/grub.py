@@ -24,6 +24,7 @@ from cosremaster.records import Struct
 
 _META = frozenset(b"{}|&;<>")
 _STEPS = {ord("{"): 1, ord("}"): -1}
+"""What a brace adds to the number of open blocks."""
 _BLANK = frozenset(b" \t\r")
 _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"do", b"!", b"time"))
 """Words that a command may follow on the same line."""
@@ -112,7 +113,10 @@ def read_commands(data: bytes, open_quotes: list[int]) -> Iterator[list[Word]]:
 
 
 def read_nested_commands(data: bytes, open_quotes: list[int]) -> Iterator[tuple[int, list[Word]]]:
-    """Yield in how many blocks of braces each command stands, and its words. As :func:`read_commands`."""
+    """Yield, for each command, the number of blocks of braces around it, and its words.
+
+    :param open_quotes: gets the byte of the word that has a quote without an end.
+    """
     words, depth = list[Word](), 0
     for token in _tokens(data, open_quotes):
         if isinstance(token, Word):
